@@ -1,0 +1,235 @@
+"""The patch store: one HDF5 file of image patches with a mask each, and how training reads it.
+
+The layout follows PCam: ``x`` uint8 (N, H, W, 3) and ``mask`` uint8 (N, H, W), one chunk per patch, with a checksum, so that
+reading one patch at random costs one read and damage is noticed. ``case``, ``slide`` and ``split`` say where each patch is from.
+"""
+
+import hashlib
+import json
+import os
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import h5py
+import numpy as np
+import torch
+from torch import Tensor
+from torch.utils.data import Dataset, Sampler
+
+from study.errors import StudyError
+from study.files import replacing
+
+SPLITS = ("train", "validation", "test")
+
+
+@dataclass(frozen=True)
+class Patch:
+    """An image ``(H, W, 3)`` uint8 with its mask ``(H, W)`` uint8 (1 is foreground) and where they are from."""
+
+    image: np.ndarray
+    mask: np.ndarray
+    case: str
+    slide: str
+
+
+def split_by_case(cases: Sequence[str], *, seed: int, parts: Sequence[float] = (0.8, 0.1, 0.1)) -> dict[str, str]:
+    """Assign every case to "train", "validation" or "test", whole, so that no patient is in two of them.
+
+    Args:
+        cases: the case of each patch.
+        seed: of the shuffle.
+        parts: the share of patches for train, validation and test (8:1:1 in the paper); met as nearly as whole cases allow.
+
+    Raises:
+        StudyError: if there are fewer than three cases.
+    """
+    names, counts = np.unique(np.asarray(cases), return_counts=True)
+    if len(names) < 3:
+        raise StudyError(f"{len(names)} case(s) cannot be split into train, validation and test; give at least three")
+    order = np.random.default_rng(seed).permutation(len(names))
+    wanted = {"test": parts[2] * len(cases), "validation": parts[1] * len(cases)}
+    split = {}
+    remaining = list(order)
+    for part, target in wanted.items():
+        filled = 0
+        while filled < max(target, 1) and len(remaining) > 1:
+            case = remaining.pop()
+            split[str(names[case])] = part
+            filled += counts[case]
+    split.update({str(names[case]): "train" for case in remaining})
+    return split
+
+
+def write_patches(
+    path: Path | str, patches: Iterable[Patch], split: Mapping[str, str], *, source: str, recipe: Mapping
+) -> str:
+    """Write a patch store under a temporary name and rename it, so that ``path`` is never half a store.
+
+    Args:
+        path: the store to write or replace.
+        patches: of equal size; consumed one by one, so they need not fit in memory.
+        split: "train", "validation" or "test" for every case.
+        source: what the images are, for people: "EBHI-SEG", "synthetic".
+        recipe: what the store was made from; a store whose recipe is unchanged need not be made again.
+
+    Returns:
+        The fingerprint, 16 hexadecimal digits that identify the content.
+
+    Raises:
+        StudyError: if there are no patches, they differ in size, or the disk is full.
+    """
+    digest = hashlib.sha256()
+    labels: dict[str, list[str]] = {"case": [], "slide": [], "split": []}
+    with replacing(path) as temporary, h5py.File(temporary, "w") as file:
+        for n, patch in enumerate(patches):
+            if n == 0:
+                height, width = patch.mask.shape
+                for name, shape in [("x", (height, width, 3)), ("mask", (height, width))]:
+                    file.create_dataset(
+                        name, (0, *shape), np.uint8, maxshape=(None, *shape), chunks=(1, *shape), fletcher32=True
+                    )
+            if patch.image.shape != (height, width, 3) or patch.mask.shape != (height, width):
+                raise StudyError(
+                    f"patch {n} of {patch.slide} is {patch.image.shape[0]} x {patch.image.shape[1]}, the first one "
+                    f"{height} x {width}; make all patches of one size"
+                )
+            for name, array in [("x", patch.image), ("mask", patch.mask)]:
+                if n == len(file[name]):
+                    file[name].resize(2 * n + 64, axis=0)
+                file[name][n] = array
+                digest.update(array.tobytes())
+            for name, label in [("case", patch.case), ("slide", patch.slide), ("split", split[patch.case])]:
+                labels[name].append(label)
+                digest.update(label.encode() + b"\0")
+        if not labels["case"]:
+            raise StudyError(f"no patches to write to {path}; check the data folder")
+        for name in ("x", "mask"):
+            file[name].resize(len(labels["case"]), axis=0)
+        for name, values in labels.items():
+            file.create_dataset(name, data=values, dtype=h5py.string_dtype())
+        fingerprint = digest.hexdigest()[:16]
+        file.attrs.update(source=source, recipe=json.dumps(recipe, sort_keys=True), fingerprint=fingerprint)
+    return fingerprint
+
+
+class PatchStore:
+    """What is in a patch store: labels, sizes and fingerprint, read once; the patches stay on disk.
+
+    Attributes:
+        path: the HDF5 file.
+        size: (H, W) in pixels.
+        case, slide, split: one label per patch, arrays of str.
+        source, recipe, fingerprint: see :func:`write_patches`.
+
+    Raises:
+        StudyError: if the file is missing, damaged, or not a patch store.
+    """
+
+    def __init__(self, path: Path | str) -> None:
+        self.path = Path(path)
+        if not self.path.is_file():
+            raise StudyError(f"no patch store at {path}; make one with `python -m study data`")
+        try:
+            with h5py.File(self.path, "r") as file:
+                count, *size, channels = file["x"].shape
+                self.size = tuple(size)
+                self.case, self.slide, self.split = (file[key].asstr()[:] for key in ("case", "slide", "split"))
+                self.source, self.fingerprint = file.attrs["source"], file.attrs["fingerprint"]
+                self.recipe = json.loads(file.attrs["recipe"])
+                whole = channels == 3 and file["mask"].shape == (count, *size) and len(self.split) == count > 0
+        except (OSError, KeyError, ValueError, TypeError, AttributeError, RuntimeError) as error:
+            raise StudyError(
+                f"{path} is damaged or not a patch store ({_brief(error)}); delete it and make it again"
+            ) from error
+        if not whole or not set(self.split) <= set(SPLITS):
+            raise StudyError(f"{path} is damaged: its arrays do not fit together; delete it and make it again")
+
+    def __len__(self) -> int:
+        return len(self.split)
+
+    def indices(self, split: str) -> np.ndarray:
+        """The patches of one split, in the order of the store.
+
+        Raises:
+            StudyError: if the split is empty.
+        """
+        found = np.flatnonzero(self.split == split)
+        if len(found) == 0:
+            raise StudyError(f"{self.path} has no {split} patches; make it again from more cases")
+        return found
+
+    def regime(self, fraction: float, *, seed: int) -> np.ndarray:
+        """The training patches of a data regime: a random ``fraction`` of them, the smaller ones inside the larger."""
+        training = self.indices("train")
+        count = max(1, round(fraction * len(training)))
+        return np.sort(np.random.default_rng(seed).permutation(training)[:count])
+
+
+class PatchDataset(Dataset):
+    """Patches of a store as ``(image, mask)``: uint8 tensors ``(3, H, W)`` and ``(1, H, W)``.
+
+    Each process opens the file for itself: an HDF5 handle must not cross a fork.
+    """
+
+    def __init__(self, store: PatchStore, indices: np.ndarray) -> None:
+        self.path = store.path
+        self.indices = indices
+        self._file: h5py.File | None = None
+        self._process: int | None = None
+
+    def __len__(self) -> int:
+        return len(self.indices)
+
+    def __getitem__(self, item: int) -> tuple[Tensor, Tensor]:
+        index = int(self.indices[item])
+        try:
+            if self._process != os.getpid():
+                self._file, self._process = h5py.File(self.path, "r"), os.getpid()
+            image, mask = self._file["x"][index], self._file["mask"][index]
+        except (OSError, KeyError) as error:
+            raise StudyError(f"{self.path}: patch {index} is damaged; delete the store and make it again") from error
+        return torch.from_numpy(image).permute(2, 0, 1), torch.from_numpy(mask)[None]  # (3, H, W), (1, H, W)
+
+    def __getstate__(self) -> dict:
+        return {**self.__dict__, "_file": None, "_process": None}
+
+
+class ShuffledBatches(Sampler[list[int]]):
+    """Batches for one epoch of a fixed number of batches, whatever the number of patches.
+
+    The patches are drawn as one endless sequence of reshuffled passes, cut into epochs. The order depends on the seed and
+    on ``epoch`` (set it before each) alone, so a resumed training goes on with the batches it would have had. Of
+    several processes, each takes an equal share of every batch.
+    """
+
+    def __init__(
+        self, count: int, batch_size: int, batches: int, *, seed: int, rank: int = 0, processes: int = 1
+    ) -> None:
+        if batch_size % processes:
+            raise StudyError(f"a batch of {batch_size} cannot be shared by {processes} devices; change batch_size")
+        self.count, self.batch_size, self.batches = count, batch_size, batches
+        self.seed, self.rank, self.processes = seed, rank, processes
+        self.epoch = 0
+
+    def __len__(self) -> int:
+        return self.batches
+
+    def __iter__(self):
+        drawn = self.batches * self.batch_size
+        positions = np.arange(self.epoch * drawn, (self.epoch + 1) * drawn)
+        passes = positions // self.count
+        shuffles = [
+            np.random.default_rng([self.seed, n]).permutation(self.count) for n in range(passes[0], passes[-1] + 1)
+        ]
+        order = np.stack(shuffles)[passes - passes[0], positions % self.count]
+        yield from order.reshape(self.batches, self.batch_size)[:, self.rank :: self.processes].tolist()
+
+
+def to_input(images: Tensor) -> Tensor:
+    """uint8 images as the network's input: float32 between -1 and 1. Pointwise, so it commutes with roto-reflections."""
+    return images.float().div(127.5).sub(1)
+
+
+def _brief(error: BaseException) -> str:
+    return str(error).strip().splitlines()[0][:100] if str(error).strip() else type(error).__name__

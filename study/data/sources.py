@@ -1,0 +1,77 @@
+"""Where the patches of a study come from: each source ends in a patch store, made once and reused while it fits."""
+
+import hashlib
+from pathlib import Path
+
+from study.data.ebhi import case_of, ebhi_patches, find_pairs
+from study.data.patches import PatchStore, split_by_case, write_patches
+from study.data.synthetic import synthetic_patches
+from study.errors import StudyError
+
+SPLIT_SEED = 0
+"""Of the assignment of cases to train, validation and test; one for all seeds of a study."""
+
+
+def synthetic_store(path: Path, *, count: int, size: int, seed: int = 0) -> PatchStore:
+    """A store of ``count`` synthetic patches of ``size`` x ``size`` pixels."""
+    recipe = {"source": "synthetic", "count": count, "size": size, "seed": seed}
+    if not _is_made_from(path, recipe):
+        patches = list(synthetic_patches(count, size, seed=seed))
+        split = split_by_case([patch.case for patch in patches], seed=SPLIT_SEED)
+        write_patches(path, patches, split, source="synthetic", recipe=recipe)
+    return PatchStore(path)
+
+
+def ebhi_store(path: Path, *, folder: Path, size: int) -> PatchStore:
+    """A store of all patches of an EBHI-SEG folder at ``size`` x ``size`` pixels.
+
+    Raises:
+        StudyError: see :func:`~study.data.ebhi.find_pairs` and :func:`~study.data.ebhi.ebhi_patches`.
+    """
+    pairs = find_pairs(folder)
+    listing = "".join(f"{f.relative_to(folder)} {f.stat().st_size}\n" for pair in pairs for f in pair)
+    recipe = {"source": "ebhi", "size": size, "files": hashlib.sha256(listing.encode()).hexdigest()}
+    if not _is_made_from(path, recipe):
+        split = split_by_case([case_of(image) for image, _ in pairs], seed=SPLIT_SEED)
+        write_patches(path, ebhi_patches(pairs, size), split, source="EBHI-SEG", recipe=recipe)
+    return PatchStore(path)
+
+
+def prepare(source: str, *, data: Path | None, folder: Path, size: int, count: int) -> PatchStore:
+    """The patch store of a study: made from ``data``, or made up, or found in ``folder`` from an earlier run.
+
+    Args:
+        source: "synthetic", "ebhi" or "store".
+        data: the EBHI-SEG folder; or, for any source, a patch store of your own.
+        folder: where stores that are made are kept.
+        size: side of the patches in pixels.
+        count: how many patches, if they are synthetic.
+
+    Raises:
+        StudyError: if the source needs a path and has none, or the store's patches are of another size.
+    """
+    if source == "synthetic" and data is None:
+        return synthetic_store(folder / f"synthetic-{size}.h5", count=count, size=size)
+    if data is None:
+        wanted = {
+            "ebhi": "the EBHI-SEG folder (figshare 21540159)",
+            "store": f"a patch store of {size} x {size} patches",
+        }
+        raise StudyError(f"this preset needs data: give --data PATH, {wanted[source]}")
+    if source == "ebhi" and not data.is_file():
+        return ebhi_store(folder / f"ebhi-{size}.h5", folder=data, size=size)
+    store = PatchStore(data)
+    if store.size != (size, size):
+        height, width = store.size
+        raise StudyError(
+            f"{data} holds patches of {height} x {width}, this preset wants {size}; give --set size={height}"
+        )
+    return store
+
+
+def _is_made_from(path: Path, recipe: dict) -> bool:
+    """Whether a readable store stands at ``path`` that was made from just this."""
+    try:
+        return PatchStore(path).recipe == recipe
+    except StudyError:  # missing or damaged: it can be made again
+        return False

@@ -1,0 +1,21 @@
+"""Group convolutions from scratch, in PyTorch alone."""
+
+from study.gconv.layers import (
+    GroupBatchNorm2d,
+    GroupConv2d,
+    GroupConvTranspose2d,
+    GroupMaxPool2d,
+    LiftingConv2d,
+    OrientationPool2d,
+    ProjectionConv2d,
+)
+
+__all__ = [
+    "GroupBatchNorm2d",
+    "GroupConv2d",
+    "GroupConvTranspose2d",
+    "GroupMaxPool2d",
+    "LiftingConv2d",
+    "OrientationPool2d",
+    "ProjectionConv2d",
+]

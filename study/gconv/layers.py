@@ -1,0 +1,224 @@
+"""Group-equivariant layers as ordinary torch modules.
+
+Images are ``(B, C, H, W)`` and functions on the group ``(B, K, |G|, H, W)``. Channels always count fields, not planes.
+Every layer is equivariant exactly, whatever its weights, provided that what its stride leaves over is symmetric: a
+strided layer needs ``(size + 2 * padding - kernel_size) % stride == 0`` (see :mod:`study.equivariance`). The networks of
+:mod:`study.unet` check that; a single layer computes what it is asked.
+"""
+
+import math
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from study.gconv import filters
+from study.groups import PlaneGroup
+
+
+class _PlaneGroupConv2d(nn.Module):
+    """What the four convolutions share: one learned filter, its table of taps, and one bias per field."""
+
+    def __init__(
+        self,
+        in_channels: int,
+        out_channels: int,
+        kernel_size: int,
+        *,
+        group: PlaneGroup,
+        stride: int = 1,
+        padding: int = 0,
+        bias: bool = True,
+    ) -> None:
+        super().__init__()
+        if not isinstance(group, PlaneGroup):
+            raise TypeError(f"group is {group!r}; give one of study.groups.Z2, P4, P4M")
+        for name, value, least in [
+            ("in_channels", in_channels, 1),
+            ("out_channels", out_channels, 1),
+            ("kernel_size", kernel_size, 1),
+            ("stride", stride, 1),
+            ("padding", padding, 0),
+        ]:
+            if not isinstance(value, int) or value < least:
+                raise ValueError(f"{name} is {value!r}; give an integer of at least {least}")
+        self.in_channels = in_channels
+        self.out_channels = out_channels
+        self.kernel_size = kernel_size
+        self.group = group
+        self.stride = stride
+        self.padding = padding
+        self.weight = nn.Parameter(torch.empty(self._weight_shape()))
+        self.bias = nn.Parameter(torch.empty(out_channels)) if bias else None
+        self.register_buffer("_taps", self._make_taps(), persistent=False)
+        self.reset_parameters()
+
+    def _weight_shape(self) -> tuple[int, ...]:
+        """A planar filter; the layers that take a feature map to a feature map override it."""
+        return (self.out_channels, self.in_channels, self.kernel_size, self.kernel_size)
+
+    def _make_taps(self) -> Tensor:
+        return filters.image_filter_taps(self.group, self.kernel_size)
+
+    def _fan_in(self) -> float:
+        """The number of products summed in one output value, that is, the fan-in of the expanded filter."""
+        return self.in_channels * self.group.order * self.kernel_size**2
+
+    def reset_parameters(self) -> None:
+        """Draw from U(-b, b), b = 1 / sqrt(fan-in), as ``nn.Conv2d`` does, by the expanded filter's fan-in."""
+        bound = 1 / math.sqrt(self._fan_in())
+        nn.init.uniform_(self.weight, -bound, bound)
+        if self.bias is not None:
+            nn.init.uniform_(self.bias, -bound, bound)
+
+    def _planes(self, f: Tensor) -> Tensor:
+        """A feature map ``(B, K, |G|, H, W)`` as planes ``(B, K * |G|, H, W)``; a view."""
+        if f.ndim != 5 or f.shape[1] != self.in_channels or f.shape[2] != self.group.order:
+            raise ValueError(
+                f"{type(self).__name__} expects (B, {self.in_channels}, {self.group.order}, H, W), not {tuple(f.shape)}"
+            )
+        return f.flatten(1, 2)
+
+    def _fields(self, planes: Tensor) -> Tensor:
+        """Planes ``(B, out * |G|, H, W)`` as a feature map ``(B, out, |G|, H, W)``; a view."""
+        return planes.unflatten(1, (self.out_channels, self.group.order))
+
+    def _plane_bias(self) -> Tensor | None:
+        """The bias of a field, repeated for its |G| planes: ``(out * |G|,)``."""
+        return None if self.bias is None else self.bias.repeat_interleave(self.group.order)
+
+    def extra_repr(self) -> str:
+        text = f"{self.in_channels}, {self.out_channels}, kernel_size={self.kernel_size}, group={self.group.name}"
+        if self.stride != 1:
+            text += f", stride={self.stride}"
+        if self.padding != 0:
+            text += f", padding={self.padding}"
+        if self.bias is None:
+            text += ", bias=False"
+        return text
+
+
+class LiftingConv2d(_PlaneGroupConv2d):
+    """The first layer: from an image to a feature map on the group (Eq. 1, Z2 -> G).
+
+    ``out(g, y) = sum_{k,t} f_k(y + r_g t) psi_k(t)``
+
+    Shapes: input ``(B, in_channels, H, W)``, output ``(B, out_channels, |G|, H', W')``, weight ``(out, in, k, k)``.
+
+    Args:
+        in_channels: channels of the image.
+        out_channels: fields of the output.
+        kernel_size: side of the square filter, in pixels.
+        group: ``Z2``, ``P4`` or ``P4M``.
+        stride, padding: in pixels, as in ``nn.Conv2d``.
+        bias: learn one bias per field.
+
+    Raises:
+        ValueError: if an argument is out of range, or the input has another number of axes or channels.
+    """
+
+    def _fan_in(self) -> float:
+        return self.in_channels * self.kernel_size**2
+
+    def forward(self, x: Tensor) -> Tensor:
+        if x.ndim != 4 or x.shape[1] != self.in_channels:
+            raise ValueError(f"LiftingConv2d expects (B, {self.in_channels}, H, W), not {tuple(x.shape)}")
+        weight = filters.lifting_weight(self.weight, self._taps)
+        return self._fields(F.conv2d(x, weight, self._plane_bias(), self.stride, self.padding))
+
+
+class GroupConv2d(_PlaneGroupConv2d):
+    """From a feature map on the group to another (Eq. 2, G -> G).
+
+    ``out(g, y) = sum_{k,u,t} f_k(gu, y + r_g t) psi_k(u, t)``
+
+    Shapes: input ``(B, in_channels, |G|, H, W)``, output ``(B, out_channels, |G|, H', W')``, weight
+    ``(out, in, |G|, k, k)`` = ``psi_k(u, t)``. Arguments and errors as for :class:`LiftingConv2d`.
+    """
+
+    def _weight_shape(self) -> tuple[int, ...]:
+        return (self.out_channels, self.in_channels, self.group.order, self.kernel_size, self.kernel_size)
+
+    def _make_taps(self) -> Tensor:
+        return filters.feature_filter_taps(self.group, self.kernel_size)
+
+    def forward(self, f: Tensor) -> Tensor:
+        weight = filters.group_weight(self.weight, self._taps)
+        return self._fields(F.conv2d(self._planes(f), weight, self._plane_bias(), self.stride, self.padding))
+
+
+class GroupConvTranspose2d(GroupConv2d):
+    """Equivariant up-sampling: Eq. 2 with the transposed convolution's way of walking the grid.
+
+    ``out(g, z) = sum f_k(gu, y) psi_k(u, t)`` over all k, u, y, t with ``z = stride * y + r_g t``
+
+    Shapes: input ``(B, in_channels, |G|, H, W)``, output ``(B, out_channels, |G|, H', W')`` with
+    ``H' = (H - 1) * stride - 2 * padding + kernel_size``, weight ``(out, in, |G|, k, k)``. There is no
+    ``output_padding``: it pads one side only, which breaks the symmetry.
+    """
+
+    def _fan_in(self) -> float:
+        return super()._fan_in() / self.stride**2  # a pixel of the output meets every stride-th tap, in both directions
+
+    def forward(self, f: Tensor) -> Tensor:
+        weight = filters.group_weight(self.weight, self._taps).transpose(0, 1)  # conv_transpose2d wants (in, out, k, k)
+        return self._fields(F.conv_transpose2d(self._planes(f), weight, self._plane_bias(), self.stride, self.padding))
+
+
+class ProjectionConv2d(_PlaneGroupConv2d):
+    """The last layer, new in the paper: from a feature map on the group to an image (Eq. 3, G -> Z2).
+
+    ``out(y) = sum_{k,h,t} f_k(h, y + r_h t) psi_k(t)``
+
+    Shapes: input ``(B, in_channels, |G|, H, W)``, output ``(B, out_channels, H', W')``, weight ``(out, in, k, k)``. Unlike
+    pooling over orientations it may weigh what lies ahead of a feature differently from what lies behind it.
+    """
+
+    def forward(self, f: Tensor) -> Tensor:
+        weight = filters.projection_weight(self.weight, self._taps)
+        return F.conv2d(self._planes(f), weight, self.bias, self.stride, self.padding)
+
+
+class GroupBatchNorm2d(nn.BatchNorm3d):
+    """Batch normalisation of ``(B, K, |G|, H, W)`` with one mean and variance per field, over B, |G|, H and W.
+
+    Moments per plane would break equivariance: turning the input permutes the planes, but not their statistics.
+    """
+
+
+class GroupMaxPool2d(nn.MaxPool2d):
+    """Spatial max pooling of each plane of ``(B, K, |G|, H, W)``; arguments as for ``nn.MaxPool2d``.
+
+    Exact where ``(size + 2 * padding - kernel_size) % stride == 0``: 2x2 with stride 2 on even sizes, the paper's
+    3x3 with stride 2 and padding 1 on odd ones.
+    """
+
+    def forward(self, f: Tensor) -> Tensor:
+        if f.ndim != 5:
+            raise ValueError(f"GroupMaxPool2d expects (B, K, |G|, H, W), not {tuple(f.shape)}")
+        pooled = super().forward(f.flatten(1, 2))  # (B, K * |G|, H', W')
+        return pooled.unflatten(1, f.shape[1:3])  # (B, K, |G|, H', W')
+
+
+class OrientationPool2d(nn.Module):
+    """From a feature map on the group to an image by the maximum or the mean over the orientations.
+
+    The usual invariant alternative to :class:`ProjectionConv2d`: ``(B, K, |G|, H, W)`` -> ``(B, K, H, W)``.
+
+    Raises:
+        ValueError: if ``reduction`` is neither "max" nor "mean", or the input is not a feature map.
+    """
+
+    def __init__(self, reduction: str = "max") -> None:
+        super().__init__()
+        if reduction not in ("max", "mean"):
+            raise ValueError(f'reduction is {reduction!r}; give "max" or "mean"')
+        self.reduction = reduction
+
+    def forward(self, f: Tensor) -> Tensor:
+        if f.ndim != 5:
+            raise ValueError(f"OrientationPool2d expects (B, K, |G|, H, W), not {tuple(f.shape)}")
+        return f.amax(dim=2) if self.reduction == "max" else f.mean(dim=2)
+
+    def extra_repr(self) -> str:
+        return f"reduction={self.reduction!r}"

@@ -1,0 +1,84 @@
+"""The plane groups of the paper: Z2 (translations), P4 (with rotations by 90 degrees) and P4M (with reflections too).
+
+A roto-reflection ``g`` has the index ``4 * j + k``: mirror ``j`` times (flip the last axis), then rotate ``k`` times by
+90 degrees counter-clockwise. This is escnn's order; GrouPy exchanges the indices 4 and 6.
+"""
+
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+import torch
+from torch import Tensor
+
+_ROTATION = np.array([[0, -1], [1, 0]])  # (row, column) offsets, counter-clockwise on the screen: right goes to up
+_MIRROR = np.array([[1, 0], [0, -1]])  # flips the columns
+
+
+@dataclass(frozen=True)
+class PlaneGroup:
+    """Translations together with the point group of ``rotations`` quarter turns, with or without reflections.
+
+    Functions on the group are stored as ``(B, K, |G|, H, W)``: K fields with one plane for each of the |G| = ``order``
+    point-group elements. The group acts on them by ``[L_g f](h, y) = f(g^-1 h, g^-1 y)`` (Cohen and Welling 2016, Eq. 2).
+    """
+
+    name: str
+    rotations: int
+    reflections: bool
+
+    @property
+    def order(self) -> int:
+        """Number of elements of the point group: 1, 4 or 8."""
+        return self.rotations * (2 if self.reflections else 1)
+
+    @cached_property
+    def matrices(self) -> np.ndarray:
+        """Integer matrices ``(order, 2, 2)``, acting on (row, column) offsets from the centre."""
+        mirrors = range(2) if self.reflections else range(1)
+        power = np.linalg.matrix_power
+        return np.stack([power(_ROTATION, k) @ power(_MIRROR, j) for j in mirrors for k in range(self.rotations)])
+
+    @cached_property
+    def product(self) -> np.ndarray:
+        """The index of ``g h`` at ``[g, h]``, an integer table ``(order, order)``."""
+        products = self.matrices[:, None] @ self.matrices[None, :]  # (g, h, 2, 2)
+        return (products[:, :, None] == self.matrices).all(axis=(-2, -1)).argmax(axis=-1)
+
+    @cached_property
+    def inverse(self) -> np.ndarray:
+        """The index of the inverse of each element, ``(order,)``."""
+        return (self.product == 0).argmax(axis=1)
+
+    def transform_image(self, x: Tensor, g: int) -> Tensor:
+        """Roto-reflect an image: ``[L_g x](y) = x(g^-1 y)`` for ``x`` of shape ``(..., H, W)``.
+
+        Raises:
+            IndexError: if ``g`` is not an element of the group.
+        """
+        self._check_element(g)
+        mirrored = x.flip(-1) if g >= 4 else x
+        return torch.rot90(mirrored, g % 4, (-2, -1))
+
+    def transform_feature(self, f: Tensor, g: int) -> Tensor:
+        """Roto-reflect a feature map: ``[L_g f](h, y) = f(g^-1 h, g^-1 y)`` for ``f`` of shape ``(B, K, |G|, H, W)``.
+
+        Raises:
+            IndexError: if ``g`` is not an element of the group.
+            ValueError: if the third axis of ``f`` does not hold the group's elements.
+        """
+        self._check_element(g)
+        if f.ndim != 5 or f.shape[2] != self.order:
+            raise ValueError(f"a feature map on {self.name} is (B, K, {self.order}, H, W), not {tuple(f.shape)}")
+        source = torch.as_tensor(self.product[self.inverse[g]], device=f.device)  # h -> g^-1 h
+        return self.transform_image(f.index_select(2, source), g)
+
+    def _check_element(self, g: int) -> None:
+        if not 0 <= g < self.order:
+            raise IndexError(f"{self.name} has the elements 0 to {self.order - 1}, not {g}")
+
+
+Z2 = PlaneGroup("z2", rotations=1, reflections=False)
+P4 = PlaneGroup("p4", rotations=4, reflections=False)
+P4M = PlaneGroup("p4m", rotations=4, reflections=True)
+GROUPS = {group.name: group for group in (Z2, P4, P4M)}

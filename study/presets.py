@@ -1,0 +1,138 @@
+"""What a study consists of: the named presets, and how the command line changes one."""
+
+from collections.abc import Iterable
+from dataclasses import asdict, dataclass, fields, replace
+
+from study.errors import StudyError
+from study.models import MODELS
+from study.training import Recipe
+from study.unet import GRIDS
+
+FRACTIONS = (0.125, 0.25, 0.5, 1.0)
+"""The paper's data regimes."""
+
+
+@dataclass(frozen=True)
+class Preset:
+    """A grid of trials: every model on every data regime with every seed, all by one recipe.
+
+    Attributes:
+        description: one line for people; shown with every table and figure.
+        source: where the patches come from: "synthetic", "ebhi" (an EBHI-SEG folder) or "store" (a patch store).
+        size: side of the patches, in pixels.
+        patches: how many synthetic patches to make, over all splits; other sources have what they have.
+        recipe: how each network is built and trained.
+        models, fractions, seeds: the grid.
+        workers: processes that load patches, per device; no influence on the results.
+    """
+
+    description: str
+    source: str
+    size: int
+    recipe: Recipe
+    patches: int = 0
+    models: tuple[str, ...] = tuple(MODELS)
+    fractions: tuple[float, ...] = FRACTIONS
+    seeds: tuple[int, ...] = (0,)
+    workers: int = 0
+
+    def __post_init__(self) -> None:
+        for model in self.models:
+            if model not in MODELS:
+                raise StudyError(f"unknown model {model!r}; choose from {', '.join(MODELS)}")
+        for fraction in self.fractions:
+            if not 0 < fraction <= 1:
+                raise StudyError(f"fraction {fraction} of the data; give numbers above 0 and up to 1")
+        recipe = self.recipe
+        for name in ("width", "depth", "batch_size", "epochs", "batches_per_epoch", "learning_rate"):
+            if getattr(recipe, name) <= 0:
+                raise StudyError(f"{name} is {getattr(recipe, name)}; give a positive number")
+        if recipe.grid not in GRIDS:
+            raise StudyError(f"unknown grid {recipe.grid!r}; choose from {', '.join(GRIDS)}")
+        try:
+            GRIDS[recipe.grid].check(self.size, self.size, recipe.depth)
+        except ValueError as error:
+            raise StudyError(f"size {self.size}: {error}") from error
+
+    def trial_settings(self) -> dict:
+        """What decides the result of a trial; two presets that agree in it can share their trials."""
+        return {"source": self.source, "size": self.size, "patches": self.patches, **asdict(self.recipe)}
+
+
+PRESETS = {
+    "quick": Preset(
+        "synthetic patches, reduced size and width: shows that everything works, proves nothing about tissue",
+        source="synthetic",
+        size=64,
+        patches=640,
+        recipe=Recipe(width=8, depth=2, grid="even", batch_size=16, epochs=12, batches_per_epoch=10, patience=4),
+    ),
+    "ebhi-cpu": Preset(
+        "EBHI-SEG glands at 80 px, reduced width and length, for two CPU cores",
+        source="ebhi",
+        size=80,
+        recipe=Recipe(width=8, depth=3, grid="even", batch_size=16, epochs=20, batches_per_epoch=20, patience=5),
+        seeds=(0, 1),
+    ),
+    "ebhi-gpu": Preset(
+        "EBHI-SEG glands at their full 224 px, for a GPU",
+        source="ebhi",
+        size=224,
+        recipe=Recipe(
+            width=32, depth=4, grid="even", batch_size=32, epochs=60, batches_per_epoch=50, precision="bf16-mixed"
+        ),
+        seeds=(0, 1, 2),
+        workers=8,
+    ),
+    "paper": Preset(
+        "Camelyon16 patches of 320 x 320, the paper's numbers",
+        source="store",
+        size=320,
+        recipe=Recipe(width=32, depth=4, grid="even", batch_size=64, epochs=100, batches_per_epoch=468),
+        workers=8,
+    ),
+}
+
+
+def find_preset(name: str) -> Preset:
+    """A preset by its name.
+
+    Raises:
+        StudyError: if there is none of that name.
+    """
+    if name not in PRESETS:
+        raise StudyError(f"unknown preset {name!r}; choose from {', '.join(PRESETS)}")
+    return PRESETS[name]
+
+
+def override(preset: Preset, settings: Iterable[str]) -> Preset:
+    """A preset with some of its values replaced, each given as ``key=value``; lists are separated by commas.
+
+    Raises:
+        StudyError: for a key that does not exist or a value of another type.
+    """
+    outer, inner = {}, {}
+    for setting in settings:
+        key, equals, text = setting.partition("=")
+        for owner, changes in [(preset, outer), (preset.recipe, inner)]:
+            known = {field.name for field in fields(owner)} - {"recipe", "description", "source"}
+            if equals and key in known:
+                changes[key] = _parse(key, text, getattr(owner, key))
+                break
+        else:
+            keys = [
+                f.name for f in (*fields(Preset), *fields(Recipe)) if f.name not in ("recipe", "description", "source")
+            ]
+            raise StudyError(f"cannot set {setting!r}; give KEY=VALUE with a key out of {', '.join(keys)}")
+    return replace(preset, **outer, recipe=replace(preset.recipe, **inner))
+
+
+_ELEMENT = {"models": str, "fractions": float, "seeds": int}
+
+
+def _parse(key: str, text: str, like: object) -> object:
+    kind = _ELEMENT.get(key, type(like))
+    try:
+        return tuple(kind(part) for part in text.split(",")) if key in _ELEMENT else kind(text)
+    except ValueError as error:
+        raise StudyError(f"{key}={text}: not of type {kind.__name__}, like {like}") from error

@@ -1,0 +1,226 @@
+"""One training run by the paper's recipe, on whatever devices Lightning Fabric was given.
+
+Adam at 1e-3, halved after 20 epochs without a better validation loss; epochs counted in batches; the weights of the lowest
+validation loss are the result. It can be cut at any moment: after every epoch its whole state is on disk.
+"""
+
+import copy
+import time
+import warnings
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from lightning_fabric import Fabric
+from torch import Tensor, nn
+from torch.nn import functional as F
+from torch.utils.data import DataLoader, Subset
+from tqdm import tqdm
+
+from study.data.patches import PatchDataset, PatchStore, ShuffledBatches, to_input
+from study.evaluation import counts, dice
+from study.files import replacing
+from study.groups import P4M
+from study.models import MODELS, Architecture
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """Everything that decides what a trained network is, besides the model, the data and the seed.
+
+    Attributes:
+        width, depth, grid: of :func:`~study.unet.build_unet`.
+        batch_size: patches per batch, over all devices together.
+        epochs, batches_per_epoch: the length of the training; 468 batches of 64 are an epoch of the paper.
+        learning_rate: of Adam, at the start.
+        patience: epochs without a better validation loss after which the learning rate is halved.
+        precision: of the training, as Lightning Fabric names it: "32-true", "bf16-mixed", ...; evaluation is in float32.
+    """
+
+    width: int
+    depth: int
+    grid: str
+    batch_size: int
+    epochs: int
+    batches_per_epoch: int
+    learning_rate: float = 1e-3
+    patience: int = 20
+    precision: str = "32-true"
+
+
+@dataclass(frozen=True)
+class Trained:
+    """The network with the weights of the lowest validation loss, and one row per epoch of how it came about."""
+
+    network: nn.Module
+    history: list[dict]
+    best_epoch: int
+
+
+def train(
+    recipe: Recipe,
+    model: str,
+    store: PatchStore,
+    *,
+    fraction: float,
+    seed: int,
+    fabric: Fabric,
+    folder: Path,
+    workers: int = 0,
+    title: str = "",
+    log: Callable[[dict], None] | None = None,
+) -> Trained:
+    """Train one model on a data regime, going on from ``folder/last.pt`` if a run of the same settings was cut there.
+
+    Args:
+        recipe: the settings.
+        model: a name of :data:`~study.models.MODELS`.
+        store: the patches; trained on a ``fraction`` of its training split, watched on its validation split.
+        seed: of the initial weights, of the regime, of the order of the batches and of the augmentation.
+        fabric: device, precision, and the number of processes.
+        folder: where ``last.pt`` is kept while the training runs.
+        workers: processes that load patches, per device; 0 loads in this one.
+        title: shown at the progress bar.
+        log: called with each epoch's row, on the first process.
+
+    Raises:
+        StudyError: if a patch is damaged or the disk is full.
+        ValueError: if the patches' size would break the equivariance of the network.
+    """
+    settings = {**asdict(recipe), "model": model, "data": store.fingerprint, "fraction": fraction, "seed": seed}
+    torch.manual_seed(seed)
+    network = Architecture(MODELS[model].group, recipe.width, recipe.depth, recipe.grid).build()
+    network.grid.check(*store.size, network.depth)
+    if fabric.world_size > 1 and fabric.device.type == "cuda":
+        network = nn.SyncBatchNorm.convert_sync_batchnorm(network)  # moments over the whole batch, as on one device
+    optimizer = torch.optim.Adam(network.parameters(), lr=recipe.learning_rate)
+    scheduler = torch.optim.lr_scheduler.ReduceLROnPlateau(optimizer, factor=0.5, patience=recipe.patience)
+    wrapped, optimizer = fabric.setup(network, optimizer)
+
+    regime = store.regime(fraction, seed=seed)
+    order = ShuffledBatches(
+        len(regime),
+        recipe.batch_size,
+        recipe.batches_per_epoch,
+        seed=seed,
+        rank=fabric.global_rank,
+        processes=fabric.world_size,
+    )
+    training = _loader(fabric, PatchDataset(store, regime), workers, batch_sampler=order)
+    validation = shared_loader(fabric, PatchDataset(store, store.indices("validation")), recipe.batch_size, workers)
+
+    history, best, best_epoch = [], None, -1
+    last = folder / "last.pt"
+    if state := _load_state(last, settings):
+        network.load_state_dict(state["network"])
+        optimizer.load_state_dict(state["optimizer"])
+        scheduler.load_state_dict(state["scheduler"])
+        history, best, best_epoch = state["history"], state["best"], state["best_epoch"]
+
+    with tqdm(
+        total=recipe.epochs * recipe.batches_per_epoch,
+        initial=len(history) * recipe.batches_per_epoch,
+        desc=title,
+        unit="batch",
+        dynamic_ncols=True,
+        leave=False,
+        disable=None if fabric.is_global_zero else True,  # None: only where someone watches
+    ) as bar:
+        for epoch in range(len(history), recipe.epochs):
+            order.epoch = epoch
+            augmentation = np.random.default_rng([seed, epoch, fabric.global_rank])
+            total, start = 0.0, time.perf_counter()
+            wrapped.train()
+            for images, mask in training:
+                if MODELS[model].augmented:
+                    images, mask = roto_reflect(images, mask, augmentation)
+                loss = F.binary_cross_entropy_with_logits(wrapped(to_input(images)), mask.float())
+                fabric.backward(loss)
+                optimizer.step()
+                optimizer.zero_grad()
+                total += loss.detach()
+                bar.update()
+            row = {
+                "epoch": epoch,
+                "learning_rate": optimizer.param_groups[0]["lr"],
+                "train_loss": float(fabric.all_reduce(total / recipe.batches_per_epoch)),
+                **validate(wrapped, validation, fabric),
+                "seconds": round(time.perf_counter() - start, 2),
+            }
+            scheduler.step(row["validation_loss"])
+            bar.set_postfix_str(f"loss {row['train_loss']:.3f}, validation Dice {row['validation_dice']:.3f}")
+            if best is None or row["validation_loss"] < history[best_epoch]["validation_loss"]:
+                best, best_epoch = copy.deepcopy(network.state_dict()), epoch  # a copy: the weights go on changing
+            history.append(row)
+            if fabric.is_global_zero:
+                _save_state(
+                    last,
+                    settings,
+                    network=network.state_dict(),
+                    optimizer=optimizer.state_dict(),
+                    scheduler=scheduler.state_dict(),
+                    history=history,
+                    best=best,
+                    best_epoch=best_epoch,
+                )
+                if log:
+                    log(row)
+    network.load_state_dict(best)
+    return Trained(network.eval(), history, best_epoch)
+
+
+def roto_reflect(images: Tensor, mask: Tensor, generator: np.random.Generator) -> tuple[Tensor, Tensor]:
+    """Turn each patch of a batch by an element of P4M drawn at random, and its mask with it."""
+    elements = generator.integers(P4M.order, size=len(images))
+    both = torch.cat([images, mask], dim=1)  # (B, 3 + 1, H, W), so that they cannot part
+    turned = torch.stack([P4M.transform_image(patch, int(g)) for patch, g in zip(both, elements, strict=True)])
+    return turned[:, :3], turned[:, 3:]
+
+
+@torch.inference_mode()
+def validate(network: nn.Module, batches: DataLoader, fabric: Fabric) -> dict[str, float]:
+    """Mean loss over all validation pixels and Dice pooled over them, summed over all devices."""
+    network.eval()
+    sums = torch.zeros(5, dtype=torch.float64, device=fabric.device)  # loss, pixels, tp, fp, fn
+    for images, mask in batches:
+        logits = network(to_input(images)).float()
+        loss = F.binary_cross_entropy_with_logits(logits, mask.float(), reduction="sum")
+        found = counts(logits.sigmoid(), mask).sum(dim=0)
+        sums += torch.cat([torch.stack([loss, loss.new_tensor(mask.numel())]), found]).double()
+    loss, pixels, tp, fp, fn = fabric.all_reduce(sums, reduce_op="sum").tolist()
+    return {"validation_loss": loss / pixels, "validation_dice": float(dice(tp, fp, fn))}
+
+
+def shared_loader(fabric: Fabric, dataset: PatchDataset, batch_size: int, workers: int) -> DataLoader:
+    """All patches once, in order; of several processes, each loads every so-manieth."""
+    share = Subset(dataset, range(fabric.global_rank, len(dataset), fabric.world_size))
+    return _loader(fabric, share, workers, batch_size=max(1, batch_size // fabric.world_size))
+
+
+def _loader(fabric: Fabric, dataset, workers: int, **batching) -> DataLoader:
+    loader = DataLoader(
+        dataset,
+        num_workers=workers,
+        persistent_workers=workers > 0,
+        pin_memory=fabric.device.type == "cuda",
+        **batching,
+    )
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # Fabric advises more workers; the preset has chosen
+        return fabric.setup_dataloaders(loader, use_distributed_sampler=False)
+
+
+def _save_state(path: Path, settings: dict, **state) -> None:
+    with replacing(path) as temporary:
+        torch.save({"settings": settings, **state}, temporary)
+
+
+def _load_state(path: Path, settings: dict) -> dict | None:
+    """The state of a training that was cut, if it is readable and of the same settings."""
+    try:
+        state = torch.load(path, map_location="cpu", weights_only=True)
+    except Exception:  # missing, or damaged: start from the beginning
+        return None
+    return state if state.get("settings") == settings else None

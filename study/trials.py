@@ -1,0 +1,198 @@
+"""A trial is one model on one data regime with one seed; this room runs the grid of them and keeps their records.
+
+A trial leaves its weights at ``runs/<study>/<trial>/best.pt`` (ignored by git) and its record, everything that tables and figures
+need, at ``results/<study>/trials/<trial>.json`` (committed).
+"""
+
+import json
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+
+import pandas as pd
+import torch
+from lightning_fabric import Fabric
+
+from study.data.patches import PatchDataset, PatchStore
+from study.errors import StudyError
+from study.evaluation import evaluate, summarise
+from study.files import replacing
+from study.models import MODELS, Architecture, save_checkpoint
+from study.presets import Preset
+from study.provenance import provenance
+from study.training import Trained, shared_loader, train
+
+
+@dataclass(frozen=True)
+class Trial:
+    """One cell of the grid."""
+
+    model: str
+    fraction: float
+    seed: int
+
+    @property
+    def name(self) -> str:
+        """For files: ``p4m-12.5-0`` is the P4M U-Net on 12.5 % of the data with seed 0."""
+        return f"{self.model}-{100 * self.fraction:g}-{self.seed}"
+
+    def __str__(self) -> str:
+        return f"{MODELS[self.model].label} on {100 * self.fraction:g} % of the data, seed {self.seed}"
+
+
+@dataclass(frozen=True)
+class Study:
+    """A preset under a name of its own, on its data, with the folders that it writes to."""
+
+    name: str
+    preset: Preset
+    store: PatchStore
+    root: Path = field(default_factory=Path)
+
+    def trials(self) -> list[Trial]:
+        """All cells, seed by seed, so that a study cut short has whole comparisons."""
+        p = self.preset
+        return [Trial(model, fraction, seed) for seed in p.seeds for fraction in p.fractions for model in p.models]
+
+    def record_path(self, trial: Trial) -> Path:
+        return self.root / "results" / self.name / "trials" / f"{trial.name}.json"
+
+    def run_folder(self, trial: Trial) -> Path:
+        return self.root / "runs" / self.name / trial.name
+
+    def checkpoint_path(self, trial: Trial) -> Path:
+        return self.run_folder(trial) / "best.pt"
+
+    def identity(self, trial: Trial) -> dict:
+        """What a record must agree in to be the record of this trial."""
+        return {
+            "trial": asdict(trial),
+            "settings": self.preset.trial_settings(),
+            "data": {"source": self.store.source, "fingerprint": self.store.fingerprint},
+        }
+
+    def is_done(self, trial: Trial, *, trust_results: bool = False) -> bool:
+        """Whether a trial need not run: its record fits, and its weights are here (or ``trust_results``).
+
+        Raises:
+            StudyError: if weights are here that other data or settings made; running would destroy them.
+        """
+        record = read_record(self.record_path(trial))
+        fits = record is not None and all(record.get(key) == value for key, value in self.identity(trial).items())
+        here = self.checkpoint_path(trial).is_file()
+        if here and record is not None and not fits:
+            raise StudyError(
+                f"{self.checkpoint_path(trial)} was trained on other data or settings; give this study another --name, "
+                f"or delete {self.run_folder(trial).parent} to start over"
+            )
+        return fits and (here or trust_results)
+
+
+def run_trial(study: Study, trial: Trial, fabric: Fabric, *, title: str = "", log=None) -> dict:
+    """Train and evaluate one trial; write its weights, then its record.
+
+    Returns:
+        The record: ``trial``, ``settings``, ``data``, ``metrics``, ``cases`` (counts of pixels per case), ``history``, ``provenance``.
+    """
+    recipe, store, folder = study.preset.recipe, study.store, study.run_folder(trial)
+    trained = train(
+        recipe,
+        trial.model,
+        store,
+        fraction=trial.fraction,
+        seed=trial.seed,
+        fabric=fabric,
+        folder=folder,
+        workers=study.preset.workers,
+        title=title,
+        log=log,
+    )
+    patches = test_patches(trained.network, store, fabric, recipe.batch_size, study.preset.workers)
+    record = study.identity(trial) | {
+        "metrics": summarise(patches)
+        | {
+            "parameters": sum(p.numel() for p in trained.network.parameters()),
+            "training_patches": len(store.regime(trial.fraction, seed=trial.seed)),
+            "test_patches": len(patches),
+            "best_epoch": trained.best_epoch,
+            "validation_loss": trained.history[trained.best_epoch]["validation_loss"],
+            "validation_dice": trained.history[trained.best_epoch]["validation_dice"],
+            "training_seconds": round(sum(row["seconds"] for row in trained.history), 1),
+        },
+        "cases": _by_case(patches, store),
+        "history": trained.history,
+        "provenance": provenance(fabric.device, fabric.world_size),
+    }
+    if fabric.is_global_zero:
+        _save(study, trial, trained, record)
+    fabric.barrier()
+    return record
+
+
+def test_patches(network, store: PatchStore, fabric: Fabric, batch_size: int, workers: int = 0) -> pd.DataFrame:
+    """The scores of :func:`~study.evaluation.evaluate` for every test patch, indexed by its place in the store."""
+    indices = store.indices("test")
+    loader = shared_loader(fabric, PatchDataset(store, indices), batch_size, workers)
+    scores = pd.concat(evaluate(network, loader, fabric.device))
+    scores.index = indices[fabric.global_rank :: fabric.world_size]
+    if fabric.world_size > 1:
+        shares = [None] * fabric.world_size
+        torch.distributed.all_gather_object(shares, scores)
+        scores = pd.concat(shares).sort_index()
+    return scores
+
+
+def read_record(path: Path) -> dict | None:
+    """A trial's record, or None if there is none.
+
+    Raises:
+        StudyError: if the file is damaged.
+    """
+    try:
+        return json.loads(path.read_text())
+    except FileNotFoundError:
+        return None
+    except ValueError as error:
+        raise StudyError(f"{path} is damaged ({error}); delete it to run the trial again") from error
+
+
+def read_records(folder: Path) -> Iterator[dict]:
+    """All records of a study, in the order of their names.
+
+    Raises:
+        StudyError: if there are none, or one is damaged.
+    """
+    files = sorted((folder / "trials").glob("*.json"))
+    if not files:
+        raise StudyError(f"no results in {folder}; make them with `python -m study reproduce`")
+    return (read_record(file) for file in files)
+
+
+def _by_case(patches: pd.DataFrame, store: PatchStore) -> dict[str, list[int]]:
+    """``{case: [tp, fp, fn]}``: enough to pool the Dice again over any set of cases, as a bootstrap does."""
+    sums = patches[["tp", "fp", "fn"]].groupby(store.case[patches.index]).sum()
+    return {case: [int(n) for n in row] for case, row in zip(sums.index, sums.to_numpy(), strict=True)}
+
+
+def _save(study: Study, trial: Trial, trained: Trained, record: dict) -> None:
+    """Weights first, so that a record always has them; then what a cut training would have gone on from can go."""
+    recipe = study.preset.recipe
+    architecture = Architecture(MODELS[trial.model].group, recipe.width, recipe.depth, recipe.grid)
+    weights = {key: value.cpu() for key, value in trained.network.state_dict().items()}
+    save_checkpoint(study.checkpoint_path(trial), architecture, weights, **study.identity(trial))
+    with replacing(study.record_path(trial)) as temporary:
+        temporary.write_text(_compact(record))
+    (study.run_folder(trial) / "last.pt").unlink(missing_ok=True)
+
+
+def _compact(record: dict) -> str:
+    """JSON with one line per entry of each section: short, and a diff shows what changed."""
+    sections = []
+    for key, value in record.items():
+        if isinstance(value, list):
+            rows = ",\n".join(f"  {json.dumps(row)}" for row in value)
+            sections.append(f"{json.dumps(key)}: [\n{rows}\n]")
+        else:
+            rows = ",\n".join(f"  {json.dumps(k)}: {json.dumps(v)}" for k, v in value.items())
+            sections.append(f"{json.dumps(key)}: {{\n{rows}\n}}")
+    return "{\n" + ",\n".join(sections) + "\n}\n"

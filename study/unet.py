@@ -1,0 +1,192 @@
+"""One builder for the U-Net, the P4 U-Net and the P4M U-Net: they differ only in the layers that are put in.
+
+The architecture is the paper's: blocks of two 3x3 convolutions, ``depth`` poolings, transposed convolutions, skip
+connections, batch norm and ReLU after every convolution (transposed ones too), and a projection to the logits.
+"""
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+from itertools import pairwise
+
+import torch
+from torch import Tensor, nn
+
+from study import gconv
+from study.groups import GROUPS, PlaneGroup
+
+
+@dataclass(frozen=True)
+class Grid:
+    """How a U-Net halves and doubles its grid: (kernel, stride, padding) of the pooling and of the transposed convolution.
+
+    ``remainder`` is the size modulo ``2 ** depth`` on which this is exactly equivariant, or None where no size is.
+    """
+
+    pool: tuple[int, int, int]
+    up: tuple[int, int, int]
+    remainder: int | None
+    up_output_padding: int = 0
+
+    def check(self, height: int, width: int, depth: int) -> None:
+        """Raise a ``ValueError`` that names the nearest sizes that work, unless both sides do."""
+        if self.remainder is None:
+            return
+        period = 2**depth
+        for size in (height, width):
+            smaller = (size - self.remainder) // period * period + self.remainder
+            if smaller != size or size < period:
+                fitting = [n for n in (smaller, smaller + period) if n >= period]
+                raise ValueError(
+                    f"an image of {height} x {width} would break the equivariance: {size} is not a multiple of {period}"
+                    f"{' plus 1' if self.remainder else ''}; crop or pad it symmetrically to {' or '.join(map(str, fitting))}"
+                )
+
+
+GRIDS = {
+    "even": Grid(pool=(2, 2, 0), up=(4, 2, 1), remainder=0),
+    "odd": Grid(pool=(3, 2, 1), up=(3, 2, 1), remainder=1),
+}
+"""The two exact families; "odd" has the paper's 3x3 kernels."""
+
+PAPER_LITERAL = Grid(pool=(3, 2, 1), up=(3, 2, 1), remainder=None, up_output_padding=1)
+"""The paper as written, 3x3 kernels on 320 x 320. Not equivariant: a counter-example, and never built by default."""
+
+
+@dataclass(frozen=True)
+class Layers:
+    """The layers that a U-Net is built from, with the signatures of their ``torch.nn`` namesakes."""
+
+    lift: Callable[..., nn.Module]
+    conv: Callable[..., nn.Module]
+    up: Callable[..., nn.Module]
+    norm: Callable[..., nn.Module]
+    pool: Callable[..., nn.Module]
+    project: Callable[..., nn.Module]
+
+
+PLAIN = Layers(
+    lift=nn.Conv2d, conv=nn.Conv2d, up=nn.ConvTranspose2d, norm=nn.BatchNorm2d, pool=nn.MaxPool2d, project=nn.Conv2d
+)
+
+
+def native_layers(group: PlaneGroup) -> Layers:
+    """The layers of :mod:`study.gconv` on one group."""
+    return Layers(
+        lift=partial(gconv.LiftingConv2d, group=group),
+        conv=partial(gconv.GroupConv2d, group=group),
+        up=partial(gconv.GroupConvTranspose2d, group=group),
+        norm=gconv.GroupBatchNorm2d,
+        pool=gconv.GroupMaxPool2d,
+        project=partial(gconv.ProjectionConv2d, group=group),
+    )
+
+
+class UNet(nn.Module):
+    """A U-Net of any :class:`Layers`; use :func:`build_unet` unless you bring layers of your own.
+
+    Shapes: image ``(B, in_channels, H, W)`` -> logits ``(B, num_classes, H, W)``.
+
+    Args:
+        layers: what to build from.
+        channels: channels (of fields, on a group) at each level, from full resolution to the bottom.
+        in_channels, num_classes: channels of the image and of the logits.
+        grid: how to pool and up-sample.
+
+    Raises:
+        ValueError: when called on a size that the grid does not keep exactly equivariant.
+    """
+
+    def __init__(self, layers: Layers, channels: list[int], *, in_channels: int, num_classes: int, grid: Grid) -> None:
+        super().__init__()
+        self.grid = grid
+        self.depth = len(channels) - 1
+        down = list(pairwise(channels))
+        self.encoder = nn.ModuleList([_block(layers, layers.lift, in_channels, channels[0])])
+        self.encoder.extend(_block(layers, layers.conv, shallow, deep) for shallow, deep in down)
+        self.pool = layers.pool(*grid.pool)
+        self.up = nn.ModuleList(_up(layers, deep, shallow, grid) for shallow, deep in reversed(down))
+        self.decoder = nn.ModuleList(_block(layers, layers.conv, 2 * shallow, shallow) for shallow, _ in reversed(down))
+        self.project = layers.project(channels[0], num_classes, 3, padding=1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        if x.ndim != 4:
+            raise ValueError(f"a U-Net expects images (B, C, H, W), not {tuple(x.shape)}")
+        self.grid.check(*x.shape[-2:], self.depth)
+        f = self.encoder[0](x)
+        skips = []
+        for block in self.encoder[1:]:
+            skips.append(f)
+            f = block(self.pool(f))
+        for up, block in zip(self.up, self.decoder, strict=True):
+            f = block(torch.cat([skips.pop(), up(f)], dim=1))
+        return self.project(f)
+
+
+def _block(layers: Layers, first: Callable[..., nn.Module], in_channels: int, channels: int) -> nn.Sequential:
+    """Two 3x3 convolutions, each with batch norm (which makes a bias of their own redundant) and ReLU."""
+    return nn.Sequential(
+        first(in_channels, channels, 3, padding=1, bias=False),
+        layers.norm(channels),
+        nn.ReLU(inplace=True),
+        layers.conv(channels, channels, 3, padding=1, bias=False),
+        layers.norm(channels),
+        nn.ReLU(inplace=True),
+    )
+
+
+def _up(layers: Layers, in_channels: int, channels: int, grid: Grid) -> nn.Sequential:
+    """A transposed convolution that doubles the grid, with batch norm and ReLU."""
+    kernel_size, stride, padding = grid.up
+    extra = {"output_padding": grid.up_output_padding} if grid.up_output_padding else {}
+    return nn.Sequential(
+        layers.up(in_channels, channels, kernel_size, stride=stride, padding=padding, bias=False, **extra),
+        layers.norm(channels),
+        nn.ReLU(inplace=True),
+    )
+
+
+def build_unet(
+    group: str,
+    *,
+    width: int,
+    depth: int = 4,
+    in_channels: int = 3,
+    num_classes: int = 1,
+    grid: str = "even",
+    implementation: str = "native",
+) -> UNet:
+    """Build the U-Net ("z2"), the P4 U-Net ("p4") or the P4M U-Net ("p4m").
+
+    Shapes: image ``(B, in_channels, H, W)`` -> logits ``(B, num_classes, H, W)``.
+
+    Args:
+        group: "z2", "p4" or "p4m".
+        width: channels of the ordinary U-Net at full resolution; each level below has twice as many. A group network has
+            ``round(channels / sqrt(|G|))`` fields at each level instead, which keeps the number of parameters.
+        depth: number of poolings, 1 to 5.
+        grid: "even" (2x2 pooling and 4x4 transposed convolution; sizes that 2 ** depth divides) or "odd" (the paper's 3x3
+            for both; multiples of 2 ** depth, plus 1).
+        implementation: "native", the layers of :mod:`study.gconv`.
+
+    Raises:
+        ValueError: for an unknown name or a number out of range; later, when the network is called on a size that would
+            break its equivariance.
+    """
+    for name, value, known in [
+        ("group", group, GROUPS),
+        ("grid", grid, GRIDS),
+        ("implementation", implementation, ("native",)),
+    ]:
+        if value not in known:
+            raise ValueError(f"unknown {name} {value!r}; choose from {', '.join(known)}")
+    if not isinstance(depth, int) or not 1 <= depth <= 5:
+        raise ValueError(f"depth is {depth!r}; give an integer from 1 to 5")
+    for name, value in [("width", width), ("in_channels", in_channels), ("num_classes", num_classes)]:
+        if not isinstance(value, int) or value < 1:
+            raise ValueError(f"{name} is {value!r}; give a positive integer")
+    plane_group = GROUPS[group]
+    channels = [max(1, round(width * 2**level / math.sqrt(plane_group.order))) for level in range(depth + 1)]
+    layers = PLAIN if group == "z2" else native_layers(plane_group)
+    return UNet(layers, channels, in_channels=in_channels, num_classes=num_classes, grid=GRIDS[grid])
