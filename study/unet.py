@@ -27,7 +27,6 @@ class Grid:
     pool: tuple[int, int, int]
     up: tuple[int, int, int]
     remainder: int | None
-    up_output_padding: int = 0
 
     def check(self, height: int, width: int, depth: int) -> None:
         """Raise a ``ValueError`` that names the nearest sizes that work, unless both sides do."""
@@ -50,8 +49,9 @@ GRIDS = {
 }
 """The two exact families; "odd" has the paper's 3x3 kernels."""
 
-PAPER_LITERAL = Grid(pool=(3, 2, 1), up=(3, 2, 1), remainder=None, up_output_padding=1)
-"""The paper as written, 3x3 kernels on 320 x 320. Not equivariant: a counter-example, and never built by default."""
+PAPER_LITERAL = Grid(pool=(3, 2, 1), up=(4, 2, 1), remainder=None)
+"""The paper as written, 3x3 pooling on 320 x 320. Not equivariant: the counter-example of :mod:`study.equivariance`,
+which :func:`build_unet` does not build."""
 
 
 @dataclass(frozen=True)
@@ -139,9 +139,8 @@ def _block(layers: Layers, first: Callable[..., nn.Module], in_channels: int, ch
 def _up(layers: Layers, in_channels: int, channels: int, grid: Grid) -> nn.Sequential:
     """A transposed convolution that doubles the grid, with batch norm and ReLU."""
     kernel_size, stride, padding = grid.up
-    extra = {"output_padding": grid.up_output_padding} if grid.up_output_padding else {}
     return nn.Sequential(
-        layers.up(in_channels, channels, kernel_size, stride=stride, padding=padding, bias=False, **extra),
+        layers.up(in_channels, channels, kernel_size, stride=stride, padding=padding, bias=False),
         layers.norm(channels),
         nn.ReLU(inplace=True),
     )

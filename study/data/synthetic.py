@@ -190,7 +190,7 @@ def _uphill(field: Array) -> Array:
 
 
 def _paint(rng: Generator, canvas: Array, kind: Nucleus, points: Array, angle: Array, grain: Array) -> None:
-    """Paint an ellipse at each point, its long axis along ``angle`` and its contour roughened by ``grain``."""
+    """Paint an ellipse at each point, its long axis along ``angle``, its contour roughened by ``grain``."""
 
     def vary(value: float) -> Array:
         return value * np.exp(rng.normal(0, kind.spread, (len(points), 1, 1)))

@@ -1,0 +1,82 @@
+"""How far a network is from equivariant, measured on every element of a group; and which grids are exact, and why.
+
+A layer with stride s reads its input at the positions ``-padding, -padding + s, ...``. Turning the image turns these positions
+into themselves only if nothing is left over at the far side, that is, if ``(size + 2 * padding - kernel) % s == 0``. Then
+the layer commutes with roto-reflections exactly; otherwise it reads other pixels after the turn, and no weights can
+mend that. So 2x2 pooling with stride 2 needs an even size, the paper's 3x3 pooling with padding 1 an odd one; and
+transposed convolutions are exact without ``output_padding``, which pads one side only.
+"""
+
+import copy
+
+import torch
+from torch import Tensor, nn
+
+from study.groups import P4M, PlaneGroup
+from study.unet import PAPER_LITERAL, UNet, native_layers
+
+
+def is_exact(size: int, *, kernel_size: int, stride: int, padding: int) -> bool:
+    """Whether a strided convolution or pooling keeps a side of ``size`` pixels exactly equivariant."""
+    return (size + 2 * padding - kernel_size) % stride == 0
+
+
+def transform(x: Tensor, g: int, group: PlaneGroup) -> Tensor:
+    """Roto-reflect an image ``(B, C, H, W)`` or a feature map ``(B, K, |G|, H, W)``, by its number of axes."""
+    return group.transform_feature(x, g) if x.ndim == 5 else group.transform_image(x, g)
+
+
+@torch.no_grad()
+def equivariance_errors(module: nn.Module, x: Tensor, group: PlaneGroup = P4M) -> Tensor:
+    """For each element g of the group, ``max |m(L_g x) - L_g m(x)| / max |m(x)|``: a tensor ``(|G|,)``.
+
+    Measured in the module's own mode and precision, on a copy, so that running statistics stay as they are.
+
+    Args:
+        module: from images or feature maps to images or feature maps.
+        x: the input; float64 to see rounding alone.
+        group: whose elements act; all eight roto-reflections by default.
+    """
+    module = copy.deepcopy(module)
+    output = module(x)
+    scale = output.abs().max().clamp_min(torch.finfo(output.dtype).tiny)
+    errors = [module(transform(x, g, group)) - transform(output, g, group) for g in range(group.order)]
+    return torch.stack([error.abs().max() for error in errors]) / scale
+
+
+def assert_equivariant(module: nn.Module, x: Tensor, group: PlaneGroup, *, tolerance: float = 1e-10) -> Tensor:
+    """Assert equivariance under every element of the group, in train and in eval mode, and return the errors ``(2, |G|)``.
+
+    Raises:
+        AssertionError: naming the mode, the element and the error.
+    """
+    module = copy.deepcopy(module)
+    errors = torch.stack([equivariance_errors(module.train(mode), x, group) for mode in (True, False)])
+    if not errors.max() <= tolerance:  # not <=, so that a NaN fails too
+        mode, g = divmod(int(errors.nan_to_num(nan=torch.inf).argmax()), group.order)
+        raise AssertionError(
+            f"{type(module).__name__} is not {group.name}-equivariant in {('train', 'eval')[mode]} mode: "
+            f"error {errors[mode, g]:.1e} under element {g}, more than {tolerance:.0e}"
+        )
+    return errors
+
+
+def paper_literal_unet(width: int = 8) -> UNet:
+    """A P4M U-Net with 3x3 pooling on every size, as the paper describes itself: the counter-example.
+
+    On 320 x 320 it is not equivariant, although every layer in it is a group convolution; on 321 x 321 the same
+    poolings would be exact.
+    """
+    channels = [max(1, round(width * 2**level / P4M.order**0.5)) for level in range(5)]
+    return UNet(native_layers(P4M), channels, in_channels=3, num_classes=1, grid=PAPER_LITERAL)
+
+
+def train_briefly(network: nn.Module, x: Tensor, *, steps: int = 3) -> None:
+    """A few steps of Adam towards a random mask: moves every weight and statistic, as a training would."""
+    network.train()
+    target = (torch.rand_like(x[:, :1]) > 0.5).to(x.dtype)
+    optimizer = torch.optim.Adam(network.parameters(), lr=1e-3)
+    for _ in range(steps):
+        optimizer.zero_grad()
+        nn.functional.binary_cross_entropy_with_logits(network(x), target).backward()
+        optimizer.step()
