@@ -1,48 +1,65 @@
 """The command line, ``python -m study``."""
 
 import sys
-import warnings
+from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated
 
+import numpy as np
+import pandas as pd
+import torch
 import typer
 from lightning_fabric import Fabric
+from rich.console import Console
+from rich.table import Table
 from tqdm import tqdm
 
-from study.data.patches import PatchStore
-from study.data.sources import prepare
+from study.data.patches import SPLITS, PatchStore
+from study.data.sources import ebhi_store, prepare, synthetic_store
+from study.equivariance import equivariance_errors, paper_literal_unet, train_briefly
 from study.errors import StudyError
-from study.presets import PRESETS, Preset, find_preset, override
-from study.trials import Study, read_record, run_trial
+from study.evaluation import summarise
+from study.figures import make_figures, maps_path, results_folder
+from study.groups import GROUPS, P4M
+from study.maps import save_stability_maps
+from study.models import MODELS, Architecture, load_checkpoint, load_model
+from study.presets import PRESETS, find_preset, override
+from study.trials import Study, Trial, run_trial, score_test_patches
 
 app = typer.Typer(
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
-    help="Group-equivariant U-Nets for segmentation, compared: from images to the paper's table and figures.",
+    rich_markup_mode="rich",
+    help=(
+        "Group-equivariant U-Nets for segmentation, compared: from images to the paper's table and figures.\n\n"
+        "Start with [bold]python -m study reproduce[/bold]: it needs no data and takes some minutes."
+    ),
+)
+data_app = typer.Typer(no_args_is_help=True, help="Make a patch store, the one file that training reads.")
+app.add_typer(data_app, name="data")
+
+_PRESETS_HELP = "What to run.\n\n" + "\n\n".join(
+    f"[bold]{name}[/bold]: {p.description}." for name, p in PRESETS.items()
 )
 
-_PRESET_LIST = "\n\n".join(f"{name}: {preset.description}." for name, preset in PRESETS.items())
-
-PresetName = Annotated[str, typer.Option("--preset", help=f"What to run: {', '.join(PRESETS)}.")]
+PresetName = Annotated[str, typer.Option("--preset", help=_PRESETS_HELP, metavar="|".join(PRESETS))]
 Data = Annotated[
-    Path | None, typer.Option(help="The EBHI-SEG folder, or a patch store (.h5) of your own.", show_default=False)
+    Path | None,
+    typer.Option(help="The EBHI-SEG folder, or a patch store (.h5) of your own.", metavar="PATH", show_default=False),
 ]
 Settings = Annotated[
-    list[str], typer.Option("--set", metavar="KEY=VALUE", help="Change one value of the preset; may be repeated.")
+    list[str],
+    typer.Option(
+        "--set", metavar="KEY=VALUE", help="Change a value of the preset, as in --set seeds=0,1,2; repeatable."
+    ),
 ]
 Name = Annotated[
-    str | None, typer.Option(help="Name of the folders below results/, figures/ and runs/; the preset's by default.")
+    str | None, typer.Option(help="Folder below results/, figures/ and runs/; by default the preset's name.")
 ]
-Output = Annotated[Path, typer.Option(help="Folder that holds data/, runs/, results/ and figures/.")]
-Devices = Annotated[
-    int, typer.Option(help="GPUs that share each training (the CPU is used where there is none).", min=1)
-]
-
-
-@app.callback()
-def _study_command() -> None:
-    """Makes typer keep the commands apart."""
+Root = Annotated[Path, typer.Option(help="Where data/, runs/, results/ and figures/ are.", metavar="FOLDER")]
+Devices = Annotated[int, typer.Option(help="GPUs that share each training; 1 is fine without a GPU.", min=1)]
+TensorBoard = Annotated[bool, typer.Option("--tensorboard", help="Log every epoch for TensorBoard, to runs/.")]
 
 
 @app.command()
@@ -51,50 +68,235 @@ def reproduce(
     data: Data = None,
     settings: Settings = (),
     name: Name = None,
-    output: Output = Path(),
+    root: Root = Path(),
     devices: Devices = 1,
+    tensorboard: TensorBoard = False,
     trust_results: Annotated[
-        bool, typer.Option(help="Count a trial as done if its record is in results/, without its weights in runs/.")
+        bool,
+        typer.Option("--trust-results", help="Skip trials whose record is in results/ even without weights in runs/."),
     ] = False,
 ) -> None:
     """Everything: data, all trials that are not done yet, evaluation, tables and figures.
 
     Cut it at any moment and start it again: it goes on where it was.
     """
-    study = _study(preset, data, settings, name, output)
-    fabric = _fabric(study.preset, devices)
+    study = _study(preset, data, settings, name, root)
     trials = study.trials()
     todo = [trial for trial in trials if not study.is_done(trial, trust_results=trust_results)]
+    fabric = _fabric(study, devices)
     _say(fabric, f"{study.name}: {study.preset.description}")
-    _say(
-        fabric,
-        f"{len(study.store)} patches ({study.store.source}, {study.store.fingerprint}); {len(todo)} of {len(trials)} trials to run",
-    )
+    _say(fabric, f"{_describe(study.store)}; {len(todo)} of {len(trials)} trials to run")
     for n, trial in enumerate(todo, start=1):
-        record = run_trial(study, trial, fabric, title=f"{n}/{len(todo)} {trial.name}")
-        metrics = record["metrics"]
-        _say(
-            fabric,
-            f"{n}/{len(todo)}  {trial}: Dice {100 * metrics['dice']:.1f} %, deviation {metrics['deviation']:.1e}, "
-            f"{metrics['training_seconds']:.0f} s",
+        record = run_trial(
+            study, trial, fabric, title=f"{n}/{len(todo)} {trial.name}", log=_log(study, trial, tensorboard)
         )
+        _say(fabric, f"{n}/{len(todo)}  {_outcome(trial, record)}")
+    if fabric.is_global_zero:
+        _save_maps(study, fabric.device, anew=bool(todo))
+        _show_figures(root, study.name)
 
 
-def _study(preset_name: str, data: Path | None, settings: list[str], name: str | None, output: Path) -> Study:
+@app.command()
+def train(
+    model: Annotated[str, typer.Argument(help=f"One of {', '.join(MODELS)}.", metavar="|".join(MODELS))],
+    preset: PresetName = "quick",
+    fraction: Annotated[float, typer.Option(help="Share of the training patches, above 0 and up to 1.")] = 1.0,
+    seed: Annotated[int, typer.Option(help="Of the weights, the data regime, the order and the augmentation.")] = 0,
+    data: Data = None,
+    settings: Settings = (),
+    name: Name = None,
+    root: Root = Path(),
+    devices: Devices = 1,
+    tensorboard: TensorBoard = False,
+) -> None:
+    """One trial: train a model on a share of the data, and evaluate it."""
+    chosen = [*settings, f"models={model}", f"fractions={fraction}", f"seeds={seed}"]
+    study = _study(preset, data, chosen, name, root)
+    (trial,) = study.trials()
+    fabric = _fabric(study, devices)
+    if study.is_done(trial):
+        _say(fabric, f"{trial} is done: {study.checkpoint_path(trial)}")
+        return
+    record = run_trial(study, trial, fabric, title=trial.name, log=_log(study, trial, tensorboard))
+    _say(fabric, f"{_outcome(trial, record)}\n{study.checkpoint_path(trial)}")
+
+
+@app.command()
+def evaluate(
+    checkpoint: Annotated[Path, typer.Argument(help="The best.pt of a trial, below runs/.", show_default=False)],
+    data: Annotated[Path, typer.Option(help="A patch store (.h5); its test patches are used.", metavar="PATH")],
+    batch_size: Annotated[int, typer.Option(help="Patches at a time.", min=1)] = 16,
+) -> None:
+    """Dice of a trained network on the test patches of a store, and its stability under the eight roto-reflections."""
+    network, store = load_model(checkpoint), PatchStore(data)
+    network.grid.check(*store.size, network.depth)
+    fabric = Fabric(accelerator="auto", devices=1)
+    scores = summarise(score_test_patches(network.to(fabric.device), store, fabric, batch_size))
+    table = Table("Test patches", f"{(store.split == 'test').sum()}", title=f"{checkpoint} on {_describe(store)}")
+    table.add_row("Dice, pooled over pixels", f"{100 * scores['dice']:.2f} %")
+    table.add_row("Dice, mean over patches with foreground", f"{100 * scores['dice_per_patch']:.2f} %")
+    table.add_row("Mean standard deviation over the eight roto-reflections", f"{scores['deviation']:.1e}")
+    table.add_row("Largest standard deviation", f"{scores['deviation_max']:.1e}")
+    table.add_row("Pixels whose decision changes", f"{100 * scores['changed']:.2f} %")
+    Console().print(table)
+
+
+@app.command()
+def figures(preset: PresetName = "quick", name: Name = None, root: Root = Path()) -> None:
+    """Draw the tables and figures of a study again, from results/ alone."""
+    if name is None:
+        find_preset(preset)
+    _show_figures(root, name or preset)
+
+
+@app.command()
+def check(
+    model: Annotated[
+        str, typer.Argument(help=f"One of {', '.join(MODELS)}, or a checkpoint.", metavar="MODEL|CHECKPOINT")
+    ],
+    width: Annotated[int, typer.Option(help="Channels of the U-Net at full resolution.")] = 16,
+    depth: Annotated[int, typer.Option(help="Number of poolings, 1 to 5.")] = 3,
+    grid: Annotated[str, typer.Option(help="even (2x2 pooling) or odd (the paper's 3x3).")] = "even",
+    size: Annotated[
+        int | None, typer.Option(help="Side of the random image in pixels.", show_default="64 or 65")
+    ] = None,
+) -> None:
+    """Measure how equivariant a model is: on all eight roto-reflections, before and after a few training steps."""
+    torch.manual_seed(0)
+    if Path(model).suffix == ".pt":
+        architecture = Architecture(**load_checkpoint(model)["architecture"])
+        network = load_model(model)
+    elif model in MODELS:
+        architecture = Architecture(MODELS[model].group, width, depth, grid)
+        network = architecture.build()
+    else:
+        raise StudyError(f"unknown model {model!r}; choose from {', '.join(MODELS)}, or give a checkpoint (.pt)")
+    side = size or (65 if architecture.grid == "odd" else 64)
+    image = torch.randn(2, 3, side, side, dtype=torch.float64)
+    columns = {f"float64 {mode}, before": _errors(network.double(), image, mode) for mode in ("train", "eval")}
+    train_briefly(network, image)
+    columns |= {f"float64 {mode}, after": _errors(network, image, mode) for mode in ("train", "eval")}
+    columns |= {"float32 eval, after": _errors(network.float(), image.float(), "eval")}
+
+    promised = GROUPS[architecture.group].order
+    table = Table("Roto-reflection", *columns, "Promised", title=f"{model}: error relative to the largest logit")
+    for g in range(P4M.order):
+        cells = [f"{errors[g]:.1e}" for errors in columns.values()]
+        table.add_row(_element(g), *cells, "yes" if g < promised else "no", style=None if g < promised else "dim")
+    Console().print(table)
+    worst = {
+        kind: max(e[:promised].max().item() for c, e in columns.items() if kind in c) for kind in ("float64", "float32")
+    }
+    kept = worst["float64"] <= 1e-10 and worst["float32"] <= 1e-4
+    print(f"Over what is promised: {worst['float64']:.1e} in float64, {worst['float32']:.1e} in float32.")
+    literal = equivariance_errors(paper_literal_unet().train(), torch.randn(1, 3, 320, 320))[1]
+    print(
+        "For comparison, a P4M U-Net with the paper's 3x3 pooling taken literally, on 320 x 320, in float32: "
+        f"{literal:.1e} for a quarter turn. Such sizes are refused here."
+    )
+    if not kept:
+        print("error: the promise is broken; please report this with the command that you ran", file=sys.stderr)
+        raise typer.Exit(1)
+
+
+@data_app.command("synthetic")
+def data_synthetic(
+    output: Annotated[Path, typer.Argument(help="The patch store to write (.h5).", show_default=False)],
+    size: Annotated[int, typer.Option(help="Side of the patches in pixels.")] = 64,
+    count: Annotated[int, typer.Option(help="Number of patches.")] = 640,
+    seed: Annotated[int, typer.Option(help="Of everything that is drawn.", min=0)] = 0,
+) -> None:
+    """Draw H&E-like patches with tumour nests; no score on them says anything about real tissue."""
+    _show_store(synthetic_store(output, count=count, size=size, seed=seed))
+
+
+@data_app.command("ebhi")
+def data_ebhi(
+    folder: Annotated[Path, typer.Argument(help="The EBHI-SEG folder (figshare 21540159).", show_default=False)],
+    output: Annotated[Path, typer.Argument(help="The patch store to write (.h5).", show_default=False)],
+    size: Annotated[int, typer.Option(help="Side of the patches in pixels; the originals have 224.", min=1)] = 224,
+) -> None:
+    """Read EBHI-SEG: 2,226 H&E patches of colorectal biopsies with masks of the glands."""
+    _show_store(ebhi_store(output, folder=folder, size=size))
+
+
+def _study(preset_name: str, data: Path | None, settings: list[str], name: str | None, root: Path) -> Study:
     preset = find_preset(preset_name)
     changed = override(preset, settings)
     if name is None and changed.trial_settings() != preset.trial_settings():
-        raise StudyError(
-            f"--set {' '.join(settings)} makes another study of {preset_name}; give it a --name of its own"
-        )
-    store = prepare(changed.source, data=data, folder=output / "data", size=changed.size, count=changed.patches)
-    return Study(name or preset_name, changed, store, output)
+        raise StudyError(f"--set {' --set '.join(settings)} makes another study of {preset_name}; give it a --name")
+    store = prepare(changed.source, data=data, folder=root / "data", size=changed.size, count=changed.patches)
+    return Study(name or preset_name, changed, store, root)
 
 
-def _fabric(preset: Preset, devices: int) -> Fabric:
-    fabric = Fabric(accelerator="auto", devices=devices, precision=preset.recipe.precision)
+def _fabric(study: Study, devices: int) -> Fabric:
+    try:
+        fabric = Fabric(accelerator="auto", devices=devices, precision=study.preset.recipe.precision)
+    except (ValueError, RuntimeError) as error:  # an unknown precision, or more devices than there are
+        raise StudyError(str(error).strip().splitlines()[0]) from error
     fabric.launch()
     return fabric
+
+
+def _save_maps(study: Study, device: torch.device, *, anew: bool) -> None:
+    """The maps of Fig. 2 from the first seed's networks on the largest regime, where both are here."""
+    p = study.preset
+    path = maps_path(study.root, study.name)
+    unet, p4m = (study.checkpoint_path(Trial(model, max(p.fractions), p.seeds[0])) for model in ("unet", "p4m"))
+    if unet.is_file() and p4m.is_file() and (anew or not path.is_file()):
+        save_stability_maps(path, study.store, unet=unet, p4m=p4m, device=device)
+
+
+def _log(study: Study, trial: Trial, tensorboard: bool) -> Callable[[dict], None] | None:
+    if not tensorboard:
+        return None
+    try:
+        from torch.utils.tensorboard import SummaryWriter
+    except ImportError as error:
+        raise StudyError("--tensorboard needs the package tensorboard: pip install tensorboard") from error
+    writer = SummaryWriter(study.run_folder(trial) / "tensorboard")
+
+    def log(row: dict) -> None:
+        for key in row.keys() - {"epoch"}:
+            writer.add_scalar(key, row[key], row["epoch"])
+        writer.flush()
+
+    return log
+
+
+def _show_figures(root: Path, name: str) -> None:
+    written = make_figures(root, name)
+    print(f"\n{(root / 'figures' / name / 'dice_table.md').read_text()}")
+    print(f"Results in {results_folder(root, name)}, {len(written)} tables and figures in {root / 'figures' / name}.")
+
+
+def _show_store(store: PatchStore) -> None:
+    table = Table("Split", "Patches", "Cases", title=f"{store.path}: {_describe(store)}")
+    for split in SPLITS:
+        rows = store.split == split
+        table.add_row(split, f"{rows.sum()}", f"{len(np.unique(store.case[rows]))}")
+    Console().print(table)
+
+
+def _describe(store: PatchStore) -> str:
+    return f"{len(store)} patches of {store.size[0]} x {store.size[1]} ({store.source}, {store.fingerprint})"
+
+
+def _outcome(trial: Trial, record: dict) -> str:
+    metrics = record["metrics"]
+    return (
+        f"{trial}: Dice {100 * metrics['dice']:.1f} %, deviation over roto-reflections {metrics['deviation']:.1e}, "
+        f"{pd.Timedelta(seconds=round(metrics['training_seconds']))}"
+    )
+
+
+def _element(g: int) -> str:
+    turn = "identity" if g % 4 == 0 else f"{90 * (g % 4)}°"
+    return turn if g < 4 else "mirror" if g == 4 else f"mirror, {turn}"
+
+
+def _errors(network: torch.nn.Module, image: torch.Tensor, mode: str) -> torch.Tensor:
+    return equivariance_errors(network.train(mode == "train"), image, P4M)
 
 
 def _say(fabric: Fabric, text: str) -> None:

@@ -1,9 +1,9 @@
 """How far a network is from equivariant, measured on every element of a group; and which grids are exact, and why.
 
-A layer with stride s reads its input at the positions ``-padding, -padding + s, ...``. Turning the image turns these positions
-into themselves only if nothing is left over at the far side, that is, if ``(size + 2 * padding - kernel) % s == 0``. Then
-the layer commutes with roto-reflections exactly; otherwise it reads other pixels after the turn, and no weights can
-mend that. So 2x2 pooling with stride 2 needs an even size, the paper's 3x3 pooling with padding 1 an odd one; and
+A layer with stride s reads its input at the positions ``-padding, -padding + s, ...``. Turning the image turns these
+positions into themselves only if nothing is left over at the far side: if ``(size + 2 * padding - kernel) % s == 0``.
+Then the layer commutes with roto-reflections exactly; otherwise it reads other pixels after the turn, and no weights
+can mend that. So 2x2 pooling with stride 2 needs an even size, the paper's 3x3 pooling with padding 1 an odd one; and
 transposed convolutions are exact without ``output_padding``, which pads one side only.
 """
 
@@ -45,7 +45,10 @@ def equivariance_errors(module: nn.Module, x: Tensor, group: PlaneGroup = P4M) -
 
 
 def assert_equivariant(module: nn.Module, x: Tensor, group: PlaneGroup, *, tolerance: float = 1e-10) -> Tensor:
-    """Assert equivariance under every element of the group, in train and in eval mode, and return the errors ``(2, |G|)``.
+    """Assert equivariance under every element of the group, in train and in eval mode.
+
+    Returns:
+        The errors of :func:`equivariance_errors`, ``(2, |G|)``: train, eval.
 
     Raises:
         AssertionError: naming the mode, the element and the error.

@@ -1,7 +1,7 @@
 """The one error that a user is meant to see."""
 
 
-class StudyError(Exception):
+class StudyError(ValueError):
     """Something the user can mend: one line that names the file or the value, and the remedy.
 
     The command line prints it without a traceback and exits with code 2.

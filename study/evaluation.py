@@ -37,7 +37,7 @@ def counts(probability: Tensor, mask: Tensor) -> Tensor:
 
 
 def dice(tp, fp, fn):
-    """``2 TP / (2 TP + FP + FN)``, from counts of pixels (numbers or arrays); 1 where there is nothing to find or found."""
+    """``2 TP / (2 TP + FP + FN)`` from counts of pixels (numbers or arrays); 1 where nothing is there or found."""
     total = 2 * np.asarray(tp) + fp + fn
     return np.where(total > 0, 2 * np.asarray(tp) / np.maximum(total, 1), 1.0)
 

@@ -11,7 +11,7 @@ from study.errors import StudyError
 
 @contextmanager
 def replacing(path: Path | str) -> Iterator[Path]:
-    """Give a temporary name beside ``path`` to write to; it becomes ``path`` if the block ends well, and goes otherwise.
+    """Give a temporary name beside ``path`` to write to, which becomes ``path`` only if the block ends well.
 
     Raises:
         StudyError: if the folder cannot be written or the disk is full.

@@ -20,7 +20,8 @@ class PlaneGroup:
     """Translations together with the point group of ``rotations`` quarter turns, with or without reflections.
 
     Functions on the group are stored as ``(B, K, |G|, H, W)``: K fields with one plane for each of the |G| = ``order``
-    point-group elements. The group acts on them by ``[L_g f](h, y) = f(g^-1 h, g^-1 y)`` (Cohen and Welling 2016, Eq. 2).
+    point-group elements. The group acts on them by ``[L_g f](h, y) = f(g^-1 h, g^-1 y)`` (Cohen and Welling 2016,
+    Eq. 2).
     """
 
     name: str

@@ -47,12 +47,11 @@ class Preset:
         for name in ("width", "depth", "batch_size", "epochs", "batches_per_epoch", "learning_rate"):
             if getattr(recipe, name) <= 0:
                 raise StudyError(f"{name} is {getattr(recipe, name)}; give a positive number")
+        if recipe.depth > 5:
+            raise StudyError(f"depth is {recipe.depth}; give 1 to 5")
         if recipe.grid not in GRIDS:
             raise StudyError(f"unknown grid {recipe.grid!r}; choose from {', '.join(GRIDS)}")
-        try:
-            GRIDS[recipe.grid].check(self.size, self.size, recipe.depth)
-        except ValueError as error:
-            raise StudyError(f"size {self.size}: {error}") from error
+        GRIDS[recipe.grid].check(self.size, self.size, recipe.depth)
 
     def trial_settings(self) -> dict:
         """What decides the result of a trial; two presets that agree in it can share their trials."""

@@ -1,7 +1,7 @@
 """One training run by the paper's recipe, on whatever devices Lightning Fabric was given.
 
-Adam at 1e-3, halved after 20 epochs without a better validation loss; epochs counted in batches; the weights of the lowest
-validation loss are the result. It can be cut at any moment: after every epoch its whole state is on disk.
+Adam at 1e-3, halved after 20 epochs without a better validation loss; epochs counted in batches; the weights of the
+lowest validation loss are the result. It can be cut at any moment: after every epoch its whole state is on disk.
 """
 
 import copy
@@ -36,7 +36,8 @@ class Recipe:
         epochs, batches_per_epoch: the length of the training; 468 batches of 64 are an epoch of the paper.
         learning_rate: of Adam, at the start.
         patience: epochs without a better validation loss after which the learning rate is halved.
-        precision: of the training, as Lightning Fabric names it: "32-true", "bf16-mixed", ...; evaluation is in float32.
+        precision: of the training, as Lightning Fabric names it: "32-true", "bf16-mixed", ...; evaluation is in
+            float32.
     """
 
     width: int

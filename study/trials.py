@@ -1,7 +1,7 @@
 """A trial is one model on one data regime with one seed; this room runs the grid of them and keeps their records.
 
-A trial leaves its weights at ``runs/<study>/<trial>/best.pt`` (ignored by git) and its record, everything that tables and figures
-need, at ``results/<study>/trials/<trial>.json`` (committed).
+A trial leaves its weights at ``runs/<study>/<trial>/best.pt`` (ignored by git) and its record, everything that
+tables and figures need, at ``results/<study>/trials/<trial>.json`` (committed).
 """
 
 import json
@@ -92,7 +92,8 @@ def run_trial(study: Study, trial: Trial, fabric: Fabric, *, title: str = "", lo
     """Train and evaluate one trial; write its weights, then its record.
 
     Returns:
-        The record: ``trial``, ``settings``, ``data``, ``metrics``, ``cases`` (counts of pixels per case), ``history``, ``provenance``.
+        The record: ``trial``, ``settings``, ``data``, ``metrics``, ``cases`` (counts of pixels per case),
+        ``history``, ``provenance``.
     """
     recipe, store, folder = study.preset.recipe, study.store, study.run_folder(trial)
     trained = train(
@@ -107,7 +108,7 @@ def run_trial(study: Study, trial: Trial, fabric: Fabric, *, title: str = "", lo
         title=title,
         log=log,
     )
-    patches = test_patches(trained.network, store, fabric, recipe.batch_size, study.preset.workers)
+    patches = score_test_patches(trained.network, store, fabric, recipe.batch_size, study.preset.workers)
     record = study.identity(trial) | {
         "metrics": summarise(patches)
         | {
@@ -129,7 +130,7 @@ def run_trial(study: Study, trial: Trial, fabric: Fabric, *, title: str = "", lo
     return record
 
 
-def test_patches(network, store: PatchStore, fabric: Fabric, batch_size: int, workers: int = 0) -> pd.DataFrame:
+def score_test_patches(network, store: PatchStore, fabric: Fabric, batch_size: int, workers: int = 0) -> pd.DataFrame:
     """The scores of :func:`~study.evaluation.evaluate` for every test patch, indexed by its place in the store."""
     indices = store.indices("test")
     loader = shared_loader(fabric, PatchDataset(store, indices), batch_size, workers)

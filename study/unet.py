@@ -14,13 +14,15 @@ import torch
 from torch import Tensor, nn
 
 from study import gconv
+from study.errors import StudyError
 from study.groups import GROUPS, PlaneGroup
 
 
 @dataclass(frozen=True)
 class Grid:
-    """How a U-Net halves and doubles its grid: (kernel, stride, padding) of the pooling and of the transposed convolution.
+    """How a U-Net halves and doubles its grid.
 
+    ``pool`` and ``up`` are (kernel, stride, padding) of the pooling and of the transposed convolution.
     ``remainder`` is the size modulo ``2 ** depth`` on which this is exactly equivariant, or None where no size is.
     """
 
@@ -29,7 +31,7 @@ class Grid:
     remainder: int | None
 
     def check(self, height: int, width: int, depth: int) -> None:
-        """Raise a ``ValueError`` that names the nearest sizes that work, unless both sides do."""
+        """Raise a :class:`~study.errors.StudyError` that names the nearest sizes that work, unless both sides do."""
         if self.remainder is None:
             return
         period = 2**depth
@@ -37,9 +39,10 @@ class Grid:
             smaller = (size - self.remainder) // period * period + self.remainder
             if smaller != size or size < period:
                 fitting = [n for n in (smaller, smaller + period) if n >= period]
-                raise ValueError(
-                    f"an image of {height} x {width} would break the equivariance: {size} is not a multiple of {period}"
-                    f"{' plus 1' if self.remainder else ''}; crop or pad it symmetrically to {' or '.join(map(str, fitting))}"
+                raise StudyError(
+                    f"an image of {height} x {width} would break the equivariance: {size} is not a multiple of "
+                    f"{period}{' plus 1' if self.remainder else ''}; crop or pad it symmetrically to "
+                    f"{' or '.join(map(str, fitting))}"
                 )
 
 
@@ -95,7 +98,7 @@ class UNet(nn.Module):
         grid: how to pool and up-sample.
 
     Raises:
-        ValueError: when called on a size that the grid does not keep exactly equivariant.
+        StudyError: when called on a size that the grid does not keep exactly equivariant.
     """
 
     def __init__(self, layers: Layers, channels: list[int], *, in_channels: int, num_classes: int, grid: Grid) -> None:
@@ -162,15 +165,15 @@ def build_unet(
 
     Args:
         group: "z2", "p4" or "p4m".
-        width: channels of the ordinary U-Net at full resolution; each level below has twice as many. A group network has
-            ``round(channels / sqrt(|G|))`` fields at each level instead, which keeps the number of parameters.
+        width: channels of the ordinary U-Net at full resolution; each level below has twice as many. A group network
+            has ``round(channels / sqrt(|G|))`` fields at each level instead, which keeps the number of parameters.
         depth: number of poolings, 1 to 5.
-        grid: "even" (2x2 pooling and 4x4 transposed convolution; sizes that 2 ** depth divides) or "odd" (the paper's 3x3
-            for both; multiples of 2 ** depth, plus 1).
+        grid: "even" (2x2 pooling and 4x4 transposed convolution; sizes that 2 ** depth divides) or "odd" (the
+            paper's 3x3 for both; multiples of 2 ** depth, plus 1).
         implementation: "native", the layers of :mod:`study.gconv`.
 
     Raises:
-        ValueError: for an unknown name or a number out of range; later, when the network is called on a size that would
+        StudyError: for an unknown name or a number out of range; later, when the network is called on a size that would
             break its equivariance.
     """
     for name, value, known in [
@@ -179,12 +182,12 @@ def build_unet(
         ("implementation", implementation, ("native",)),
     ]:
         if value not in known:
-            raise ValueError(f"unknown {name} {value!r}; choose from {', '.join(known)}")
+            raise StudyError(f"unknown {name} {value!r}; choose from {', '.join(known)}")
     if not isinstance(depth, int) or not 1 <= depth <= 5:
-        raise ValueError(f"depth is {depth!r}; give an integer from 1 to 5")
+        raise StudyError(f"depth is {depth!r}; give an integer from 1 to 5")
     for name, value in [("width", width), ("in_channels", in_channels), ("num_classes", num_classes)]:
         if not isinstance(value, int) or value < 1:
-            raise ValueError(f"{name} is {value!r}; give a positive integer")
+            raise StudyError(f"{name} is {value!r}; give a positive integer")
     plane_group = GROUPS[group]
     channels = [max(1, round(width * 2**level / math.sqrt(plane_group.order))) for level in range(depth + 1)]
     layers = PLAIN if group == "z2" else native_layers(plane_group)

@@ -1,7 +1,7 @@
 """EBHI-SEG: 2,226 H&E patches of colorectal biopsies, 224 x 224, with masks of the glands (epithelium), CC BY 4.0.
 
-The download (figshare 21540159) has a folder per class with ``image`` and ``label`` inside. It is gland segmentation in every
-class, the normal one included: the foreground is epithelium, not tumour.
+The download (figshare 21540159) has a folder per class with ``image`` and ``label`` inside. It is gland segmentation
+in every class, the normal one included: the foreground is epithelium, not tumour.
 """
 
 import re

@@ -1,7 +1,8 @@
 """The patch store: one HDF5 file of image patches with a mask each, and how training reads it.
 
-The layout follows PCam: ``x`` uint8 (N, H, W, 3) and ``mask`` uint8 (N, H, W), one chunk per patch, with a checksum, so that
-reading one patch at random costs one read and damage is noticed. ``case``, ``slide`` and ``split`` say where each patch is from.
+The layout follows PCam: ``x`` uint8 (N, H, W, 3) and ``mask`` uint8 (N, H, W), one chunk per patch, with a checksum,
+so that reading one patch at random costs one read and damage is noticed. ``case``, ``slide`` and ``split`` say where
+each patch is from.
 """
 
 import hashlib
@@ -39,7 +40,8 @@ def split_by_case(cases: Sequence[str], *, seed: int, parts: Sequence[float] = (
     Args:
         cases: the case of each patch.
         seed: of the shuffle.
-        parts: the share of patches for train, validation and test (8:1:1 in the paper); met as nearly as whole cases allow.
+        parts: the share of patches for train, validation and test (8:1:1 in the paper); met as nearly as whole cases
+            allow.
 
     Raises:
         StudyError: if there are fewer than three cases.
@@ -198,9 +200,9 @@ class PatchDataset(Dataset):
 class ShuffledBatches(Sampler[list[int]]):
     """Batches for one epoch of a fixed number of batches, whatever the number of patches.
 
-    The patches are drawn as one endless sequence of reshuffled passes, cut into epochs. The order depends on the seed and
-    on ``epoch`` (set it before each) alone, so a resumed training goes on with the batches it would have had. Of
-    several processes, each takes an equal share of every batch.
+    The patches are drawn as one endless sequence of reshuffled passes, cut into epochs. The order depends on the
+    seed and on ``epoch`` (set it before each) alone, so a resumed training goes on with the batches it would have
+    had. Of several processes, each takes an equal share of every batch.
     """
 
     def __init__(
@@ -227,7 +229,7 @@ class ShuffledBatches(Sampler[list[int]]):
 
 
 def to_input(images: Tensor) -> Tensor:
-    """uint8 images as the network's input: float32 between -1 and 1. Pointwise, so it commutes with roto-reflections."""
+    """uint8 images as the network's input: float32 from -1 to 1; pointwise, so it commutes with roto-reflections."""
     return images.float().div(127.5).sub(1)
 
 

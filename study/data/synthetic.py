@@ -18,6 +18,7 @@ from scipy.ndimage import fourier_gaussian, gaussian_filter
 from scipy.spatial import KDTree
 
 from study.data.patches import Patch
+from study.errors import StudyError
 
 MIN_SIZE = 16  # pixels
 MARGIN = 24  # pixels of tissue drawn beyond each border, then cropped
@@ -87,12 +88,12 @@ def synthetic_patches(count: int, size: int, *, seed: int, patches_per_case: int
         1 where there is tumour.
 
     Raises:
-        ValueError: at the call, if ``count``, ``size`` or ``patches_per_case`` is below its minimum.
+        StudyError: at the call, if ``count``, ``size`` or ``patches_per_case`` is below its minimum.
     """
     minima = (("count", count, 1), ("size", size, MIN_SIZE), ("patches_per_case", patches_per_case, 1))
     for name, value, minimum in minima:
         if value < minimum:
-            raise ValueError(f"{name} is {value}; pass at least {minimum}")
+            raise StudyError(f"{name} is {value}; pass at least {minimum}")
     return (_patch(seed, *divmod(i, patches_per_case), size) for i in range(count))
 
 

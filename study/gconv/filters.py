@@ -2,10 +2,12 @@
 
 With ``L_g`` the action of :class:`~study.groups.PlaneGroup` and ``s = r_g t`` the tap at which ``conv2d`` reads:
 
-- Eq. 1, lifting ``out(g, y) = sum_{k,t} f_k(y + r_g t) psi_k(t)``: the weight for output ``g`` is ``psi(g^-1 s) = [L_g psi](s)``.
+- Eq. 1, lifting ``out(g, y) = sum_{k,t} f_k(y + r_g t) psi_k(t)``: the weight for output ``g`` is
+  ``psi(g^-1 s) = [L_g psi](s)``.
 - Eq. 2, group ``out(g, y) = sum_{k,u,t} f_k(gu, y + r_g t) psi_k(u, t)``: the weight from input ``h = gu`` to output
   ``g`` is ``psi(g^-1 h, g^-1 s) = [L_g psi](h, s)``.
-- Eq. 3, projection ``out(y) = sum_{k,h,t} f_k(h, y + r_h t) psi_k(t)``: the weight from input ``h`` is ``[L_h psi](s)``.
+- Eq. 3, projection ``out(y) = sum_{k,h,t} f_k(h, y + r_h t) psi_k(t)``: the weight from input ``h`` is
+  ``[L_h psi](s)``.
 
 A weight is thus a copy of the filter's taps in another order. The order is found once, by letting the group act on the
 tap numbers themselves; expanding a filter then is one gather, differentiable and never cached, so it cannot go stale.

@@ -2,8 +2,8 @@
 
 Images are ``(B, C, H, W)`` and functions on the group ``(B, K, |G|, H, W)``. Channels always count fields, not planes.
 Every layer is equivariant exactly, whatever its weights, provided that what its stride leaves over is symmetric: a
-strided layer needs ``(size + 2 * padding - kernel_size) % stride == 0`` (see :mod:`study.equivariance`). The networks of
-:mod:`study.unet` check that; a single layer computes what it is asked.
+strided layer needs ``(size + 2 * padding - kernel_size) % stride == 0`` (see :mod:`study.equivariance`). The
+networks of :mod:`study.unet` check that; a single layer computes what it is asked.
 """
 
 import math
@@ -170,8 +170,8 @@ class ProjectionConv2d(_PlaneGroupConv2d):
 
     ``out(y) = sum_{k,h,t} f_k(h, y + r_h t) psi_k(t)``
 
-    Shapes: input ``(B, in_channels, |G|, H, W)``, output ``(B, out_channels, H', W')``, weight ``(out, in, k, k)``. Unlike
-    pooling over orientations it may weigh what lies ahead of a feature differently from what lies behind it.
+    Shapes: input ``(B, in_channels, |G|, H, W)``, output ``(B, out_channels, H', W')``, weight ``(out, in, k, k)``.
+    Unlike pooling over orientations it may weigh what lies ahead of a feature differently from what lies behind it.
     """
 
     def forward(self, f: Tensor) -> Tensor:

@@ -1,0 +1,37 @@
+"""All tables and figures of a study, from what is in its results folder; needs neither data nor networks."""
+
+from pathlib import Path
+
+from study import plots
+from study.maps import load_stability_maps
+from study.report import caption, load_records, summary_rows, trial_rows, write_tables
+
+
+def results_folder(root: Path, study: str) -> Path:
+    return root / "results" / study
+
+
+def maps_path(root: Path, study: str) -> Path:
+    return results_folder(root, study) / "stability_maps.npz"
+
+
+def make_figures(root: Path, study: str) -> list[Path]:
+    """Write ``figures/<study>/``: the Dice and stability tables, and the figures, each as PNG and SVG.
+
+    The stability panel is left out where the study has no stability maps (it lacks the U-Net or the P4M U-Net).
+
+    Returns:
+        What was written to the figures' folder.
+
+    Raises:
+        StudyError: if there are no results, or they are damaged.
+    """
+    results, figures = results_folder(root, study), root / "figures" / study
+    records = load_records(results)
+    text = caption(records)
+    write_tables(results, figures)
+    plots.save(plots.dice_against_data(trial_rows(records), text), figures / "dice_against_data")
+    plots.save(plots.p4_against_p4m(summary_rows(records), text), figures / "p4_against_p4m")
+    if maps_path(root, study).is_file():
+        plots.save(plots.stability_panel(load_stability_maps(maps_path(root, study)), text), figures / "stability")
+    return sorted(file for file in figures.iterdir() if not file.name.startswith("."))

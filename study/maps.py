@@ -1,0 +1,84 @@
+"""The arrays behind Fig. 2: mean and standard deviation of the foreground probability over the eight roto-reflections.
+
+They are saved with the results, so that the figure can be drawn without the data or the networks.
+"""
+
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch.utils.data import default_collate
+
+from study.data.patches import PatchDataset, PatchStore, to_input
+from study.errors import StudyError
+from study.evaluation import stability
+from study.files import replacing
+from study.models import load_model
+
+PERCENTILES = (50, 75, 95)
+"""The patches that are shown: at these percentiles of the U-Net's deviation, so that nobody picks the pretty ones."""
+
+CANDIDATES = 256
+"""How many test patches they are taken from, at the most."""
+
+
+def save_stability_maps(path: Path, store: PatchStore, *, unet: Path, p4m: Path, device: torch.device) -> None:
+    """Compute and save the maps of a trained U-Net and P4M U-Net.
+
+    Arrays: ``image`` uint8 ``(P, H, W, 3)``, ``mask`` uint8, ``unet_mean``, ``unet_deviation``, ``p4m_mean``
+    float32, each ``(P, H, W)``, ``p4m_deviation_max`` float ``(P,)``, ``patch`` int ``(P,)`` (place in the store),
+    and the ``source`` and ``fingerprint`` of the data.
+
+    Args:
+        path: the ``.npz`` file to write.
+        store: the patches; those of its test split are shown.
+        unet, p4m: checkpoints.
+        device: where to run the networks.
+    """
+    indices = store.indices("test")[:CANDIDATES]
+    dataset = PatchDataset(store, indices)
+    networks = {name: load_model(file).to(device) for name, file in [("unet", unet), ("p4m", p4m)]}
+    views = {name: _stabilities(network, dataset, device) for name, network in networks.items()}
+    deviations = views["unet"]["deviation"].mean(axis=(1, 2))
+    chosen = [int(np.argsort(deviations)[round(p / 100 * (len(deviations) - 1))]) for p in PERCENTILES]
+    images, masks = default_collate([dataset[i] for i in chosen])
+    arrays = {
+        "image": images.permute(0, 2, 3, 1).numpy(),  # (P, H, W, 3)
+        "mask": masks[:, 0].numpy(),
+        "unet_mean": views["unet"]["mean"][chosen],
+        "unet_deviation": views["unet"]["deviation"][chosen],
+        "p4m_mean": views["p4m"]["mean"][chosen],
+        "p4m_deviation_max": views["p4m"]["deviation"][chosen].max(axis=(1, 2)),
+        "patch": indices[chosen],
+        "source": np.array(store.source),
+        "fingerprint": np.array(store.fingerprint),
+    }
+    with replacing(path) as temporary, temporary.open("wb") as file:
+        np.savez_compressed(file, **arrays)
+
+
+def load_stability_maps(path: Path | str) -> dict[str, np.ndarray]:
+    """The arrays of :func:`save_stability_maps`.
+
+    Raises:
+        StudyError: if the file is missing or damaged.
+    """
+    try:
+        with np.load(path) as file:
+            return dict(file)
+    except FileNotFoundError as error:
+        raise StudyError(f"no stability maps at {path}; make them with `python -m study reproduce`") from error
+    except Exception as error:  # a damaged archive raises anything from EOFError to BadZipFile
+        raise StudyError(f"{path} is damaged; delete it and run `python -m study reproduce` again") from error
+
+
+def _stabilities(network, dataset: PatchDataset, device: torch.device) -> dict[str, np.ndarray]:
+    """``mean`` and ``deviation`` of every patch, ``(N, H, W)``."""
+    means, deviations = [], []
+    with torch.backends.cudnn.flags(allow_tf32=False):
+        for start in range(0, len(dataset), 16):
+            images, _ = default_collate([dataset[i] for i in range(start, min(start + 16, len(dataset)))])
+            views = stability(network, to_input(images.to(device)))
+            means.append(views.mean[:, 0].cpu().numpy())
+            deviations.append(views.deviation[:, 0].cpu().numpy())
+    return {"mean": np.concatenate(means), "deviation": np.concatenate(deviations)}

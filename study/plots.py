@@ -1,0 +1,171 @@
+"""Every figure of the study, each drawn from tables or arrays that were saved before.
+
+Colours are from the Okabe-Ito palette, and every model has a marker of its own, so that the figures can be read without
+colour. Sizes are for one column (3.5 inches) or two (7.2) of a paper.
+"""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import matplotlib
+import numpy as np
+import pandas as pd
+import seaborn as sns
+from matplotlib.figure import Figure
+from matplotlib.ticker import FuncFormatter, NullLocator
+
+from study.files import replacing
+from study.models import MODELS
+
+COLOURS = {"unet": "#000000", "unet-aug": "#E69F00", "p4": "#009E73", "p4m": "#0072B2"}
+MARKERS = {"unet": "o", "unet-aug": "s", "p4": "^", "p4m": "D"}
+COLUMN, PAGE = 3.5, 7.2  # inches
+_STYLE = {
+    "font.size": 8,
+    "axes.titlesize": 8,
+    "axes.labelsize": 8,
+    "xtick.labelsize": 7,
+    "ytick.labelsize": 7,
+    "legend.fontsize": 7,
+    "lines.markersize": 4,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "svg.hashsalt": "study",  # the same figure gives the same file
+}
+
+
+def styled(draw: Callable[..., Figure]) -> Callable[..., Figure]:
+    """Draw with the study's style, and leave matplotlib's global settings as they were."""
+
+    def wrapper(*args, **kwargs) -> Figure:
+        with sns.axes_style("ticks"), matplotlib.rc_context(_STYLE):
+            return draw(*args, **kwargs)
+
+    wrapper.__doc__, wrapper.__name__ = draw.__doc__, draw.__name__
+    return wrapper
+
+
+@styled
+def dice_against_data(trials: pd.DataFrame, caption: str) -> Figure:
+    """Sample efficiency: Dice against the amount of training data, for every model; mean and spread over seeds.
+
+    Args:
+        trials: of :func:`study.report.trial_rows`; each seed is a small point, their range a bar.
+        caption: of :func:`study.report.caption`.
+    """
+    figure = Figure(figsize=(COLUMN, 3.0), layout="constrained")
+    axes = figure.subplots()
+    for model, offset in _present(trials):
+        rows = trials[trials.model == model]
+        seeds = rows.groupby("fraction").dice.agg(["mean", "min", "max"]) * 100
+        x = seeds.index.to_numpy() * offset
+        spread = [seeds["mean"] - seeds["min"], seeds["max"] - seeds["mean"]]
+        axes.errorbar(x, seeds["mean"], spread, capsize=2, lw=1.2, elinewidth=0.8, **_look(model))
+        axes.scatter(rows.fraction * offset, 100 * rows.dice, s=5, color=COLOURS[model], alpha=0.5, lw=0)
+    _data_axis(axes, trials)
+    axes.set_ylabel("Test Dice (%)")
+    axes.legend(frameon=False, loc="lower right")
+    return _captioned(figure, caption)
+
+
+@styled
+def p4_against_p4m(summary: pd.DataFrame, caption: str) -> Figure:
+    """The ablation: what rotations alone gain over the U-Net, and what reflections add; and how steady each is.
+
+    Args:
+        summary: of :func:`study.report.summary_rows`; bars are its 95 % intervals over test cases.
+        caption: of :func:`study.report.caption`.
+    """
+    figure = Figure(figsize=(PAGE, 2.7), layout="constrained")
+    gain_axes, deviation_axes = figure.subplots(1, 2)
+    for model, offset in _present(summary):
+        rows = summary[summary.model == model]
+        x = rows.fraction * offset
+        if model != "unet" and "gain" in summary:
+            interval = [rows.gain - rows.gain_low, rows.gain_high - rows.gain]
+            gain_axes.errorbar(
+                x, rows.gain, np.clip(interval, 0, None), capsize=2, lw=1.2, elinewidth=0.8, **_look(model)
+            )
+        deviation_axes.plot(x, rows.deviation, lw=1.2, **_look(model))
+    gain_axes.axhline(0, color=COLOURS["unet"], lw=0.8, ls=":")
+    gain_axes.set_ylabel("Dice above the U-Net's (points)")
+    deviation_axes.set_yscale("log")
+    deviation_axes.set_ylabel("Mean deviation over the\neight roto-reflections")
+    for axes in (gain_axes, deviation_axes):
+        _data_axis(axes, summary)
+    deviation_axes.legend(frameon=False, loc="center left", bbox_to_anchor=(1.0, 0.5))
+    return _captioned(figure, caption)
+
+
+@styled
+def stability_panel(maps: dict[str, np.ndarray], caption: str) -> Figure:
+    """Fig. 2: patch with the mask's border, mean maps of P4M and U-Net over the eight roto-reflections, deviation of
+    U-Net.
+
+    Args:
+        maps: of :func:`study.maps.load_stability_maps`.
+        caption: of :func:`study.report.caption`.
+    """
+    patches = len(maps["image"])
+    figure = Figure(figsize=(PAGE, 0.6 + 1.72 * patches), layout="constrained")
+    grid = figure.subplots(patches, 4, squeeze=False)
+    largest = max(0.05, float(maps["unet_deviation"].max()))
+    for row, axes in enumerate(grid):
+        axes[0].imshow(maps["image"][row])
+        if 0 < maps["mask"][row].mean() < 1:
+            axes[0].contour(maps["mask"][row], [0.5], colors="yellow", linewidths=1)
+        mean = axes[1].imshow(maps["p4m_mean"][row], vmin=0, vmax=1, cmap="viridis")
+        axes[2].imshow(maps["unet_mean"][row], vmin=0, vmax=1, cmap="viridis")
+        deviation = axes[3].imshow(maps["unet_deviation"][row], vmin=0, vmax=largest, cmap="magma")
+        axes[1].set_xlabel(f"P4M deviation: at most {maps['p4m_deviation_max'][row]:.0e}")
+        axes[3].set_xlabel(f"U-Net deviation: at most {maps['unet_deviation'][row].max():.2f}")
+        for panel in axes:
+            panel.set(xticks=[], yticks=[])
+            panel.spines[:].set_visible(False)
+    titles = ("Patch, border of the mask", "P4M U-Net, mean", "U-Net, mean", "U-Net, standard deviation")
+    for axes, title in zip(grid[0], titles, strict=True):
+        axes.set_title(title)
+    figure.colorbar(mean, ax=grid[:, 1:3], location="bottom", shrink=0.5, aspect=40, label="Foreground probability")
+    figure.colorbar(deviation, ax=grid[:, 3], location="bottom", shrink=0.9, aspect=20, label="Standard deviation")
+    return _captioned(figure, caption)
+
+
+def save(figure: Figure, path: Path | str) -> None:
+    """Write a figure as ``path.png`` (300 dpi) and ``path.svg``.
+
+    Raises:
+        StudyError: if a file cannot be written.
+    """
+    for suffix, options in [("png", {"dpi": 300}), ("svg", {"metadata": {"Date": None}})]:
+        with replacing(Path(f"{path}.{suffix}")) as temporary, matplotlib.rc_context(_STYLE):
+            figure.savefig(temporary, format=suffix, **options)
+
+
+def _present(rows: pd.DataFrame) -> list[tuple[str, float]]:
+    """The models in the table, each with a factor that moves its points a little aside from the others'."""
+    models = [model for model in MODELS if model in set(rows.model)]
+    return [(model, 2 ** (0.06 * (n - (len(models) - 1) / 2))) for n, model in enumerate(models)]
+
+
+def _look(model: str) -> dict:
+    return {"color": COLOURS[model], "marker": MARKERS[model], "label": MODELS[model].label}
+
+
+def _data_axis(axes, rows: pd.DataFrame) -> None:
+    fractions = sorted(rows.fraction.unique())
+    axes.set_xscale("log", base=2)
+    axes.xaxis.set_minor_locator(NullLocator())
+    axes.set_xticks(fractions)
+    axes.xaxis.set_major_formatter(FuncFormatter(lambda x, _: f"{100 * x:g}"))
+    axes.set_xlabel("Training data (%)")
+
+
+def _captioned(figure: Figure, caption: str) -> Figure:
+    """The caption below, wrapped to the figure's width, small."""
+    words, lines = caption.split(), [""]
+    for word in words:
+        if len(lines[-1]) + len(word) > 26 * figure.get_figwidth():
+            lines.append("")
+        lines[-1] += f"{word} "
+    figure.supxlabel("\n".join(lines), fontsize=5.5, color="0.35", x=0.01, ha="left")
+    return figure

@@ -1,0 +1,192 @@
+"""From the records of the trials to tables: one row per trial, and Dice and stability per model and data regime.
+
+Two spreads are given. Over seeds: the standard deviation, for what training itself leaves to chance. Over patients: a
+bootstrap interval that draws the test cases anew, for what a test set of this size can tell at all.
+"""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from study.evaluation import dice
+from study.files import replacing
+from study.models import MODELS
+from study.trials import read_records
+
+PAPER_DICE = {
+    "unet": {0.125: 74.2, 0.25: 77.6, 0.5: 78.5, 1.0: 79.8},
+    "p4": {1.0: 82.5},
+    "p4m": {0.125: 79.6, 0.25: 81.6, 0.5: 82.1, 1.0: 83.7},
+}
+"""Dice in % as published (Linmans et al. 2018, Table 1), on Camelyon16; P4 only on all of the data."""
+
+BOOTSTRAP_DRAWS = 2000
+
+
+def load_records(folder: Path | str) -> list[dict]:
+    """The records of a study's results folder, in the order of models, data regimes and seeds."""
+    order = list(MODELS)
+    return sorted(
+        read_records(Path(folder)),
+        key=lambda r: (order.index(r["trial"]["model"]), r["trial"]["fraction"], r["trial"]["seed"]),
+    )
+
+
+def trial_rows(records: Sequence[dict]) -> pd.DataFrame:
+    """One row per trial: what it was, its numbers, its settings, its data, and its provenance."""
+    sections = ("trial", "metrics", "settings", "data", "provenance")
+    return pd.DataFrame([{k: v for name in sections for k, v in record[name].items()} for record in records])
+
+
+def summary_rows(records: Sequence[dict]) -> pd.DataFrame:
+    """One row per model and data regime.
+
+    Columns: ``model``, ``fraction``, ``seeds``, ``training_patches``, ``dice`` (%, pooled over pixels, mean over
+    seeds), ``dice_sd`` (over seeds; empty for one seed), ``dice_low`` and ``dice_high`` (95 % interval over test
+    cases), ``dice_per_patch`` (%), ``deviation``, ``deviation_max``, ``changed`` (%), ``parameters``, ``gain``,
+    ``gain_low``, ``gain_high`` (Dice above the U-Net's on the same data, in points, with the paired interval over
+    cases) and ``paper_dice`` (%).
+    """
+    trials = trial_rows(records)
+    draws = {key: _bootstrap_dice(group) for key, group in _groups(records).items()}
+    rows = []
+    for (model, fraction), group in trials.groupby(["model", "fraction"], sort=False):
+        row = {
+            "model": model,
+            "fraction": fraction,
+            "seeds": len(group),
+            "training_patches": group.training_patches.iloc[0],
+            "dice": 100 * group.dice.mean(),
+            "dice_sd": 100 * group.dice.std(),
+            **_interval("dice", draws[model, fraction]),
+            "dice_per_patch": 100 * group.dice_per_patch.mean(),
+            "deviation": group.deviation.mean(),
+            "deviation_max": group.deviation_max.max(),
+            "changed": 100 * group.changed.mean(),
+            "parameters": group.parameters.iloc[0],
+            "paper_dice": PAPER_DICE.get(model, {}).get(fraction, np.nan),
+        }
+        if ("unet", fraction) in draws:
+            gain = draws[model, fraction] - draws["unet", fraction]
+            baseline = trials[(trials.model == "unet") & (trials.fraction == fraction)]
+            row |= {"gain": row["dice"] - 100 * baseline.dice.mean(), **_interval("gain", gain)}
+        rows.append(row)
+    return pd.DataFrame(rows)
+
+
+def caption(records: Sequence[dict]) -> str:
+    """What the numbers are about, so that nobody takes a synthetic or reduced study for the paper's."""
+    settings, data = records[0]["settings"], records[0]["data"]
+    source = {"synthetic": "SYNTHETIC patches", "EBHI-SEG": "EBHI-SEG (glands in colorectal biopsies)"}
+    seeds = len({record["trial"]["seed"] for record in records})
+    fingerprints = ", ".join(sorted({record["data"]["fingerprint"] for record in records}))
+    return (
+        f"{source.get(data['source'], data['source'])}, {settings['size']} x {settings['size']} px, "
+        f"width {settings['width']}, {settings['epochs']} epochs of {settings['batches_per_epoch']} batches "
+        f"of {settings['batch_size']}, {seeds} seed{'s' if seeds > 1 else ''}; "
+        f"{records[0]['metrics']['test_patches']} test patches of {len(records[0]['cases'])} cases; data {fingerprints}"
+    )
+
+
+def dice_table(records: Sequence[dict]) -> str:
+    """Table 1 in Markdown: Dice (%) by model and data regime, the paper's numbers in a column of their own."""
+    summary = summary_rows(records)
+    fractions = sorted(summary.fraction.unique())
+    columns = [f"{100 * fraction:g} % of the data" for fraction in fractions]
+    paper = f"Paper, Camelyon16 ({' / '.join(f'{100 * fraction:g}' for fraction in fractions)} %)"
+    lines = [["Model", *columns, paper]]
+    for model in summary.model.unique():
+        rows = summary[summary.model == model].set_index("fraction")
+        published = [PAPER_DICE.get(model, {}).get(fraction) for fraction in fractions]
+        lines.append(
+            [
+                MODELS[model].label,
+                *(_dice_text(rows.loc[f]) if f in rows.index else "–" for f in fractions),
+                " / ".join("–" if p is None else f"{p:.1f}" for p in published) if any(published) else "–",
+            ]
+        )
+    legend = (
+        "Dice in %, pooled over all test pixels: mean ± standard deviation over seeds (where there are several), and "
+        "the 95 % interval over test cases in brackets."
+    )
+    return f"{caption(records)}\n\n{_markdown(lines)}\n\n{legend}\n"
+
+
+def stability_table(records: Sequence[dict]) -> str:
+    """Markdown: what the eight roto-reflections of a patch do to the output, on the largest data regime."""
+    summary = summary_rows(records)
+    largest = summary[summary.fraction == summary.fraction.max()]
+    lines = [["Model", "Mean deviation", "Largest deviation", "Pixels whose decision changes", "Parameters"]]
+    for row in largest.itertuples():
+        lines.append(
+            [
+                MODELS[row.model].label,
+                f"{row.deviation:.1e}",
+                f"{row.deviation_max:.1e}",
+                f"{row.changed:.2f} %",
+                f"{row.parameters:,}",
+            ]
+        )
+    legend = (
+        "Standard deviation of the foreground probability over the eight roto-reflections of each test patch, in "
+        f"float32; models trained on {100 * summary.fraction.max():g} % of the data."
+    )
+    return f"{caption(records)}\n\n{_markdown(lines)}\n\n{legend}\n"
+
+
+def write_tables(results: Path, figures: Path) -> None:
+    """Write ``trials.csv`` beside the records, and the tables to the folder of the figures.
+
+    Raises:
+        StudyError: if there are no results, or a file cannot be written.
+    """
+    records = load_records(results)
+    texts = {
+        results / "trials.csv": trial_rows(records).to_csv(index=False),
+        figures / "dice_table.csv": summary_rows(records).to_csv(index=False, float_format="%.6g"),
+        figures / "dice_table.md": dice_table(records),
+        figures / "stability_table.md": stability_table(records),
+    }
+    for path, text in texts.items():
+        with replacing(path) as temporary:
+            temporary.write_text(text)
+
+
+def _groups(records: Sequence[dict]) -> dict[tuple[str, float], list[dict]]:
+    groups: dict[tuple[str, float], list[dict]] = {}
+    for record in records:
+        groups.setdefault((record["trial"]["model"], record["trial"]["fraction"]), []).append(record)
+    return groups
+
+
+def _bootstrap_dice(records: list[dict]) -> np.ndarray:
+    """Dice in % over resampled test cases, ``(draws,)``: pooled over each draw's pixels, then averaged over seeds.
+
+    The draws are the same for every model, so that differences between models are paired.
+    """
+    counts = np.array(
+        [[record["cases"][case] for case in sorted(record["cases"])] for record in records]
+    )  # (seed, case, 3)
+    cases = counts.shape[1]
+    weights = np.random.default_rng(0).multinomial(
+        cases, np.full(cases, 1 / cases), size=BOOTSTRAP_DRAWS
+    )  # (draw, case)
+    pooled = weights @ counts  # (seed, draw, 3)
+    return 100 * dice(*np.moveaxis(pooled, -1, 0)).mean(axis=0)
+
+
+def _interval(name: str, draws: np.ndarray) -> dict[str, float]:
+    low, high = np.percentile(draws, [2.5, 97.5])
+    return {f"{name}_low": low, f"{name}_high": high}
+
+
+def _dice_text(row: pd.Series) -> str:
+    spread = f" ± {row.dice_sd:.1f}" if row.seeds > 1 else ""
+    return f"{row.dice:.1f}{spread} [{row.dice_low:.1f}, {row.dice_high:.1f}]"
+
+
+def _markdown(lines: list[list[str]]) -> str:
+    head, *body = (f"| {' | '.join(line)} |" for line in lines)
+    return "\n".join([head, "|" + " --- |" * len(lines[0]), *body])
