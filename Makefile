@@ -2,7 +2,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: reproduce test lint
+.PHONY: reproduce test lint notebooks
 
 reproduce: .venv/installed
 	$(BIN)/python -m study reproduce
@@ -19,3 +19,6 @@ lint: .venv/installed
 	$(PYTHON) -m venv .venv
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable ".[notebooks,test]"
 	touch $@
+
+notebooks: .venv/installed
+	$(BIN)/jupyter nbconvert --to notebook --execute --inplace notebooks/*.ipynb

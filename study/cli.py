@@ -6,7 +6,6 @@ from pathlib import Path
 from typing import Annotated
 
 import numpy as np
-import pandas as pd
 import torch
 import typer
 from lightning_fabric import Fabric
@@ -286,7 +285,7 @@ def _outcome(trial: Trial, record: dict) -> str:
     metrics = record["metrics"]
     return (
         f"{trial}: Dice {100 * metrics['dice']:.1f} %, deviation over roto-reflections {metrics['deviation']:.1e}, "
-        f"{pd.Timedelta(seconds=round(metrics['training_seconds']))}"
+        f"{metrics['training_seconds']:.0f} s"
     )
 
 

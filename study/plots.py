@@ -86,7 +86,8 @@ def p4_against_p4m(summary: pd.DataFrame, caption: str) -> Figure:
             gain_axes.errorbar(
                 x, rows.gain, np.clip(interval, 0, None), capsize=2, lw=1.2, elinewidth=0.8, **_look(model)
             )
-        deviation_axes.plot(x, rows.deviation, lw=1.2, **_look(model))
+        # an exact zero has no place on a logarithmic axis
+        deviation_axes.plot(x, rows.deviation.clip(lower=1e-12), lw=1.2, **_look(model))
     gain_axes.axhline(0, color=COLOURS["unet"], lw=0.8, ls=":")
     gain_axes.set_ylabel("Dice above the U-Net's (points)")
     deviation_axes.set_yscale("log")

@@ -64,7 +64,7 @@ PRESETS = {
         source="synthetic",
         size=64,
         patches=640,
-        recipe=Recipe(width=8, depth=2, grid="even", batch_size=16, epochs=12, batches_per_epoch=10, patience=4),
+        recipe=Recipe(width=8, depth=2, grid="even", batch_size=16, epochs=16, batches_per_epoch=10, patience=5),
     ),
     "ebhi-cpu": Preset(
         "EBHI-SEG glands at 80 px, reduced width and length, for two CPU cores",

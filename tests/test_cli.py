@@ -1,0 +1,170 @@
+"""The command line as a user meets it: what it leaves behind, and what it says when something is wrong."""
+
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import h5py
+import pytest
+
+from study import cli
+from study.data.patches import PatchStore
+from study.data.sources import synthetic_store
+
+TINY = [
+    *("--set", "size=16", "--set", "patches=48", "--set", "width=4", "--set", "depth=1", "--set", "epochs=1"),
+    *("--set", "batches_per_epoch=2", "--set", "batch_size=4", "--set", "fractions=0.5,1", "--name", "tiny"),
+]
+
+
+@pytest.fixture
+def run(tmp_path, monkeypatch, capsys):
+    """Run a command in an empty folder; returns the exit code, standard output and standard error."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("COLUMNS", "200")
+
+    def command(*arguments: str) -> tuple[int, str, str]:
+        monkeypatch.setattr(sys, "argv", ["study", *map(str, arguments)])
+        with pytest.raises(SystemExit) as stopped:
+            cli.main()
+        captured = capsys.readouterr()
+        return stopped.value.code, captured.out, captured.err
+
+    return command
+
+
+def refused(outcome: tuple[int, str, str]) -> str:
+    """The one line of a refusal: exit code 2, nothing that looks like a traceback."""
+    code, _, error = outcome
+    assert code == 2
+    assert error.startswith("error: ")
+    assert error.count("\n") == 1
+    assert "Traceback" not in error
+    return error
+
+
+def test_reproduce_makes_everything_and_then_has_nothing_left_to_do(run, tmp_path):
+    code, output, _ = run("reproduce", *TINY)
+    assert code == 0
+    assert "8 of 8 trials to run" in output
+    assert len(list((tmp_path / "results/tiny/trials").glob("*.json"))) == 8
+    assert (tmp_path / "figures/tiny/dice_table.md").read_text() in output
+    assert (tmp_path / "figures/tiny/stability.png").is_file()
+    before = {path: path.stat().st_mtime_ns for path in (tmp_path / "runs").rglob("best.pt")}
+    code, output, _ = run("reproduce", *TINY)
+    assert code == 0
+    assert "0 of 8 trials to run" in output
+    assert before == {path: path.stat().st_mtime_ns for path in (tmp_path / "runs").rglob("best.pt")}
+
+
+def test_reproduce_goes_on_with_the_trials_that_are_missing(run, tmp_path):
+    run("reproduce", *TINY)
+    shutil.rmtree(tmp_path / "runs/tiny/p4-50-0")
+    assert "1 of 8 trials to run" in run("reproduce", *TINY)[1]
+    shutil.rmtree(tmp_path / "runs")
+    assert "0 of 8 trials to run" in run("reproduce", *TINY, "--trust-results")[1]
+
+
+def test_train_evaluate_and_figures_agree(run, tmp_path):
+    settings = [argument for argument in TINY if not argument.startswith("fractions")]
+    settings.pop(settings.index("--name") - 1)
+    code, output, _ = run("train", "p4m", "--fraction", "0.5", "--seed", "3", "--tensorboard", *settings)
+    assert code == 0
+    checkpoint = tmp_path / "runs/tiny/p4m-50-3/best.pt"
+    assert checkpoint.is_file()
+    assert list(checkpoint.parent.glob("tensorboard/events*"))
+    dice = output.split("Dice ")[1].split(" %")[0]
+    code, output, _ = run("evaluate", checkpoint, "--data", tmp_path / "data/synthetic-16.h5")
+    assert code == 0
+    assert dice in output
+    assert run("figures", "--name", "tiny")[0] == 0
+    assert (tmp_path / "figures/tiny/dice_table.csv").is_file()
+
+
+def test_data_synthetic_and_check(run, tmp_path):
+    assert run("data", "synthetic", "store.h5", "--size", "16", "--count", "40")[0] == 0
+    assert len(PatchStore(tmp_path / "store.h5")) == 40
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("model", "promised"), [("p4m", 8), ("p4", 4), ("unet", 1)])
+def test_check_measures_every_element_and_keeps_the_promise(run, model, promised):
+    code, output, _ = run("check", model, "--width", "8", "--depth", "2", "--size", "16")
+    assert code == 0
+    assert output.count("│ yes ") == promised
+    assert output.count("│ no ") == 8 - promised
+
+
+def test_help_lists_every_command_and_preset(run):
+    _, output, _ = run("--help")
+    assert all(command in output for command in ("reproduce", "data", "train", "evaluate", "figures", "check"))
+    _, output, _ = run("reproduce", "--help")
+    assert all(preset in output for preset in ("quick", "ebhi-cpu", "ebhi-gpu", "paper"))
+
+
+@pytest.mark.parametrize(
+    ("command", "named"),
+    [
+        ("reproduce --preset fast", "unknown preset 'fast'"),
+        ("reproduce --set wdith=3", "wdith=3"),
+        ("reproduce --set width=3", "give it a --name"),
+        ("reproduce --set models=resnet", "unknown model 'resnet'"),
+        ("reproduce --preset ebhi-cpu", "--data PATH"),
+        ("reproduce --preset ebhi-cpu --data nowhere", "no data folder at nowhere"),
+        ("reproduce --preset paper --data nowhere.h5", "no patch store at nowhere.h5"),
+        ("reproduce --set precision=7-bit --name odd", "7-bit"),
+        ("train resnet", "unknown model 'resnet'"),
+        ("train unet --fraction 2", "fraction 2.0"),
+        ("figures", "no results in results/quick"),
+        ("figures --preset slow", "unknown preset 'slow'"),
+        ("evaluate nothing.pt --data x.h5", "no checkpoint at nothing.pt"),
+        ("check resnet", "unknown model 'resnet'"),
+        ("check p4m --size 66", "64 or 72"),
+        ("check p4m --depth 9", "depth is 9"),
+        ("check p4m --grid hexagonal", "hexagonal"),
+        ("data synthetic x.h5 --size 3", "size is 3"),
+        ("data ebhi nowhere x.h5", "no data folder at nowhere"),
+    ],
+)
+def test_what_is_wrong_is_said_in_one_line(run, tmp_path, command, named):
+    assert named in refused(run(*command.split()))
+    assert not list(tmp_path.rglob("*.h5")) or "precision" in command
+    assert not (tmp_path / "results").exists()
+
+
+def test_a_damaged_store_is_named_and_a_reproduction_of_other_data_keeps_the_old(run, tmp_path):
+    (tmp_path / "mine.h5").write_bytes(b"not HDF5")
+    assert "mine.h5 is damaged" in refused(run("reproduce", *TINY, "--data", "mine.h5"))
+    run("reproduce", *TINY, "--set", "models=unet", "--set", "fractions=1")
+    synthetic_store(tmp_path / "other.h5", count=48, size=16, seed=9)
+    assert "--name" in refused(run("reproduce", *TINY, "--set", "fractions=1", "--data", "other.h5"))
+
+
+def test_patches_of_another_size_are_refused_with_the_remedy(run, tmp_path):
+    synthetic_store(tmp_path / "large.h5", count=48, size=32)
+    assert "--set size=32" in refused(run("reproduce", *TINY, "--data", "large.h5"))
+
+
+def test_an_error_in_a_loading_process_is_one_line_too(run, tmp_path):
+    store = synthetic_store(tmp_path / "store.h5", count=48, size=16)
+    content = bytearray(store.path.read_bytes())
+    with h5py.File(store.path) as file:
+        for image in file["x"][store.indices("train")]:
+            content[content.index(image.tobytes()) + 7] ^= 1  # one bit of each patch
+    store.path.write_bytes(content)
+    error = refused(run("reproduce", *TINY, "--data", "store.h5", "--set", "workers=2"))
+    assert "store.h5" in error
+    assert "damaged" in error
+
+
+@pytest.mark.slow
+def test_two_devices_train_the_same_study(tmp_path):
+    """Two processes on the CPU stand in for two GPUs: one record per trial, and networks alike in all processes."""
+    environment = os.environ | {"PYTHONPATH": str(Path(cli.__file__).parents[1]), "OMP_NUM_THREADS": "1"}
+    command = [sys.executable, "-m", "study", "reproduce", "--devices", "2", *TINY, "--set", "models=unet,p4m"]
+    done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=240)
+    assert done.returncode == 0, done.stderr
+    assert len(list((tmp_path / "results/tiny/trials").glob("*.json"))) == 4
+    assert done.stdout.count("4 of 4 trials to run") == 1

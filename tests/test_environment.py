@@ -1,0 +1,90 @@
+"""pyproject.toml, constraints.txt, environment.yml, the Makefile and the imports say the same."""
+
+import ast
+import re
+import sys
+import tomllib
+from pathlib import Path
+
+import pytest
+import yaml
+
+ROOT = Path(__file__).parents[1]
+PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+EXTRAS = PROJECT["optional-dependencies"]
+CONDA = yaml.safe_load((ROOT / "environment.yml").read_text())
+
+IMPORT_NAMES = {"pillow": "PIL", "lightning-fabric": "lightning_fabric", "pyyaml": "yaml"}
+
+
+def name(requirement: str) -> str:
+    return re.match(r"[A-Za-z0-9._-]+", requirement)[0].lower().replace("_", "-")
+
+
+def pins() -> dict[str, list[str]]:
+    found: dict[str, list[str]] = {}
+    for line in (ROOT / "constraints.txt").read_text().splitlines():
+        if line and not line.startswith("#"):
+            found.setdefault(name(line), []).append(line)
+    return found
+
+
+def test_every_dependency_is_pinned_to_what_was_tested():
+    wanted = [*PROJECT["dependencies"], *(requirement for extra in EXTRAS.values() for requirement in extra)]
+    missing = [requirement for requirement in wanted if name(requirement) not in pins()]
+    assert not missing, f"add to constraints.txt: {missing}"
+
+
+def test_every_pin_is_exact_and_there_is_one_per_package_and_python():
+    for package, lines in pins().items():
+        assert all(re.match(r"[A-Za-z0-9._-]+==[^ ;]+( ?;.*)?$", line) for line in lines), lines
+        assert len(lines) == 1 or all(";" in line for line in lines), package
+
+
+def test_what_is_installed_is_what_is_pinned():
+    from importlib.metadata import version
+
+    for requirement in PROJECT["dependencies"]:
+        package = name(requirement)
+        allowed = [re.search(r"==([^ ;]+)", line)[1] for line in pins()[package]]
+        assert version(package).split("+")[0] in allowed, package
+
+
+def test_conda_uses_the_same_constraints_and_extras():
+    (pip,) = (entry["pip"] for entry in CONDA["dependencies"] if isinstance(entry, dict))
+    assert "--constraint constraints.txt" in pip
+    (package,) = (line for line in pip if line.startswith("--editable"))
+    extras = set(re.search(r"\[(.*)\]", package)[1].split(","))
+    assert extras <= EXTRAS.keys()
+    makefile = (ROOT / "Makefile").read_text()
+    assert set(re.search(r'"\.\[(.*)\]"', makefile)[1].split(",")) <= extras
+    assert "--constraint constraints.txt" in makefile
+
+
+def test_conda_brings_what_pip_would_have_to_compile_and_a_python_that_fits():
+    packages = [entry for entry in CONDA["dependencies"] if isinstance(entry, str)]
+    assert "py3nj" in packages
+    (python,) = (entry for entry in packages if entry.startswith("python="))
+    minimum = re.search(r">=(\d+)\.(\d+)", PROJECT["requires-python"]).groups()
+    assert tuple(map(int, python.split("=")[1].split("."))) >= tuple(map(int, minimum))
+    # 1.26.4 is the numpy that escnn runs on, and Python 3.12 the last that has it
+    assert tuple(map(int, python.split("=")[1].split("."))) <= (3, 12)
+
+
+def test_every_import_of_the_package_is_a_declared_dependency():
+    declared = {IMPORT_NAMES.get(name(r), name(r)) for r in PROJECT["dependencies"]}
+    imported = set()
+    for file in (ROOT / "study").rglob("*.py"):
+        for node in ast.walk(ast.parse(file.read_text())):
+            if isinstance(node, ast.Import):
+                imported |= {alias.name.split(".")[0] for alias in node.names}
+            elif isinstance(node, ast.ImportFrom):
+                imported.add(node.module.split(".")[0])
+    undeclared = imported - declared - set(sys.stdlib_module_names) - {"study"}
+    assert not undeclared
+    assert declared <= imported, "a dependency that nothing imports"
+
+
+@pytest.mark.parametrize("file", ["LICENSE", "CITATION.cff", "README.md", "environment.yml", ".ci/run"])
+def test_the_repository_is_complete(file):
+    assert (ROOT / file).is_file()

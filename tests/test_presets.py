@@ -1,0 +1,70 @@
+import pytest
+
+from study.data.synthetic import MIN_SIZE
+from study.errors import StudyError
+from study.presets import FRACTIONS, PRESETS, find_preset, override
+from study.unet import build_unet
+
+
+def test_the_paper_preset_has_the_papers_numbers():
+    paper = PRESETS["paper"]
+    recipe = paper.recipe
+    assert (paper.size, recipe.depth, recipe.batch_size, recipe.batches_per_epoch) == (320, 4, 64, 468)
+    assert (recipe.learning_rate, recipe.patience) == (1e-3, 20)
+    assert paper.fractions == FRACTIONS == (0.125, 0.25, 0.5, 1.0)
+
+
+@pytest.mark.parametrize("name", PRESETS)
+def test_every_preset_compares_all_models_on_all_regimes(name):
+    preset = find_preset(name)
+    assert preset.models == ("unet", "unet-aug", "p4", "p4m")
+    assert preset.fractions == FRACTIONS
+    assert preset.size >= MIN_SIZE
+    build_unet("p4m", width=preset.recipe.width, depth=preset.recipe.depth, grid=preset.recipe.grid)
+
+
+def test_settings_replace_values_of_the_preset_and_of_its_recipe():
+    preset = override(PRESETS["quick"], ["width=12", "seeds=0,1,2", "models=unet,p4m", "learning_rate=0.01", "size=32"])
+    assert preset.recipe.width == 12
+    assert preset.recipe.learning_rate == 0.01
+    assert preset.seeds == (0, 1, 2)
+    assert preset.models == ("unet", "p4m")
+    assert preset.size == 32
+    assert PRESETS["quick"].recipe.width != 12
+
+
+def test_what_decides_a_trial_is_told_from_what_does_not():
+    quick = PRESETS["quick"]
+    settings = quick.trial_settings()
+    assert override(quick, ["seeds=5", "models=p4", "fractions=1", "workers=2"]).trial_settings() == settings
+    for change in ("width=12", "epochs=3", "size=32", "patches=80", "learning_rate=0.1", "patience=1"):
+        assert override(quick, [change]).trial_settings() != settings
+
+
+@pytest.mark.parametrize(
+    ("setting", "named"),
+    [
+        ("wdith=3", "width"),
+        ("width", "width"),
+        ("source=ebhi", "width"),
+        ("width=wide", "wide"),
+        ("seeds=0,x", "0,x"),
+        ("models=resnet", "resnet"),
+        ("fractions=1.5", "1.5"),
+        ("fractions=0", "0"),
+        ("width=0", "width is 0"),
+        ("epochs=-1", "epochs is -1"),
+        ("grid=hexagonal", "hexagonal"),
+        ("depth=6", "depth is 6"),
+        ("size=66", "64 or 68"),
+    ],
+)
+def test_a_bad_setting_is_refused_by_name(setting, named):
+    with pytest.raises(StudyError, match=named) as error:
+        override(PRESETS["quick"], [setting])
+    assert "\n" not in str(error.value)
+
+
+def test_an_unknown_preset_is_refused_with_the_known_ones():
+    with pytest.raises(StudyError, match="quick, ebhi-cpu, ebhi-gpu, paper"):
+        find_preset("fast")

@@ -1,0 +1,168 @@
+import copy
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from study import report
+from study.errors import StudyError
+from study.figures import make_figures, maps_path
+from study.maps import load_stability_maps, save_stability_maps
+from study.trials import run_trial
+
+
+def record(model, fraction, seed, cases, **metrics) -> dict:
+    """A record with a Dice that follows from its counts."""
+    tp, fp, fn = np.array(list(cases.values())).sum(axis=0)
+    numbers = {
+        "dice": 2 * tp / (2 * tp + fp + fn),
+        "dice_per_patch": 0.5,
+        "deviation": 0.1,
+        "deviation_max": 0.2,
+        "changed": 0.01,
+        "parameters": 1000,
+        "training_patches": 10,
+        "test_patches": 4,
+    }
+    return {
+        "trial": {"model": model, "fraction": fraction, "seed": seed},
+        "settings": {"source": "ebhi", "size": 80, "width": 8, "epochs": 2, "batches_per_epoch": 3, "batch_size": 4},
+        "data": {"source": "EBHI-SEG", "fingerprint": "0123"},
+        "metrics": numbers | metrics,
+        "cases": cases,
+        "history": [],
+        "provenance": {"command": "python -m study"},
+    }
+
+
+# cases differ much from each other, and the two models little on each: what a paired interval is for
+CASES = {f"case {n}": [100, 5 * n, 5 * n] for n in range(12)}
+WORSE = {case: [tp - 5, fp + 5, fn + 5] for case, (tp, fp, fn) in CASES.items()}
+
+
+@pytest.fixture
+def records():
+    return [
+        record("unet", 1.0, 0, WORSE),
+        record("unet", 1.0, 1, WORSE),
+        record("p4m", 1.0, 0, CASES),
+        record("p4m", 1.0, 1, CASES),
+        record("p4m", 0.25, 0, WORSE),
+    ]
+
+
+def test_a_row_is_the_mean_and_the_deviation_over_seeds(records):
+    other = copy.deepcopy(records)
+    other[3]["metrics"]["dice"] = records[2]["metrics"]["dice"] - 0.04
+    row = report.summary_rows(other).set_index(["model", "fraction"]).loc[("p4m", 1.0)]
+    first, second = (100 * other[n]["metrics"]["dice"] for n in (2, 3))
+    assert row.dice == pytest.approx((first + second) / 2)
+    assert row.dice_sd == pytest.approx(4 / np.sqrt(2))
+    assert row.seeds == 2
+
+
+def test_the_interval_holds_the_value_and_shrinks_to_it_when_all_cases_are_alike(records):
+    rows = report.summary_rows(records)
+    assert ((rows.dice_low < rows.dice) & (rows.dice < rows.dice_high)).all()
+    alike = [record("unet", 1.0, 0, {str(n): [10, 2, 3] for n in range(9)})]
+    row = report.summary_rows(alike).iloc[0]
+    assert row.dice_low == pytest.approx(row.dice) == pytest.approx(row.dice_high)
+
+
+def test_the_interval_agrees_with_a_bootstrap_written_out(records):
+    counts = np.array(list(CASES.values()))
+    rng, draws = np.random.default_rng(1), []
+    for _ in range(4000):
+        tp, fp, fn = counts[rng.integers(len(counts), size=len(counts))].sum(axis=0)
+        draws.append(200 * tp / (2 * tp + fp + fn))
+    row = report.summary_rows(records).set_index(["model", "fraction"]).loc[("p4m", 1.0)]
+    np.testing.assert_allclose([row.dice_low, row.dice_high], np.percentile(draws, [2.5, 97.5]), atol=0.5)
+
+
+def test_the_gain_is_paired_over_cases(records):
+    row = report.summary_rows(records).set_index(["model", "fraction"]).loc[("p4m", 1.0)]
+    assert row.gain_low <= row.gain <= row.gain_high
+    assert row.gain_high - row.gain_low < row.dice_high - row.dice_low
+    unet = report.summary_rows(records).iloc[0]
+    assert unet.gain == unet.gain_low == unet.gain_high == 0
+
+
+def test_the_papers_numbers_stand_apart_from_ours(records):
+    head, _, *rows = (line for line in report.dice_table(records).splitlines() if line.startswith("|"))
+    assert head.split("|")[-2].strip() == "Paper, Camelyon16 (25 / 100 %)"
+    cells = {row.split("|")[1].strip(): row.split("|")[-2].strip() for row in rows}
+    assert cells == {"U-Net": "77.6 / 79.8", "P4M U-Net": "81.6 / 83.7"}
+
+
+def test_a_missing_cell_is_a_dash_not_an_error(records):
+    (unet,) = (line for line in report.dice_table(records).splitlines() if line.startswith("| U-Net "))
+    assert unet.split("|")[2].strip() == "–"
+
+
+def test_one_seed_has_no_spread_over_seeds(records):
+    (p4m,) = (line for line in report.dice_table(records).splitlines() if line.startswith("| P4M"))
+    assert "±" not in p4m.split("|")[2]
+    assert "±" in p4m.split("|")[3]
+
+
+def test_synthetic_results_say_so(records):
+    for one in records:
+        one["data"]["source"] = "synthetic"
+    assert report.caption(records).startswith("SYNTHETIC patches, 80 x 80 px, width 8")
+    assert report.caption(records) in report.dice_table(records)
+    assert report.caption(records) in report.stability_table(records)
+
+
+def test_every_trial_is_a_row_with_its_provenance(records):
+    rows = report.trial_rows(records)
+    assert len(rows) == 5
+    assert {"model", "fraction", "seed", "dice", "fingerprint", "command", "size"} <= set(rows.columns)
+
+
+@pytest.fixture
+def finished(study, fabric):
+    for trial in study.trials():
+        run_trial(study, trial, fabric)
+    unet, p4m = (study.checkpoint_path(trial) for trial in study.trials()[2:])
+    save_stability_maps(maps_path(study.root, study.name), study.store, unet=unet, p4m=p4m, device=fabric.device)
+    return study
+
+
+def test_a_study_gets_all_its_tables_and_figures(finished):
+    written = {path.name for path in make_figures(finished.root, finished.name)}
+    figures = {"dice_against_data", "p4_against_p4m", "stability"}
+    assert written == {f"{name}.{kind}" for name in figures for kind in ("png", "svg")} | {
+        "dice_table.csv",
+        "dice_table.md",
+        "stability_table.md",
+    }
+    trials = pd.read_csv(finished.root / "results" / "tiny" / "trials.csv")
+    assert len(trials) == 4
+
+
+def test_the_same_results_give_the_same_files(finished):
+    first = {path.name: path.read_bytes() for path in make_figures(finished.root, finished.name)}
+    again = {path.name: path.read_bytes() for path in make_figures(finished.root, finished.name)}
+    assert first == again
+
+
+def test_the_stability_maps_are_of_test_patches_and_p4m_is_steady(finished):
+    maps = load_stability_maps(maps_path(finished.root, finished.name))
+    assert set(maps["patch"]) <= set(finished.store.indices("test"))
+    assert maps["image"].shape == (3, 16, 16, 3)
+    assert maps["p4m_deviation_max"].max() < 1e-6
+    assert maps["unet_deviation"].max() > 1e-4
+
+
+def test_figures_without_maps_lack_only_the_panel(finished):
+    maps_path(finished.root, finished.name).unlink()
+    written = {path.name for path in make_figures(finished.root, finished.name)}
+    assert "dice_table.md" in written
+    assert "stability.png" not in written
+
+
+@pytest.mark.parametrize("content", [b"", b"no archive"])
+def test_damaged_maps_are_named(finished, content):
+    maps_path(finished.root, finished.name).write_bytes(content)
+    with pytest.raises(StudyError, match=r"stability_maps\.npz is damaged"):
+        make_figures(finished.root, finished.name)

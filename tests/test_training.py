@@ -1,0 +1,134 @@
+import copy
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+
+from study import training
+from study.data.patches import PatchDataset
+from study.errors import StudyError
+from study.groups import P4M
+from study.training import roto_reflect, shared_loader, train, validate
+
+
+def run(recipe, store, fabric, folder, **kwargs):
+    settings = {"fraction": 1.0, "seed": 0, **kwargs}
+    return train(recipe, settings.pop("model", "unet"), store, fabric=fabric, folder=folder, **settings)
+
+
+def same_weights(a, b) -> bool:
+    pairs = zip(a.state_dict().values(), b.state_dict().values(), strict=True)
+    return all(torch.equal(x, y) for x, y in pairs)
+
+
+def test_the_same_seed_gives_the_same_weights_and_another_seed_others(recipe, store, fabric, tmp_path):
+    first, again = (run(recipe, store, fabric, tmp_path / name).network for name in ("a", "b"))
+    other = run(recipe, store, fabric, tmp_path / "c", seed=1).network
+    assert same_weights(first, again)
+    assert not same_weights(first, other)
+
+
+def test_loading_with_workers_changes_nothing(recipe, store, fabric, tmp_path):
+    alone = run(recipe, store, fabric, tmp_path / "a").network
+    helped = run(recipe, store, fabric, tmp_path / "b", workers=2).network
+    assert same_weights(alone, helped)
+
+
+def test_a_training_that_was_cut_goes_on_as_if_it_had_not_been(recipe, store, fabric, tmp_path, monkeypatch):
+    recipe = replace(recipe, epochs=4, patience=0)
+    whole = run(recipe, store, fabric, tmp_path / "whole", model="unet-aug")
+
+    def cut(row):
+        if row["epoch"] == 1:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        run(recipe, store, fabric, tmp_path / "cut", model="unet-aug", log=cut)
+    rest = []
+    resumed = run(recipe, store, fabric, tmp_path / "cut", model="unet-aug", log=rest.append)
+    assert [row["epoch"] for row in rest] == [2, 3]
+    assert same_weights(whole.network, resumed.network)
+    for key in ("train_loss", "validation_loss", "validation_dice", "learning_rate"):
+        assert [row[key] for row in whole.history] == [row[key] for row in resumed.history]
+
+
+def test_what_is_left_of_other_settings_is_not_resumed(recipe, store, fabric, tmp_path):
+    run(recipe, store, fabric, tmp_path)
+    assert len(run(replace(recipe, epochs=3), store, fabric, tmp_path).history) == 3
+
+
+def test_a_damaged_state_is_started_over(recipe, store, fabric, tmp_path):
+    (tmp_path / "last.pt").write_bytes(b"not a checkpoint")
+    assert len(run(recipe, store, fabric, tmp_path).history) == recipe.epochs
+
+
+def test_the_weights_of_the_lowest_validation_loss_are_returned_not_the_last(
+    recipe, store, fabric, tmp_path, monkeypatch
+):
+    losses = iter([0.5, 0.2, 0.9, 0.8])
+    seen = []
+
+    def fake_validate(network, batches, fabric):
+        seen.append(copy.deepcopy(network.state_dict()))
+        return {"validation_loss": next(losses), "validation_dice": 0.5}
+
+    monkeypatch.setattr(training, "validate", fake_validate)
+    trained = run(replace(recipe, epochs=4), store, fabric, tmp_path)
+    assert trained.best_epoch == 1
+    returned = trained.network.state_dict().values()
+    assert all(torch.equal(a, b) for a, b in zip(returned, seen[1].values(), strict=True))
+    assert not all(torch.equal(a, b) for a, b in zip(returned, seen[3].values(), strict=True))
+
+
+def test_the_learning_rate_is_halved_after_the_patience_is_over(recipe, store, fabric, tmp_path, monkeypatch):
+    monkeypatch.setattr(training, "validate", lambda *_: {"validation_loss": 1.0, "validation_dice": 0.0})
+    history = run(replace(recipe, epochs=6, patience=2), store, fabric, tmp_path).history
+    assert [row["learning_rate"] for row in history] == [1e-3, 1e-3, 1e-3, 1e-3, 5e-4, 5e-4]
+
+
+def test_every_data_regime_gets_the_same_number_of_updates(recipe, store, fabric, tmp_path, monkeypatch):
+    steps, step = [], torch.optim.Adam.step
+
+    def counted(self, closure=None):
+        steps.append(1)
+        return step(self, closure)
+
+    monkeypatch.setattr(torch.optim.Adam, "step", counted)
+    for fraction in (0.125, 1.0):
+        run(recipe, store, fabric, tmp_path / str(fraction), fraction=fraction)
+    assert len(steps) == 2 * recipe.epochs * recipe.batches_per_epoch
+
+
+def test_training_lowers_the_loss(recipe, store, fabric, tmp_path):
+    history = run(replace(recipe, epochs=6, batches_per_epoch=8), store, fabric, tmp_path, model="p4m").history
+    assert history[-1]["train_loss"] < 0.9 * history[0]["train_loss"]
+
+
+def test_augmentation_turns_image_and_mask_together_and_uses_all_eight_elements():
+    mask = torch.arange(4 * 4).view(1, 1, 4, 4).expand(64, 1, 4, 4).to(torch.uint8)
+    images = mask.expand(64, 3, 4, 4) * 2
+    turned, turned_mask = roto_reflect(images, mask, np.random.default_rng(0))
+    assert torch.equal(turned, turned_mask.expand(64, 3, 4, 4) * 2)
+    orbit = {tuple(P4M.transform_image(mask[0], g).flatten().tolist()) for g in range(8)}
+    assert {tuple(m.flatten().tolist()) for m in turned_mask} == orbit
+
+
+def test_validation_pools_over_all_pixels(recipe, store, fabric):
+    loader = shared_loader(fabric, PatchDataset(store, store.indices("validation")), 3, 0)
+
+    class AllForeground(torch.nn.Module):
+        def forward(self, x):
+            return torch.full_like(x[:, :1], 2.0)
+
+    masks = torch.cat([mask for _, mask in loader]).float()
+    numbers = validate(AllForeground(), loader, fabric)
+    logits = torch.full_like(masks, 2.0)
+    expected = torch.nn.functional.binary_cross_entropy_with_logits(logits, masks)
+    assert numbers["validation_loss"] == pytest.approx(float(expected), rel=1e-6)
+    assert numbers["validation_dice"] == pytest.approx(float(2 * masks.sum() / (masks.sum() + masks.numel())))
+
+
+def test_patches_that_would_break_the_equivariance_are_refused(recipe, store, fabric, tmp_path):
+    with pytest.raises(StudyError, match="pad it symmetrically to 32"):
+        run(replace(recipe, depth=5), store, fabric, tmp_path)

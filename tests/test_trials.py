@@ -1,0 +1,110 @@
+import json
+from dataclasses import replace
+
+import pytest
+import torch
+
+from study.data.sources import synthetic_store
+from study.errors import StudyError
+from study.evaluation import dice
+from study.models import load_model
+from study.trials import Study, Trial, read_records, run_trial, score_test_patches
+
+
+def test_the_grid_of_trials_is_complete_and_whole_seed_by_seed(preset, store, tmp_path):
+    trials = Study("tiny", preset, store, tmp_path).trials()
+    assert len(set(trials)) == len(trials) == 4 * 2 * 2
+    assert [trial.seed for trial in trials] == [0] * 8 + [1] * 8
+
+
+def test_trials_have_names_fit_for_files():
+    assert Trial("p4m", 0.125, 3).name == "p4m-12.5-3"
+    assert Trial("unet", 1.0, 0).name == "unet-100-0"
+
+
+@pytest.fixture
+def done(study, fabric):
+    trial = study.trials()[1]
+    return trial, run_trial(study, trial, fabric)
+
+
+def test_a_trial_leaves_its_weights_and_its_record(study, done, fabric):
+    trial, record = done
+    assert json.loads(study.record_path(trial).read_text()) == record
+    network = load_model(study.checkpoint_path(trial))
+    scores = score_test_patches(network, study.store, fabric, batch_size=4)
+    assert record["metrics"]["dice"] == pytest.approx(dice(scores.tp.sum(), scores.fp.sum(), scores.fn.sum()))
+    assert sorted(p.name for p in study.run_folder(trial).iterdir()) == ["best.pt"]
+
+
+def test_a_record_has_full_provenance(study, done):
+    trial, record = done
+    assert record["trial"] == {"model": trial.model, "fraction": trial.fraction, "seed": trial.seed}
+    assert record["settings"] == study.preset.trial_settings()
+    assert record["data"] == {"source": "synthetic", "fingerprint": study.store.fingerprint}
+    assert {"command", "version", "python", "torch", "hardware", "threads", "finished"} <= record["provenance"].keys()
+    assert record["metrics"]["training_patches"] == round(trial.fraction * len(study.store.indices("train")))
+    assert len(record["history"]) == study.preset.recipe.epochs
+
+
+def test_the_counts_per_case_add_up_to_the_dice(study, done):
+    _, record = done
+    tp, fp, fn = (sum(counts[i] for counts in record["cases"].values()) for i in range(3))
+    assert record["metrics"]["dice"] == pytest.approx(float(dice(tp, fp, fn)))
+    assert set(record["cases"]) == set(study.store.case[study.store.indices("test")])
+
+
+def test_a_trial_is_done_once_its_record_and_weights_are_here(study, done):
+    trial, _ = done
+    assert study.is_done(trial)
+    assert not study.is_done(study.trials()[0])
+
+
+def test_a_committed_record_without_weights_counts_only_if_trusted(study, done):
+    trial, _ = done
+    study.checkpoint_path(trial).unlink()
+    assert not study.is_done(trial)
+    assert study.is_done(trial, trust_results=True)
+
+
+def test_weights_made_with_other_settings_are_never_overwritten(study, done):
+    trial, _ = done
+    other = replace(study, preset=replace(study.preset, recipe=replace(study.preset.recipe, epochs=5)))
+    with pytest.raises(StudyError, match="give this study another --name"):
+        other.is_done(trial)
+
+
+def test_weights_made_from_other_data_are_never_overwritten(study, done, tmp_path):
+    trial, _ = done
+    other = replace(study, store=synthetic_store(tmp_path / "other.h5", count=48, size=16, seed=1))
+    with pytest.raises(StudyError, match="other data or settings"):
+        other.is_done(trial)
+
+
+def test_two_models_on_one_seed_are_trained_on_the_same_patches(study, fabric):
+    records = [run_trial(study, trial, fabric) for trial in study.trials()[:2]]
+    assert records[0]["metrics"]["training_patches"] == records[1]["metrics"]["training_patches"]
+    assert [r["trial"]["model"] for r in records] == ["unet", "p4m"]
+
+
+def test_a_damaged_record_is_named(study, done):
+    trial, _ = done
+    study.record_path(trial).write_text('{"trial": ')
+    with pytest.raises(StudyError, match=f"{trial.name}.json is damaged"):
+        study.is_done(trial)
+
+
+def test_results_that_are_not_there_are_asked_for(tmp_path):
+    with pytest.raises(StudyError, match="python -m study reproduce"):
+        read_records(tmp_path)
+
+
+def test_a_full_disk_during_training_is_one_line_and_leaves_no_record(study, fabric, monkeypatch):
+    def full(*args, **kwargs):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(torch, "save", full)
+    with pytest.raises(StudyError, match="the disk is full"):
+        run_trial(study, study.trials()[0], fabric)
+    assert not study.record_path(study.trials()[0]).exists()
+    assert not any(study.root.rglob("*.partial"))
