@@ -15,7 +15,7 @@ from tqdm import tqdm
 
 from study.data.patches import SPLITS, PatchStore
 from study.data.sources import ebhi_store, prepare, synthetic_store
-from study.equivariance import equivariance_errors, paper_literal_unet, train_briefly
+from study.equivariance import equivariance_errors, measure, paper_literal_unet
 from study.errors import StudyError
 from study.evaluation import summarise
 from study.figures import make_figures, maps_path, results_folder
@@ -171,11 +171,7 @@ def check(
     else:
         raise StudyError(f"unknown model {model!r}; choose from {', '.join(MODELS)}, or give a checkpoint (.pt)")
     side = size or (65 if architecture.grid == "odd" else 64)
-    image = torch.randn(2, 3, side, side, dtype=torch.float64)
-    columns = {f"float64 {mode}, before": _errors(network.double(), image, mode) for mode in ("train", "eval")}
-    train_briefly(network, image)
-    columns |= {f"float64 {mode}, after": _errors(network, image, mode) for mode in ("train", "eval")}
-    columns |= {"float32 eval, after": _errors(network.float(), image.float(), "eval")}
+    columns = measure(network, torch.randn(2, 3, side, side, dtype=torch.float64))
 
     promised = GROUPS[architecture.group].order
     table = Table("Roto-reflection", *columns, "Promised", title=f"{model}: error relative to the largest logit")
@@ -292,10 +288,6 @@ def _outcome(trial: Trial, record: dict) -> str:
 def _element(g: int) -> str:
     turn = "identity" if g % 4 == 0 else f"{90 * (g % 4)}°"
     return turn if g < 4 else "mirror" if g == 4 else f"mirror, {turn}"
-
-
-def _errors(network: torch.nn.Module, image: torch.Tensor, mode: str) -> torch.Tensor:
-    return equivariance_errors(network.train(mode == "train"), image, P4M)
 
 
 def _say(fabric: Fabric, text: str) -> None:

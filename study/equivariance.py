@@ -64,22 +64,41 @@ def assert_equivariant(module: nn.Module, x: Tensor, group: PlaneGroup, *, toler
     return errors
 
 
+def measure(network: nn.Module, image: Tensor) -> dict[str, Tensor]:
+    """The errors under all eight roto-reflections, in float64 and float32, before and after some training steps.
+
+    Args:
+        network: from images to logits; it is trained, and left in float32.
+        image: a float64 batch ``(B, C, H, W)``.
+    """
+    errors = {}
+    for moment in ("before", "after"):
+        network.double()
+        if moment == "after":
+            train_briefly(network, image)
+        for mode in ("train", "eval"):
+            errors[f"float64 {mode}, {moment}"] = equivariance_errors(network.train(mode == "train"), image)
+    errors["float32 eval, after"] = equivariance_errors(network.float(), image.float())
+    return errors
+
+
 def paper_literal_unet(width: int = 8) -> UNet:
     """A P4M U-Net with 3x3 pooling on every size, as the paper describes itself: the counter-example.
 
-    On 320 x 320 it is not equivariant, although every layer in it is a group convolution; on 321 x 321 the same
-    poolings would be exact.
+    On 320 x 320 it is not equivariant, although every layer in it is a group convolution. (The same poolings are exact
+    on 321 x 321: that is the "odd" grid. This network itself runs on multiples of 16 only.)
     """
     channels = [max(1, round(width * 2**level / P4M.order**0.5)) for level in range(5)]
     return UNet(native_layers(P4M), channels, in_channels=3, num_classes=1, grid=PAPER_LITERAL)
 
 
 def train_briefly(network: nn.Module, x: Tensor, *, steps: int = 3) -> None:
-    """A few steps of Adam towards a random mask: moves every weight and statistic, as a training would."""
+    """A few steps of Adam towards random masks: moves every weight and statistic, as a training would."""
     network.train()
-    target = (torch.rand_like(x[:, :1]) > 0.5).to(x.dtype)
     optimizer = torch.optim.Adam(network.parameters(), lr=1e-3)
     for _ in range(steps):
         optimizer.zero_grad()
-        nn.functional.binary_cross_entropy_with_logits(network(x), target).backward()
+        logits = network(x)
+        target = (torch.rand_like(logits) > 0.5).to(x.dtype)
+        nn.functional.binary_cross_entropy_with_logits(logits, target).backward()
         optimizer.step()

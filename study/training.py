@@ -20,6 +20,7 @@ from torch.utils.data import DataLoader, Subset
 from tqdm import tqdm
 
 from study.data.patches import PatchDataset, PatchStore, ShuffledBatches, to_input
+from study.errors import StudyError
 from study.evaluation import counts, dice
 from study.files import replacing
 from study.groups import P4M
@@ -87,10 +88,9 @@ def train(
         log: called with each epoch's row, on the first process.
 
     Raises:
-        StudyError: if a patch is damaged or the disk is full.
-        ValueError: if the patches' size would break the equivariance of the network.
+        StudyError: if the patches' size would break the equivariance of the network, a patch is damaged, the disk is
+            full, or the loss is no longer finite.
     """
-    settings = {**asdict(recipe), "model": model, "data": store.fingerprint, "fraction": fraction, "seed": seed}
     torch.manual_seed(seed)
     network = Architecture(MODELS[model].group, recipe.width, recipe.depth, recipe.grid).build()
     network.grid.check(*store.size, network.depth)
@@ -112,64 +112,94 @@ def train(
     training = _loader(fabric, PatchDataset(store, regime), workers, batch_sampler=order)
     validation = shared_loader(fabric, PatchDataset(store, store.indices("validation")), recipe.batch_size, workers)
 
-    history, best, best_epoch = [], None, -1
-    last = folder / "last.pt"
-    if state := _load_state(last, settings):
-        network.load_state_dict(state["network"])
-        optimizer.load_state_dict(state["optimizer"])
-        scheduler.load_state_dict(state["scheduler"])
-        history, best, best_epoch = state["history"], state["best"], state["best_epoch"]
-
+    settings = {**asdict(recipe), "model": model, "data": store.fingerprint, "fraction": fraction, "seed": seed}
+    progress = Progress(network, optimizer, scheduler)
+    progress.restore(folder / "last.pt", settings)
     with tqdm(
         total=recipe.epochs * recipe.batches_per_epoch,
-        initial=len(history) * recipe.batches_per_epoch,
+        initial=len(progress.history) * recipe.batches_per_epoch,
         desc=title,
         unit="batch",
         dynamic_ncols=True,
         leave=False,
-        disable=None if fabric.is_global_zero else True,  # None: only where someone watches
+        disable=None if fabric.is_global_zero else True,  # None: shown only where someone watches
     ) as bar:
-        for epoch in range(len(history), recipe.epochs):
+        for epoch in range(len(progress.history), recipe.epochs):
+            start = time.perf_counter()
             order.epoch = epoch
-            augmentation = np.random.default_rng([seed, epoch, fabric.global_rank])
-            total, start = 0.0, time.perf_counter()
-            wrapped.train()
-            for images, mask in training:
-                if MODELS[model].augmented:
-                    images, mask = roto_reflect(images, mask, augmentation)
-                loss = F.binary_cross_entropy_with_logits(wrapped(to_input(images)), mask.float())
-                fabric.backward(loss)
-                optimizer.step()
-                optimizer.zero_grad()
-                total += loss.detach()
-                bar.update()
+            generator = np.random.default_rng([seed, epoch, fabric.global_rank]) if MODELS[model].augmented else None
             row = {
                 "epoch": epoch,
                 "learning_rate": optimizer.param_groups[0]["lr"],
-                "train_loss": float(fabric.all_reduce(total / recipe.batches_per_epoch)),
+                "train_loss": _train_epoch(wrapped, optimizer, training, fabric, generator, bar),
                 **validate(wrapped, validation, fabric),
-                "seconds": round(time.perf_counter() - start, 2),
             }
-            scheduler.step(row["validation_loss"])
+            row["seconds"] = round(time.perf_counter() - start, 2)
+            progress.add(row)
             bar.set_postfix_str(f"loss {row['train_loss']:.3f}, validation Dice {row['validation_dice']:.3f}")
-            if best is None or row["validation_loss"] < history[best_epoch]["validation_loss"]:
-                best, best_epoch = copy.deepcopy(network.state_dict()), epoch  # a copy: the weights go on changing
-            history.append(row)
             if fabric.is_global_zero:
-                _save_state(
-                    last,
-                    settings,
-                    network=network.state_dict(),
-                    optimizer=optimizer.state_dict(),
-                    scheduler=scheduler.state_dict(),
-                    history=history,
-                    best=best,
-                    best_epoch=best_epoch,
-                )
+                progress.save(folder / "last.pt", settings)
                 if log:
                     log(row)
-    network.load_state_dict(best)
-    return Trained(network.eval(), history, best_epoch)
+    network.load_state_dict(progress.best)
+    return Trained(network.eval(), progress.history, progress.best_epoch)
+
+
+class Progress:
+    """How far a training has come: network, optimiser and schedule, one row per epoch, and the best weights so far."""
+
+    def __init__(self, network: nn.Module, optimizer, scheduler) -> None:
+        self._parts = {"network": network, "optimizer": optimizer, "scheduler": scheduler}
+        self.history: list[dict] = []
+        self.best: dict | None = None
+        self.best_epoch = -1
+
+    def add(self, row: dict) -> None:
+        """Take note of an epoch: adapt the learning rate, keep the weights if they are the best so far."""
+        loss = row["validation_loss"]
+        if not np.isfinite(loss):
+            raise StudyError(f"the validation loss is {loss} after epoch {row['epoch']}; lower learning_rate (--set)")
+        if self.best is None or loss < self.history[self.best_epoch]["validation_loss"]:
+            # a copy: the network's own tensors go on changing
+            self.best, self.best_epoch = copy.deepcopy(self._parts["network"].state_dict()), row["epoch"]
+        self._parts["scheduler"].step(loss)
+        self.history.append(row)
+
+    def save(self, path: Path, settings: dict) -> None:
+        state = {name: part.state_dict() for name, part in self._parts.items()}
+        own = {"history": self.history, "best": self.best, "best_epoch": self.best_epoch}
+        with replacing(path) as temporary:
+            torch.save({"settings": settings, **state, **own}, temporary)
+
+    def restore(self, path: Path, settings: dict) -> None:
+        """Go on from a training that was cut, if its state is there, readable, and of the same settings."""
+        try:
+            state = torch.load(path, map_location="cpu", weights_only=True)
+        except Exception:  # missing, or damaged in any way: start from the beginning
+            return
+        if state.get("settings") != settings:
+            return
+        for name, part in self._parts.items():
+            part.load_state_dict(state[name])
+        self.history, self.best, self.best_epoch = state["history"], state["best"], state["best_epoch"]
+
+
+def _train_epoch(
+    network, optimizer, batches, fabric: Fabric, generator: np.random.Generator | None, bar: tqdm
+) -> float:
+    """One pass over ``batches``, roto-reflected at random if there is a ``generator``; returns the mean loss."""
+    network.train()
+    total = torch.zeros((), device=fabric.device)
+    for images, mask in batches:
+        if generator is not None:
+            images, mask = roto_reflect(images, mask, generator)
+        loss = F.binary_cross_entropy_with_logits(network(to_input(images)), mask.float())
+        fabric.backward(loss)
+        optimizer.step()
+        optimizer.zero_grad()
+        total += loss.detach()
+        bar.update()
+    return float(fabric.all_reduce(total / len(batches)))
 
 
 def roto_reflect(images: Tensor, mask: Tensor, generator: np.random.Generator) -> tuple[Tensor, Tensor]:
@@ -195,7 +225,7 @@ def validate(network: nn.Module, batches: DataLoader, fabric: Fabric) -> dict[st
 
 
 def shared_loader(fabric: Fabric, dataset: PatchDataset, batch_size: int, workers: int) -> DataLoader:
-    """All patches once, in order; of several processes, each loads every so-manieth."""
+    """All patches once, in order; each of several processes loads an equal share."""
     share = Subset(dataset, range(fabric.global_rank, len(dataset), fabric.world_size))
     return _loader(fabric, share, workers, batch_size=max(1, batch_size // fabric.world_size))
 
@@ -211,17 +241,3 @@ def _loader(fabric: Fabric, dataset, workers: int, **batching) -> DataLoader:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # Fabric advises more workers; the preset has chosen
         return fabric.setup_dataloaders(loader, use_distributed_sampler=False)
-
-
-def _save_state(path: Path, settings: dict, **state) -> None:
-    with replacing(path) as temporary:
-        torch.save({"settings": settings, **state}, temporary)
-
-
-def _load_state(path: Path, settings: dict) -> dict | None:
-    """The state of a training that was cut, if it is readable and of the same settings."""
-    try:
-        state = torch.load(path, map_location="cpu", weights_only=True)
-    except Exception:  # missing, or damaged: start from the beginning
-        return None
-    return state if state.get("settings") == settings else None

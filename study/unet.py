@@ -9,6 +9,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 from itertools import pairwise
+from numbers import Integral
 
 import torch
 from torch import Tensor, nn
@@ -183,10 +184,10 @@ def build_unet(
     ]:
         if value not in known:
             raise StudyError(f"unknown {name} {value!r}; choose from {', '.join(known)}")
-    if not isinstance(depth, int) or not 1 <= depth <= 5:
+    if not isinstance(depth, Integral) or not 1 <= depth <= 5:
         raise StudyError(f"depth is {depth!r}; give an integer from 1 to 5")
     for name, value in [("width", width), ("in_channels", in_channels), ("num_classes", num_classes)]:
-        if not isinstance(value, int) or value < 1:
+        if not isinstance(value, Integral) or value < 1:
             raise StudyError(f"{name} is {value!r}; give a positive integer")
     plane_group = GROUPS[group]
     channels = [max(1, round(width * 2**level / math.sqrt(plane_group.order))) for level in range(depth + 1)]

@@ -132,3 +132,9 @@ def test_validation_pools_over_all_pixels(recipe, store, fabric):
 def test_patches_that_would_break_the_equivariance_are_refused(recipe, store, fabric, tmp_path):
     with pytest.raises(StudyError, match="pad it symmetrically to 32"):
         run(replace(recipe, depth=5), store, fabric, tmp_path)
+
+
+def test_a_loss_that_is_no_longer_finite_stops_the_training(recipe, store, fabric, tmp_path, monkeypatch):
+    monkeypatch.setattr(training, "validate", lambda *_: {"validation_loss": float("nan"), "validation_dice": 0.0})
+    with pytest.raises(StudyError, match="lower learning_rate"):
+        run(recipe, store, fabric, tmp_path)

@@ -1,12 +1,13 @@
 """Group-equivariant layers as ordinary torch modules.
 
 Images are ``(B, C, H, W)`` and functions on the group ``(B, K, |G|, H, W)``. Channels always count fields, not planes.
-Every layer is equivariant exactly, whatever its weights, provided that what its stride leaves over is symmetric: a
-strided layer needs ``(size + 2 * padding - kernel_size) % stride == 0`` (see :mod:`study.equivariance`). The
-networks of :mod:`study.unet` check that; a single layer computes what it is asked.
+Every layer is equivariant exactly, whatever its weights; a strided convolution or pooling on sizes with
+``(size + 2 * padding - kernel_size) % stride == 0``, where its stride leaves nothing over (see
+:mod:`study.equivariance`). The networks of :mod:`study.unet` check that; a single layer computes what it is asked.
 """
 
 import math
+from numbers import Integral
 
 import torch
 from torch import Tensor, nn
@@ -40,7 +41,7 @@ class _PlaneGroupConv2d(nn.Module):
             ("stride", stride, 1),
             ("padding", padding, 0),
         ]:
-            if not isinstance(value, int) or value < least:
+            if not isinstance(value, Integral) or value < least:
                 raise ValueError(f"{name} is {value!r}; give an integer of at least {least}")
         self.in_channels = in_channels
         self.out_channels = out_channels
@@ -86,6 +87,11 @@ class _PlaneGroupConv2d(nn.Module):
     def _plane_bias(self) -> Tensor | None:
         """The bias of a field, repeated for its |G| planes: ``(out * |G|,)``."""
         return None if self.bias is None else self.bias.repeat_interleave(self.group.order)
+
+    def _apply(self, fn, recurse: bool = True) -> "_PlaneGroupConv2d":
+        super()._apply(fn, recurse)
+        self._taps = self._make_taps().to(self.weight.device)  # to_empty() would leave garbage in it
+        return self
 
     def extra_repr(self) -> str:
         text = f"{self.in_channels}, {self.out_channels}, kernel_size={self.kernel_size}, group={self.group.name}"
@@ -182,22 +188,38 @@ class ProjectionConv2d(_PlaneGroupConv2d):
 class GroupBatchNorm2d(nn.BatchNorm3d):
     """Batch normalisation of ``(B, K, |G|, H, W)`` with one mean and variance per field, over B, |G|, H and W.
 
-    Moments per plane would break equivariance: turning the input permutes the planes, but not their statistics.
+    Statistics per plane would break equivariance: turning the input permutes the planes, but not what was learned
+    about each of them (running moments, scale, shift).
     """
 
 
-class GroupMaxPool2d(nn.MaxPool2d):
-    """Spatial max pooling of each plane of ``(B, K, |G|, H, W)``; arguments as for ``nn.MaxPool2d``.
+class GroupMaxPool2d(nn.Module):
+    """Spatial max pooling of each plane: ``(B, K, |G|, H, W)`` -> ``(B, K, |G|, H', W')``.
 
     Exact where ``(size + 2 * padding - kernel_size) % stride == 0``: 2x2 with stride 2 on even sizes, the paper's
     3x3 with stride 2 and padding 1 on odd ones.
+
+    Args:
+        kernel_size, stride, padding: in pixels, as for ``nn.MaxPool2d``; the stride is the kernel size by default.
+
+    Raises:
+        ValueError: if the input is not a feature map.
     """
+
+    def __init__(self, kernel_size: int, stride: int | None = None, padding: int = 0) -> None:
+        super().__init__()
+        self.kernel_size = kernel_size
+        self.stride = kernel_size if stride is None else stride
+        self.padding = padding
 
     def forward(self, f: Tensor) -> Tensor:
         if f.ndim != 5:
             raise ValueError(f"GroupMaxPool2d expects (B, K, |G|, H, W), not {tuple(f.shape)}")
-        pooled = super().forward(f.flatten(1, 2))  # (B, K * |G|, H', W')
+        pooled = F.max_pool2d(f.flatten(1, 2), self.kernel_size, self.stride, self.padding)  # (B, K * |G|, H', W')
         return pooled.unflatten(1, f.shape[1:3])  # (B, K, |G|, H', W')
+
+    def extra_repr(self) -> str:
+        return f"kernel_size={self.kernel_size}, stride={self.stride}, padding={self.padding}"
 
 
 class OrientationPool2d(nn.Module):

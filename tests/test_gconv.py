@@ -1,0 +1,510 @@
+"""The group convolutions against their equations, written out as loops; and as torch modules like any other."""
+
+import copy
+import pickle
+from itertools import product
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+from torch.nn import functional as F
+
+from study.equivariance import assert_equivariant, equivariance_errors
+from study.gconv import (
+    GroupBatchNorm2d,
+    GroupConv2d,
+    GroupConvTranspose2d,
+    GroupMaxPool2d,
+    LiftingConv2d,
+    OrientationPool2d,
+    ProjectionConv2d,
+)
+from study.groups import P4, P4M, Z2
+
+GROUPS = pytest.mark.parametrize("group", [Z2, P4, P4M], ids=lambda group: group.name)
+TURNING = pytest.mark.parametrize("group", [P4, P4M], ids=lambda group: group.name)
+CONVOLUTIONS = [LiftingConv2d, GroupConv2d, GroupConvTranspose2d, ProjectionConv2d]
+CONVOLUTION = pytest.mark.parametrize("kind", CONVOLUTIONS, ids=lambda kind: kind.__name__)
+FORWARD = pytest.mark.parametrize(
+    "kind", [LiftingConv2d, GroupConv2d, ProjectionConv2d], ids=lambda kind: kind.__name__
+)
+
+
+@pytest.fixture(autouse=True)
+def _seed():
+    torch.manual_seed(0)
+
+
+def random_input(layer, size=(5, 4), batch=2, dtype=torch.float64):
+    planes = () if isinstance(layer, LiftingConv2d) else (layer.group.order,)
+    return torch.randn(batch, layer.in_channels, *planes, *size, dtype=dtype)
+
+
+def relative_error(actual, expected):
+    assert actual.shape == expected.shape
+    return ((actual - expected).abs().max() / expected.abs().max()).item()
+
+
+# The equations, by the book. Positions are counted from the corner of the filter, whose centre is at (k - 1) / 2: the
+# offsets t are half-integers where k is even, and centre + r_g t is a position of the filter again.
+
+
+def taps(matrix, kernel_size):
+    """Each tap t, and r_g t."""
+    centre = (kernel_size - 1) / 2
+    for tap in np.ndindex(kernel_size, kernel_size):
+        row, column = centre + matrix @ (np.array(tap) - centre)
+        yield tap, (int(row), int(column))
+
+
+def index_of(matrix, group):
+    return next(g for g in range(group.order) if (group.matrices[g] == matrix).all())
+
+
+def read(f, place, layer):
+    """``f(y + place)`` for every position y of the output."""
+    padding, stride = layer.padding, layer.stride
+    f = np.pad(f, [(0, 0), (0, 0), (padding, padding), (padding, padding)])
+    height, width = [(size - layer.kernel_size) // stride + 1 for size in f.shape[-2:]]
+    rows, columns = place[0] + stride * np.arange(height), place[1] + stride * np.arange(width)
+    return f[:, :, rows[:, None], columns]
+
+
+def mix(f, psi):
+    """Sum over the input channels k: ``(B, k, H, W)`` and ``(o, k)`` -> ``(B, o, H, W)``."""
+    return np.einsum("bkyx,ok->boyx", f, psi)
+
+
+def equation_1(layer, f, psi):
+    group = layer.group
+    return np.stack(
+        [
+            sum(mix(read(f, place, layer), psi[:, :, *t]) for t, place in taps(group.matrices[g], layer.kernel_size))
+            for g in range(group.order)
+        ],
+        axis=2,
+    )
+
+
+def equation_2(layer, f, psi):
+    group = layer.group
+    planes = []
+    for g in range(group.order):
+        plane = 0
+        for u in range(group.order):
+            gu = index_of(group.matrices[g] @ group.matrices[u], group)
+            for t, place in taps(group.matrices[g], layer.kernel_size):
+                plane = plane + mix(read(f[:, :, gu], place, layer), psi[:, :, u, *t])
+        planes.append(plane)
+    return np.stack(planes, axis=2)
+
+
+def equation_3(layer, f, psi):
+    group = layer.group
+    return sum(
+        mix(read(f[:, :, h], place, layer), psi[:, :, *t])
+        for h in range(group.order)
+        for t, place in taps(group.matrices[h], layer.kernel_size)
+    )
+
+
+def equation_2_transposed(layer, f, psi):
+    group, stride, k = layer.group, layer.stride, layer.kernel_size
+    size = [(n - 1) * stride + k for n in f.shape[-2:]]
+    out = np.zeros((f.shape[0], layer.out_channels, group.order, *size))
+    for g, u in product(range(group.order), repeat=2):
+        gu = index_of(group.matrices[g] @ group.matrices[u], group)
+        for (t, place), y in product(taps(group.matrices[g], k), np.ndindex(f.shape[-2:])):
+            z = stride * y[0] + place[0], stride * y[1] + place[1]
+            out[:, :, g, *z] += f[:, :, gu, *y] @ psi[:, :, u, *t].T
+    inside = [slice(layer.padding, n - layer.padding) for n in size]  # what padding means for a transposed convolution
+    return out[:, :, :, *inside]
+
+
+EQUATION = {
+    LiftingConv2d: equation_1,
+    GroupConv2d: equation_2,
+    ProjectionConv2d: equation_3,
+    GroupConvTranspose2d: equation_2_transposed,
+}
+
+
+def assert_obeys_its_equation(layer, size):
+    layer = layer.double()
+    f = random_input(layer, size)
+    expected = torch.from_numpy(EQUATION[type(layer)](layer, f.numpy(), layer.weight.detach().numpy()))
+    if layer.bias is not None:
+        expected += layer.bias.detach().view(-1, *[1] * (expected.ndim - 2))  # one per field
+    assert relative_error(layer(f), expected) <= 1e-12
+
+
+@FORWARD
+@GROUPS
+@pytest.mark.parametrize("kernel_size", range(1, 8))
+@pytest.mark.parametrize(
+    ("stride", "padding", "bias"), [(1, 0, True), (1, 2, False), (2, 0, False), (2, 1, True)], ids=str
+)
+def test_convolutions_obey_equations_1_2_and_3(kind, group, kernel_size, stride, padding, bias):
+    layer = kind(2, 3, kernel_size, group=group, stride=stride, padding=padding, bias=bias)
+    assert_obeys_its_equation(layer, (8, 7))
+
+
+@GROUPS
+@pytest.mark.parametrize("kernel_size", [2, 3, 4])
+@pytest.mark.parametrize(
+    ("stride", "padding", "bias"), [(1, 0, True), (1, 1, False), (2, 0, False), (2, 1, True)], ids=str
+)
+def test_transposed_convolution_obeys_its_equation(group, kernel_size, stride, padding, bias):
+    layer = GroupConvTranspose2d(2, 1, kernel_size, group=group, stride=stride, padding=padding, bias=bias)
+    assert_obeys_its_equation(layer, (3, 4))
+
+
+def test_on_z2_the_convolutions_are_those_of_torch():
+    x = torch.randn(2, 3, 6, 7, dtype=torch.float64)
+    lift = LiftingConv2d(3, 4, 3, group=Z2, padding=1).double()
+    assert torch.equal(lift(x)[:, :, 0], F.conv2d(x, lift.weight, lift.bias, padding=1))
+    up = GroupConvTranspose2d(3, 4, 4, group=Z2, stride=2, padding=1).double()
+    ordinary = F.conv_transpose2d(x, up.weight[:, :, 0].transpose(0, 1), up.bias, stride=2, padding=1)
+    assert torch.equal(up(x[:, :, None])[:, :, 0], ordinary)
+
+
+@FORWARD
+@GROUPS
+@pytest.mark.parametrize(
+    ("kernel_size", "stride", "padding", "size"),
+    [
+        (1, 1, 0, (4, 5)),
+        (2, 1, 0, (4, 5)),
+        (3, 1, 1, (5, 6)),
+        (2, 2, 0, (6, 4)),
+        (4, 2, 1, (6, 8)),
+        (3, 2, 0, (5, 7)),
+        (3, 2, 1, (7, 5)),
+        (5, 3, 1, (9, 6)),
+    ],
+)
+def test_convolutions_are_equivariant_where_the_stride_leaves_nothing_over(
+    kind, group, kernel_size, stride, padding, size
+):
+    layer = kind(2, 3, kernel_size, group=group, stride=stride, padding=padding).double()
+    assert all((n + 2 * padding - kernel_size) % stride == 0 for n in size)
+    assert_equivariant(layer, random_input(layer, size), group, tolerance=1e-12)
+
+
+@FORWARD
+@TURNING
+@pytest.mark.parametrize(
+    ("kernel_size", "stride", "padding", "size"),
+    [(1, 2, 0, 4), (2, 2, 0, 5), (3, 2, 0, 6), (3, 2, 1, 6), (4, 2, 1, 7), (5, 3, 1, 8)],
+)
+def test_convolutions_are_not_equivariant_where_the_stride_leaves_something_over(
+    kind, group, kernel_size, stride, padding, size
+):
+    layer = kind(2, 3, kernel_size, group=group, stride=stride, padding=padding).double()
+    assert (size + 2 * padding - kernel_size) % stride != 0
+    errors = equivariance_errors(layer, random_input(layer, (size, size)), group)
+    # the reading starts at the upper left corner, which the identity and the transposition leave where it is
+    keeps_the_corner = np.isin(range(group.order), (0, 5))
+    assert errors[keeps_the_corner].max() <= 1e-12
+    assert errors[~keeps_the_corner].min() > 1e-2
+
+
+@GROUPS
+@pytest.mark.parametrize(("kernel_size", "stride", "padding"), [(2, 2, 0), (3, 1, 1), (3, 2, 1), (4, 2, 1), (3, 3, 0)])
+@pytest.mark.parametrize("size", [(4, 6), (5, 3), (4, 3)], ids=str)
+def test_transposed_convolution_is_equivariant_on_every_size(group, kernel_size, stride, padding, size):
+    layer = GroupConvTranspose2d(2, 3, kernel_size, group=group, stride=stride, padding=padding).double()
+    assert_equivariant(layer, random_input(layer, size), group, tolerance=1e-12)
+
+
+@GROUPS
+@pytest.mark.parametrize(
+    ("pool", "size"),
+    [
+        (GroupMaxPool2d(2), (6, 4)),
+        (GroupMaxPool2d(3, 2, 1), (7, 5)),
+        (OrientationPool2d("max"), (4, 5)),
+        (OrientationPool2d("mean"), (4, 5)),
+    ],
+    ids=str,
+)
+def test_pooling_is_equivariant(group, pool, size):
+    f = torch.randn(2, 3, group.order, *size, dtype=torch.float64)
+    assert_equivariant(pool, f, group, tolerance=1e-12)
+
+
+@GROUPS
+@pytest.mark.parametrize("reduction", ["max", "mean"])
+def test_orientation_pooling_forgets_the_orientation(group, reduction):
+    f = torch.randn(2, 3, group.order, 1, 1, dtype=torch.float64)  # one pixel: only the orientations can turn
+    pool = OrientationPool2d(reduction)
+    for g in range(group.order):
+        torch.testing.assert_close(pool(group.transform_feature(f, g)), pool(f), rtol=1e-12, atol=1e-12)
+
+
+@pytest.mark.parametrize(("kernel_size", "stride", "padding"), [(2, 2, 0), (3, 2, 1), (3, 1, 0)])
+def test_max_pooling_is_that_of_torch_on_every_plane(kernel_size, stride, padding):
+    f = torch.randn(2, 3, 8, 7, 6)
+    pooled = GroupMaxPool2d(kernel_size, stride, padding)(f)
+    for k, h in product(range(3), range(8)):
+        expected = F.max_pool2d(f[:, k, h, None], kernel_size, stride, padding)
+        assert torch.equal(pooled[:, k, h, None], expected)
+
+
+def batch_norm_with_a_past(group):
+    """A batch norm whose scale, shift and running statistics are no longer those of a new one."""
+    norm = GroupBatchNorm2d(3).double()
+    nn.init.uniform_(norm.weight, 0.5, 2)
+    nn.init.normal_(norm.bias)
+    norm(5 + 3 * torch.randn(2, 3, group.order, 4, 5, dtype=torch.float64))
+    return norm
+
+
+@GROUPS
+def test_batch_norm_is_equivariant_in_train_and_eval_mode(group):
+    f = torch.randn(2, 3, group.order, 4, 5, dtype=torch.float64)
+    assert_equivariant(batch_norm_with_a_past(group), f, group, tolerance=1e-12)
+
+
+@GROUPS
+def test_batch_norm_takes_its_moments_over_batch_orientations_and_pixels(group):
+    norm = batch_norm_with_a_past(group)
+    before = norm.running_mean.clone(), norm.running_var.clone()
+    f = torch.randn(2, 3, group.order, 4, 5, dtype=torch.float64)
+    scale, shift = norm.weight.detach().view(3, 1, 1, 1), norm.bias.detach().view(3, 1, 1, 1)
+    by_field = f.transpose(0, 1).flatten(1)  # (K, B * |G| * H * W)
+    mean, variance = by_field.mean(1), by_field.var(1, correction=0)
+
+    trained = (f - mean.view(3, 1, 1, 1)) / (variance.view(3, 1, 1, 1) + norm.eps).sqrt() * scale + shift
+    assert relative_error(norm(f), trained) <= 1e-12
+
+    running_mean = 0.9 * before[0] + 0.1 * mean
+    running_var = 0.9 * before[1] + 0.1 * by_field.var(1, correction=1)
+    evaluated = (f - running_mean.view(3, 1, 1, 1)) / (running_var.view(3, 1, 1, 1) + norm.eps).sqrt() * scale + shift
+    assert relative_error(norm.eval()(f), evaluated) <= 1e-12
+
+
+@TURNING
+def test_batch_norm_of_every_plane_by_itself_would_not_be_equivariant(group):
+    class PlaneBatchNorm(nn.BatchNorm2d):
+        def forward(self, f):
+            return super().forward(f.flatten(1, 2)).unflatten(1, f.shape[1:3])
+
+    norm = PlaneBatchNorm(3 * group.order).double()
+    planes = torch.arange(float(group.order), dtype=torch.float64).view(
+        -1, 1, 1
+    )  # the orientations differ, as real ones do
+    f = torch.randn(2, 3, group.order, 4, 4, dtype=torch.float64) + planes
+    norm(f)  # in train mode the moments turn with the planes; the running statistics, once learned, do not
+    assert equivariance_errors(norm.eval(), f, group)[1:].min() > 1e-2
+
+
+@CONVOLUTION
+@TURNING
+def test_gradients_are_those_of_finite_differences(kind, group):
+    if kind is GroupConvTranspose2d:
+        layer = kind(1, 2, 2, group=group, stride=2).double()
+    else:
+        layer = kind(1, 2, 3, group=group, stride=2, padding=1).double()
+    x = random_input(layer, (3, 2), batch=1).requires_grad_()
+
+    def run(x, weight, bias):
+        return torch.func.functional_call(layer, {"weight": weight, "bias": bias}, (x,))
+
+    torch.autograd.gradcheck(run, (x, layer.weight, layer.bias))
+
+
+@GROUPS
+@pytest.mark.parametrize(
+    ("kind", "kernel_size", "stride"),
+    [
+        (LiftingConv2d, 3, 1),
+        (LiftingConv2d, 4, 2),
+        (GroupConv2d, 3, 1),
+        (GroupConv2d, 4, 2),
+        (ProjectionConv2d, 3, 1),
+        (GroupConvTranspose2d, 2, 2),
+        (GroupConvTranspose2d, 3, 2),
+        (GroupConvTranspose2d, 4, 2),
+    ],
+)
+def test_weights_start_within_one_over_the_root_of_the_true_fan_in(group, kind, kernel_size, stride):
+    layer = kind(6, 64, kernel_size, group=group, stride=stride)
+    fan_in = {
+        LiftingConv2d: 6 * kernel_size**2,
+        GroupConv2d: 6 * group.order * kernel_size**2,
+        ProjectionConv2d: 6 * group.order * kernel_size**2,
+        GroupConvTranspose2d: 6 * group.order * kernel_size**2 / stride**2,
+    }[kind]
+    bound = fan_in**-0.5
+    assert 0.98 * bound < layer.weight.abs().max() <= bound
+    assert 0.8 * bound < layer.bias.abs().max() <= bound
+
+    # with every weight and input 1, an output away from the border counts the products summed in it
+    nn.init.ones_(layer.weight)
+    nn.init.zeros_(layer.bias)
+    counts = layer(torch.ones_like(random_input(layer, (8, 8), dtype=torch.float32)))
+    margin = kernel_size if kind is GroupConvTranspose2d else 0
+    inside = slice(margin, margin + 2)  # two by two pixels: one of each kind, where a transposed stride of 2 makes four
+    assert counts[..., inside, inside].mean().item() == pytest.approx(fan_in)
+
+
+def small(kind, group=P4M, **options):
+    return kind(2, 3, 3, group=group, padding=1, **options)
+
+
+@CONVOLUTION
+@GROUPS
+def test_outputs_follow_the_weights_in_eval_mode(kind, group):
+    layer = small(kind, group, bias=False).double().eval()
+    x = random_input(layer)
+    before = layer(x)
+    with torch.no_grad():
+        layer.weight *= 2
+    assert torch.equal(layer(x), 2 * before)
+    other = small(kind, group, bias=False).double()
+    layer.load_state_dict(other.state_dict())
+    assert torch.equal(layer(x), other(x))
+
+
+@CONVOLUTION
+@pytest.mark.parametrize("bias", [True, False])
+def test_the_state_is_the_parameters_in_train_and_eval_mode(kind, bias):
+    layer = small(kind, bias=bias)
+    expected = {"weight", "bias"} if bias else {"weight"}
+    layer(random_input(layer, dtype=torch.float32))
+    assert set(layer.train().state_dict()) == expected
+    layer.eval()(random_input(layer, dtype=torch.float32))
+    assert set(layer.state_dict()) == expected
+
+
+@CONVOLUTION
+@pytest.mark.parametrize("mode", ["train", "eval"])
+@pytest.mark.parametrize("duplicate", [copy.deepcopy, lambda layer: pickle.loads(pickle.dumps(layer))])
+def test_copies_and_pickles_compute_the_same_and_are_independent(kind, mode, duplicate):
+    layer = small(kind).train(mode == "train")
+    x = random_input(layer, dtype=torch.float32)
+    before = layer(x)  # a copy must work after a forward and backward pass too
+    before.sum().backward()
+    twin = duplicate(layer)
+    assert torch.equal(twin(x), before)
+    nn.init.zeros_(twin.weight)
+    assert torch.equal(layer(x), before)
+
+
+@CONVOLUTION
+def test_a_second_backward_through_a_retained_graph_adds_the_same_gradient(kind):
+    layer = small(kind).eval()
+    loss = layer(random_input(layer, dtype=torch.float32)).square().sum()
+    loss.backward(retain_graph=True)
+    first = layer.weight.grad.clone()
+    loss.backward()
+    assert first.abs().max() > 0
+    torch.testing.assert_close(layer.weight.grad, 2 * first)
+
+
+@CONVOLUTION
+def test_bfloat16_autocast_stays_near_float32(kind):
+    layer = small(kind)
+    x = random_input(layer, dtype=torch.float32)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        out = layer(x)
+    assert out.dtype == torch.bfloat16
+    assert relative_error(out.float(), layer(x)) < 0.03
+    out.float().sum().backward()
+    assert layer.weight.grad.dtype == torch.float32
+    assert layer.weight.grad.isfinite().all()
+
+
+@CONVOLUTION
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.bfloat16], ids=str)
+def test_layers_move_to_other_precisions(kind, dtype):
+    layer = small(kind).to(dtype)
+    out = layer(random_input(layer, dtype=dtype))
+    assert out.dtype == dtype
+    assert out.isfinite().all()
+
+
+@CONVOLUTION
+def test_layers_compile_without_a_graph_break(kind):
+    torch.compiler.reset()  # forget what other tests compiled: there is a limit to it
+    layer = small(kind)
+    x = random_input(layer, dtype=torch.float32)
+    compiled = torch.compile(layer, fullgraph=True, backend="aot_eager")
+    torch.testing.assert_close(compiled(x), layer(x))
+
+
+@CONVOLUTION
+def test_layers_export(kind):
+    layer = small(kind).eval()
+    x = random_input(layer, dtype=torch.float32)
+    torch.testing.assert_close(torch.export.export(layer, (x,)).module()(x), layer(x))
+
+
+@CONVOLUTION
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"in_channels": 0},
+        {"out_channels": 0},
+        {"out_channels": 2.0},
+        {"kernel_size": 0},
+        {"kernel_size": (3, 3)},
+        {"stride": 0},
+        {"padding": -1},
+        {"padding": "same"},
+    ],
+    ids=str,
+)
+def test_arguments_out_of_range_are_refused_in_one_line(kind, wrong):
+    arguments = {"in_channels": 2, "out_channels": 3, "kernel_size": 3, "group": P4} | wrong
+    with pytest.raises(ValueError, match=rf"^{next(iter(wrong))} is .*; give an integer of at least [01]$"):
+        kind(**arguments)
+
+
+@CONVOLUTION
+def test_a_group_by_name_is_refused_with_the_remedy(kind):
+    with pytest.raises(TypeError, match=r"^group is 'p4m'; give one of study.groups.Z2, P4, P4M$"):
+        kind(2, 3, 3, group="p4m")
+
+
+@CONVOLUTION
+def test_inputs_of_another_shape_are_refused_in_one_line(kind):
+    layer = small(kind, P4)
+    right = random_input(layer, dtype=torch.float32).shape
+    wrong = [right[1:], (*right[:1], 5, *right[2:]), (1, *right)]
+    if len(right) == 5:
+        wrong += [(*right[:2], 8, *right[3:]), (2, 2 * 4, *right[3:])]  # on P4M, and as planes
+    for shape in wrong:
+        with pytest.raises(ValueError, match=rf"^{kind.__name__} expects \(B, 2, (4, )?H, W\), not \(.*\)$"):
+            layer(torch.zeros(shape))
+
+
+@pytest.mark.parametrize("layer", [GroupMaxPool2d(2), OrientationPool2d(), GroupBatchNorm2d(2)], ids=str)
+@pytest.mark.parametrize("shape", [(2, 4, 4), (1, 2, 4, 4), (1, 1, 2, 4, 4, 4)], ids=str)
+def test_pooling_and_batch_norm_take_feature_maps_only(layer, shape):
+    with pytest.raises(ValueError, match=r"^.*expect.*$"):
+        layer(torch.zeros(shape))
+
+
+def test_an_unknown_reduction_is_refused():
+    with pytest.raises(ValueError, match=r"^reduction is 'sum'; give \"max\" or \"mean\"$"):
+        OrientationPool2d("sum")
+
+
+def test_repr_says_what_differs_from_the_default():
+    assert repr(GroupConv2d(2, 3, 3, group=P4)) == "GroupConv2d(2, 3, kernel_size=3, group=p4)"
+    layer = LiftingConv2d(2, 3, 4, group=P4M, stride=2, padding=1, bias=False)
+    assert repr(layer) == "LiftingConv2d(2, 3, kernel_size=4, group=p4m, stride=2, padding=1, bias=False)"
+    assert repr(OrientationPool2d("mean")) == "OrientationPool2d(reduction='mean')"
+
+
+@pytest.mark.parametrize("layer", [LiftingConv2d, GroupConv2d, GroupConvTranspose2d, ProjectionConv2d])
+def test_a_layer_made_on_the_meta_device_works_once_it_has_weights(layer):
+    source = layer(2, 3, 3, group=P4)
+    with torch.device("meta"):
+        target = layer(2, 3, 3, group=P4)
+    target.to_empty(device="cpu").load_state_dict(source.state_dict())
+    x = torch.randn(1, 2, 5, 5) if layer is LiftingConv2d else torch.randn(1, 2, 4, 5, 5)
+    assert torch.equal(target(x), source(x))

@@ -1,0 +1,150 @@
+"""The three groups and their action on images and feature maps, checked against matrices and plain loops."""
+
+import copy
+import pickle
+from itertools import product
+
+import numpy as np
+import pytest
+import torch
+
+from study.groups import GROUPS, P4, P4M, Z2
+
+ALL = pytest.mark.parametrize("group", [Z2, P4, P4M], ids=lambda group: group.name)
+SIZES = pytest.mark.parametrize(
+    "size", [(4, 4), (5, 5), (4, 6), (3, 5), (4, 5)], ids=lambda size: f"{size[0]}x{size[1]}"
+)
+
+
+def pairs(group):
+    return product(range(group.order), repeat=2)
+
+
+def offset(position, size):
+    """Twice the offset of a pixel from the centre of the image: an integer, on even sizes too."""
+    return 2 * np.array(position) - (np.array(size) - 1)
+
+
+def position(offset, size):
+    return tuple((offset + np.array(size) - 1) // 2)
+
+
+@ALL
+def test_orders_and_names(group):
+    assert group.order == {"z2": 1, "p4": 4, "p4m": 8}[group.name]
+    assert GROUPS[group.name] is group
+    assert group.matrices.shape == (group.order, 2, 2)
+    assert np.issubdtype(group.matrices.dtype, np.integer)
+
+
+@ALL
+def test_identity_is_first(group):
+    assert (group.matrices[0] == np.eye(2)).all()
+    assert (group.product[0] == np.arange(group.order)).all()
+    assert (group.product[:, 0] == np.arange(group.order)).all()
+
+
+@ALL
+def test_product_is_that_of_the_matrices_hence_closed(group):
+    assert len({matrix.tobytes() for matrix in group.matrices}) == group.order
+    for g, h in pairs(group):
+        assert (group.matrices[group.product[g, h]] == group.matrices[g] @ group.matrices[h]).all()
+
+
+@ALL
+def test_product_is_associative(group):
+    for g, h, k in product(range(group.order), repeat=3):
+        assert group.product[group.product[g, h], k] == group.product[g, group.product[h, k]]
+
+
+@ALL
+def test_inverses_are_two_sided(group):
+    elements = np.arange(group.order)
+    assert (group.product[elements, group.inverse] == 0).all()
+    assert (group.product[group.inverse, elements] == 0).all()
+
+
+@ALL
+@SIZES
+def test_element_4j_plus_k_mirrors_j_times_then_rotates_k_times(group, size):
+    x = torch.rand(2, 3, *size)
+    for g in range(group.order):
+        j, k = divmod(g, 4)
+        mirrored = x.flip(-1) if j else x
+        assert torch.equal(group.transform_image(x, g), torch.rot90(mirrored, k, (-2, -1)))
+
+
+def test_element_1_turns_counter_clockwise():
+    right = torch.tensor([[0, 0, 0], [0, 0, 1], [0, 0, 0]])
+    up = torch.tensor([[0, 1, 0], [0, 0, 0], [0, 0, 0]])
+    assert torch.equal(P4.transform_image(right, 1), up)
+
+
+@ALL
+@SIZES
+def test_matrices_say_where_a_lit_pixel_goes(group, size):
+    for g, pixel in product(range(group.order), np.ndindex(size)):
+        image = torch.zeros(size)
+        image[pixel] = 1
+        turned = group.transform_image(image, g)
+        lit = tuple(turned.nonzero()[0].tolist())
+        assert (offset(lit, turned.shape) == group.matrices[g] @ offset(pixel, size)).all()
+
+
+@ALL
+@SIZES
+def test_transform_image_is_a_group_action(group, size):
+    x = torch.rand(2, *size)
+    assert torch.equal(group.transform_image(x, 0), x)
+    for g, h in pairs(group):
+        twice = group.transform_image(group.transform_image(x, h), g)
+        assert torch.equal(twice, group.transform_image(x, int(group.product[g, h])))
+
+
+@ALL
+@SIZES
+def test_transform_feature_is_a_group_action(group, size):
+    f = torch.rand(1, 2, group.order, *size)
+    assert torch.equal(group.transform_feature(f, 0), f)
+    for g, h in pairs(group):
+        twice = group.transform_feature(group.transform_feature(f, h), g)
+        assert torch.equal(twice, group.transform_feature(f, int(group.product[g, h])))
+
+
+@ALL
+@SIZES
+def test_transform_feature_reads_f_at_g_inverse_h_and_g_inverse_y(group, size):
+    f = torch.rand(1, 2, group.order, *size)
+    for g in range(group.order):
+        turned = group.transform_feature(f, g)
+        back = np.rint(np.linalg.inv(group.matrices[g])).astype(int)
+        for h, y in product(range(group.order), np.ndindex(turned.shape[-2:])):
+            source = (group.matrices == back @ group.matrices[h]).all(axis=(1, 2)).argmax()
+            row, column = position(back @ offset(y, turned.shape[-2:]), size)
+            assert torch.equal(turned[:, :, h, y[0], y[1]], f[:, :, source, row, column])
+
+
+@pytest.mark.parametrize(
+    ("group", "element"),
+    [(Z2, 1), (P4, 4), (P4, 7), (P4M, 8), (Z2, -1), (P4, -1), (P4M, -1)],
+    ids=lambda value: str(getattr(value, "name", value)),
+)
+def test_an_element_of_another_group_is_refused(group, element):
+    with pytest.raises(IndexError, match=f"{group.name} has the elements 0 to {group.order - 1}, not {element}"):
+        group.transform_image(torch.zeros(3, 3), element)
+    with pytest.raises(IndexError, match=group.name):
+        group.transform_feature(torch.zeros(1, 1, group.order, 3, 3), element)
+
+
+@ALL
+@pytest.mark.parametrize("lead", [(), (1,), (1, 1), (1, 1, 3), (1, 1, 1, 8)], ids=str)
+def test_what_is_not_a_feature_map_is_refused(group, lead):
+    with pytest.raises(ValueError, match=rf"on {group.name} is \(B, K, {group.order}, H, W\)"):
+        group.transform_feature(torch.zeros(*lead, 3, 3), 0)
+
+
+@ALL
+def test_copies_and_pickles_are_equal(group):
+    assert len(group.inverse) == group.order  # the tables are made on first use, so make them before the copy
+    assert copy.deepcopy(group) == group
+    assert pickle.loads(pickle.dumps(group)) == group
