@@ -1,12 +1,20 @@
 """Writing files so that a reader finds the old one or the new one, whole, and never half of either."""
 
 import errno
+import io
 import os
+import re
+import shutil
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
+import torch
+
 from study.errors import StudyError
+
+RESERVE = 4 * 2**20
+"""Bytes that must stay free beside what is written, for what a file format adds."""
 
 
 @contextmanager
@@ -22,25 +30,52 @@ def replacing(path: Path | str) -> Iterator[Path]:
         path.parent.mkdir(parents=True, exist_ok=True)
         yield temporary
         os.replace(temporary, path)
-    except (OSError, RuntimeError) as error:  # torch.save and h5py report a full disk as either
-        reason = _reason(error)
+    except (OSError, RuntimeError) as error:
+        reason = _REASONS.get(_number(error))
         if reason is None:
             raise
         raise StudyError(f"cannot write {path}: {reason}") from error
     finally:
-        temporary.unlink(missing_ok=True)
+        with suppress(OSError):  # where the folder is not one, or cannot be searched, there is nothing to remove
+            temporary.unlink(missing_ok=True)
 
 
-def _reason(error: BaseException) -> str | None:
-    """Why a write failed, with the remedy, or None if it failed for another cause than the file system."""
-    number = getattr(error, "errno", None)
-    text = str(error)
-    if number == errno.ENOSPC or "No space left" in text or f"errno = {errno.ENOSPC}" in text:
-        return "the disk is full; free some space or write to another folder"
-    if number in (errno.EACCES, errno.EPERM, errno.EROFS):
-        return "no permission; choose a folder that you may write to"
-    if number in (errno.ENOTDIR, errno.EEXIST, errno.EISDIR):
-        return "a file stands where a folder should be, or the reverse; move it away or choose another folder"
-    if "PytorchStreamWriter failed" in text:
-        return "the write stopped half-way, probably on a full disk; free some space or write to another folder"
-    return None
+def require_space(path: Path | str, size: int) -> None:
+    """Make sure that ``size`` more bytes fit beside ``path``: libraries such as HDF5 do not survive a full disk.
+
+    Raises:
+        StudyError: if they do not fit.
+    """
+    if shutil.disk_usage(Path(path).parent).free < size + RESERVE:
+        raise StudyError(f"cannot write {path}: {_REASONS[errno.ENOSPC]}")
+
+
+def save_tensors(path: Path | str, content: dict) -> None:
+    """``torch.save`` that replaces ``path`` as a whole, and reports a full disk as such.
+
+    Raises:
+        StudyError: see :func:`replacing`.
+    """
+    buffer = io.BytesIO()  # writing through torch would turn a full disk into an unrelated error
+    torch.save(content, buffer)
+    with replacing(path) as temporary:
+        temporary.write_bytes(buffer.getbuffer())
+
+
+def _number(error: BaseException) -> int | None:
+    """The ``errno`` of an error; HDF5 leaves it in the text, of an OSError or a RuntimeError."""
+    in_text = re.search(r"errno = (\d+)", str(error))
+    return getattr(error, "errno", None) or (int(in_text[1]) if in_text else None)
+
+
+_REASONS = {
+    errno.ENOSPC: "the disk is full; free some space or write to another folder",
+    errno.EDQUOT: "the disk quota is used up; free some space or write to another folder",
+    errno.EACCES: "no permission; choose a folder that you may write to",
+    errno.EPERM: "no permission; choose a folder that you may write to",
+    errno.EROFS: "the disk is read-only; choose another folder",
+    errno.ENOTDIR: "part of the path is a file, not a folder; choose another folder",
+    errno.EEXIST: "part of the path is a file, not a folder; choose another folder",
+    errno.ENAMETOOLONG: "the name is too long; choose a shorter one",
+    errno.EISDIR: "it is a folder; choose another name",
+}

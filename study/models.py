@@ -6,7 +6,7 @@ from pathlib import Path
 import torch
 
 from study.errors import StudyError
-from study.files import replacing
+from study.files import save_tensors
 from study.unet import UNet, build_unet
 
 
@@ -44,8 +44,7 @@ class Architecture:
 
 def save_checkpoint(path: Path | str, architecture: Architecture, weights: dict, **provenance) -> None:
     """Write a checkpoint that :func:`load_model` can rebuild the network from."""
-    with replacing(path) as temporary:
-        torch.save({"architecture": asdict(architecture), "weights": weights, **provenance}, temporary)
+    save_tensors(path, {"architecture": asdict(architecture), "weights": weights, **provenance})
 
 
 def load_checkpoint(path: Path | str) -> dict:

@@ -22,7 +22,7 @@ from tqdm import tqdm
 from study.data.patches import PatchDataset, PatchStore, ShuffledBatches, to_input
 from study.errors import StudyError
 from study.evaluation import counts, dice
-from study.files import replacing
+from study.files import save_tensors
 from study.groups import P4M
 from study.models import MODELS, Architecture
 
@@ -168,8 +168,7 @@ class Progress:
     def save(self, path: Path, settings: dict) -> None:
         state = {name: part.state_dict() for name, part in self._parts.items()}
         own = {"history": self.history, "best": self.best, "best_epoch": self.best_epoch}
-        with replacing(path) as temporary:
-            torch.save({"settings": settings, **state, **own}, temporary)
+        save_tensors(path, {"settings": settings, **state, **own})
 
     def restore(self, path: Path, settings: dict) -> None:
         """Go on from a training that was cut, if its state is there, readable, and of the same settings."""

@@ -1,8 +1,8 @@
 import json
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
-import torch
 
 from study.data.sources import synthetic_store
 from study.errors import StudyError
@@ -103,7 +103,7 @@ def test_a_full_disk_during_training_is_one_line_and_leaves_no_record(study, fab
     def full(*args, **kwargs):
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(torch, "save", full)
+    monkeypatch.setattr(Path, "write_bytes", full)
     with pytest.raises(StudyError, match="the disk is full"):
         run_trial(study, study.trials()[0], fabric)
     assert not study.record_path(study.trials()[0]).exists()

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
-from PIL import Image, UnidentifiedImageError
+from PIL import Image
 
 from study.data.patches import Patch
 from study.errors import StudyError
@@ -30,15 +30,12 @@ def find_pairs(root: Path | str) -> list[tuple[Path, Path]]:
     if not root.is_dir():
         raise StudyError(f"no data folder at {root}; download EBHI-SEG (figshare 21540159) and give its path")
     pairs = []
-    for folder in sorted(root.glob("*/image")):
-        images, labels = (
-            {file.stem: file for file in sorted(part.glob("*")) if file.is_file() and not file.name.startswith(".")}
-            for part in (folder, folder.with_name("label"))
-        )
+    for folder in sorted({part.parent for name in ("image", "label") for part in root.glob(f"*/{name}")}):
+        images, labels = _files(folder / "image"), _files(folder / "label")
         if alone := sorted(images.keys() ^ labels.keys()):
             file = images.get(alone[0]) or labels[alone[0]]
             missing = "label" if alone[0] in images else "image"
-            raise StudyError(f"{file} has no {missing}; add it to {file.parent.with_name(missing)} or remove the file")
+            raise StudyError(f"{file} has no {missing}; add it to {folder / missing} or remove the file")
         pairs += [(images[stem], labels[stem]) for stem in sorted(images)]
     if not pairs:
         raise StudyError(f"no images in {root}; expected <class>/image/* and <class>/label/* as in EBHI-SEG")
@@ -76,11 +73,23 @@ def ebhi_patches(pairs: list[tuple[Path, Path]], size: int) -> Iterator[Patch]:
         yield Patch(np.asarray(image), mask, case=case_of(image_file), slide=image_file.stem.rsplit("-400-", 1)[0])
 
 
+def _files(folder: Path) -> dict[str, Path]:
+    """The files of a folder by their names without the ending; hidden ones and folders are left out."""
+    files: dict[str, Path] = {}
+    for file in sorted(folder.glob("[!.]*")):
+        if file.is_dir():
+            continue
+        if file.stem in files:
+            raise StudyError(f"{file} and {files[file.stem].name} are the same patch twice; remove one of them")
+        files[file.stem] = file
+    return files
+
+
 def _open(file: Path, mode: str) -> Image.Image:
     try:
         with Image.open(file) as image:
             return image.convert(mode)
-    except (OSError, SyntaxError, ValueError, UnidentifiedImageError) as error:
+    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
         raise StudyError(f"{file} is damaged or not an image; download it again") from error
 
 

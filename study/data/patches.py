@@ -19,7 +19,7 @@ from torch import Tensor
 from torch.utils.data import Dataset, Sampler
 
 from study.errors import StudyError
-from study.files import replacing
+from study.files import replacing, require_space
 
 SPLITS = ("train", "validation", "test")
 
@@ -40,8 +40,8 @@ def split_by_case(cases: Sequence[str], *, seed: int, parts: Sequence[float] = (
     Args:
         cases: the case of each patch.
         seed: of the shuffle.
-        parts: the share of patches for train, validation and test (8:1:1 in the paper); met as nearly as whole cases
-            allow.
+        parts: the share of patches for train, validation and test (8:1:1 in the paper); that of validation and
+            of test is exceeded by less than one case.
 
     Raises:
         StudyError: if there are fewer than three cases.
@@ -53,9 +53,9 @@ def split_by_case(cases: Sequence[str], *, seed: int, parts: Sequence[float] = (
     wanted = {"test": parts[2] * len(cases), "validation": parts[1] * len(cases)}
     split = {}
     remaining = list(order)
-    for part, target in wanted.items():
+    for (part, target), kept_back in zip(wanted.items(), (2, 1), strict=True):  # a case for each part still to fill
         filled = 0
-        while filled < max(target, 1) and len(remaining) > 1:
+        while filled < max(target, 1) and len(remaining) > kept_back:
             case = remaining.pop()
             split[str(names[case])] = part
             filled += counts[case]
@@ -79,23 +79,25 @@ def write_patches(
         The fingerprint, 16 hexadecimal digits that identify the content.
 
     Raises:
-        StudyError: if there are no patches, they differ in size, or the disk is full.
+        StudyError: if there are no patches, they differ in size or type, a case is in no split, or the disk is full.
     """
     digest = hashlib.sha256()
     labels: dict[str, list[str]] = {"case": [], "slide": [], "split": []}
     with replacing(path) as temporary, h5py.File(temporary, "w") as file:
         for n, patch in enumerate(patches):
+            _check(patch, n, split)
             if n == 0:
                 height, width = patch.mask.shape
                 for name, shape in [("x", (height, width, 3)), ("mask", (height, width))]:
                     file.create_dataset(
                         name, (0, *shape), np.uint8, maxshape=(None, *shape), chunks=(1, *shape), fletcher32=True
                     )
-            if patch.image.shape != (height, width, 3) or patch.mask.shape != (height, width):
+            if patch.mask.shape != (height, width):
                 raise StudyError(
-                    f"patch {n} of {patch.slide} is {patch.image.shape[0]} x {patch.image.shape[1]}, the first one "
+                    f"patch {n} of {patch.slide} is {patch.mask.shape[0]} x {patch.mask.shape[1]}, the first one "
                     f"{height} x {width}; make all patches of one size"
                 )
+            require_space(path, patch.image.nbytes + patch.mask.nbytes)
             for name, array in [("x", patch.image), ("mask", patch.mask)]:
                 if n == len(file[name]):
                     file[name].resize(2 * n + 64, axis=0)
@@ -139,7 +141,9 @@ class PatchStore:
                 self.case, self.slide, self.split = (file[key].asstr()[:] for key in ("case", "slide", "split"))
                 self.source, self.fingerprint = file.attrs["source"], file.attrs["fingerprint"]
                 self.recipe = json.loads(file.attrs["recipe"])
-                whole = channels == 3 and file["mask"].shape == (count, *size) and len(self.split) == count > 0
+                labels = (self.case, self.slide, self.split)
+                whole = channels == 3 and file["mask"].shape == (count, *size) and count > 0
+                whole = whole and all(len(label) == count for label in labels)
         except (OSError, KeyError, ValueError, TypeError, AttributeError, RuntimeError) as error:
             raise StudyError(
                 f"{path} is damaged or not a patch store ({_brief(error)}); delete it and make it again"
@@ -231,6 +235,18 @@ class ShuffledBatches(Sampler[list[int]]):
 def to_input(images: Tensor) -> Tensor:
     """uint8 images as the network's input: float32 from -1 to 1; pointwise, so it commutes with roto-reflections."""
     return images.float().div(127.5).sub(1)
+
+
+def _check(patch: Patch, n: int, split: Mapping[str, str]) -> None:
+    """Refuse a patch that the store's layout cannot hold."""
+    height, width = patch.mask.shape
+    if patch.image.shape != (height, width, 3) or patch.image.dtype != np.uint8 or patch.mask.dtype != np.uint8:
+        raise StudyError(
+            f"patch {n} of {patch.slide} has an image {patch.image.shape} of {patch.image.dtype} and a mask "
+            f"{patch.mask.shape} of {patch.mask.dtype}; give uint8 of (H, W, 3) and (H, W)"
+        )
+    if split.get(patch.case) not in SPLITS:
+        raise StudyError(f"case {patch.case} is in no split; assign it to one of {', '.join(SPLITS)}")
 
 
 def _brief(error: BaseException) -> str:

@@ -3,6 +3,7 @@
 import hashlib
 from pathlib import Path
 
+from study import __version__
 from study.data.ebhi import case_of, ebhi_patches, find_pairs
 from study.data.patches import PatchStore, split_by_case, write_patches
 from study.data.synthetic import synthetic_patches
@@ -14,7 +15,7 @@ SPLIT_SEED = 0
 
 def synthetic_store(path: Path, *, count: int, size: int, seed: int = 0) -> PatchStore:
     """A store of ``count`` synthetic patches of ``size`` x ``size`` pixels."""
-    recipe = {"source": "synthetic", "count": count, "size": size, "seed": seed}
+    recipe = {"source": "synthetic", "version": __version__, "count": count, "size": size, "seed": seed}
     if not _is_made_from(path, recipe):
         patches = list(synthetic_patches(count, size, seed=seed))
         split = split_by_case([patch.case for patch in patches], seed=SPLIT_SEED)
@@ -63,9 +64,8 @@ def prepare(source: str, *, data: Path | None, folder: Path, size: int, count: i
     store = PatchStore(data)
     if store.size != (size, size):
         height, width = store.size
-        raise StudyError(
-            f"{data} holds patches of {height} x {width}, this preset wants {size}; give --set size={height}"
-        )
+        remedy = f"give --set size={height}" if height == width else "make square ones"
+        raise StudyError(f"{data} holds patches of {height} x {width}, this preset wants {size} x {size}; {remedy}")
     return store
 
 

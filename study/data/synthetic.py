@@ -88,9 +88,14 @@ def synthetic_patches(count: int, size: int, *, seed: int, patches_per_case: int
         1 where there is tumour.
 
     Raises:
-        StudyError: at the call, if ``count``, ``size`` or ``patches_per_case`` is below its minimum.
+        StudyError: at the call, if an argument is below its minimum.
     """
-    minima = (("count", count, 1), ("size", size, MIN_SIZE), ("patches_per_case", patches_per_case, 1))
+    minima = (
+        ("count", count, 1),
+        ("size", size, MIN_SIZE),
+        ("patches_per_case", patches_per_case, 1),
+        ("seed", seed, 0),
+    )
     for name, value, minimum in minima:
         if value < minimum:
             raise StudyError(f"{name} is {value}; pass at least {minimum}")

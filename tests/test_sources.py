@@ -1,0 +1,183 @@
+"""Every source ends in a patch store, made once and reused while it fits."""
+
+import os
+
+import numpy as np
+import pytest
+from data_helpers import add_pair, contents, make_store, refused
+
+from study.data.patches import PatchStore
+from study.data.sources import prepare
+
+SOURCES = ["synthetic", "ebhi", "store"]
+
+
+class Made:
+    """Tells whether a file was written since the last question, whatever the resolution of the clock."""
+
+    def __init__(self, path):
+        self.path = path
+
+    def anew(self):
+        again = not self.path.exists() or self.path.stat().st_mtime_ns != 0
+        os.utime(self.path, ns=(0, 0))
+        return again
+
+
+# --- synthetic ---
+
+
+@pytest.fixture
+def make_synthetic(tmp_path):
+    return lambda count=24, size=16: prepare("synthetic", data=None, folder=tmp_path / "data", size=size, count=count)
+
+
+def test_a_synthetic_store_is_made_in_the_folder_with_all_three_splits(make_synthetic, tmp_path):
+    store = make_synthetic()
+    assert store.path.parent == tmp_path / "data"
+    assert (len(store), store.size, store.source) == (24, (16, 16), "synthetic")
+    assert set(store.split) == {"train", "validation", "test"}
+    assert store.recipe["count"] == 24
+
+
+def test_a_synthetic_store_is_made_once_and_again_when_the_count_changes(make_synthetic):
+    store = make_synthetic()
+    made = Made(store.path)
+    assert made.anew()
+    assert make_synthetic().fingerprint == store.fingerprint
+    assert not made.anew()
+    larger = make_synthetic(count=32)
+    assert made.anew()
+    assert len(larger) == 32
+    assert larger.fingerprint != store.fingerprint
+    assert make_synthetic().fingerprint == store.fingerprint  # and back again, the same to the last bit
+    assert made.anew()
+
+
+def test_synthetic_stores_of_two_sizes_live_side_by_side(make_synthetic):
+    small, large = make_synthetic(size=16), make_synthetic(size=17)
+    assert small.path != large.path
+    assert PatchStore(small.path).size == (16, 16)
+
+
+@pytest.mark.parametrize("damage", [b"", b"not HDF5", None], ids=["empty", "text", "truncated"])
+def test_a_damaged_synthetic_store_is_made_again(make_synthetic, damage):
+    store = make_synthetic()
+    store.path.write_bytes(store.path.read_bytes()[:5000] if damage is None else damage)
+    assert make_synthetic().fingerprint == store.fingerprint
+
+
+def test_too_few_synthetic_patches_to_split_are_refused_and_leave_nothing(make_synthetic, tmp_path):
+    with refused("at least three"):
+        make_synthetic(count=16)
+    assert contents(tmp_path) == {}
+
+
+# --- EBHI-SEG ---
+
+
+@pytest.fixture
+def ebhi(tmp_path):
+    for case in range(6):
+        for index in range(2):
+            add_pair(tmp_path / "ebhi", f"GT{case}-1-400-{index:03d}", tissue=["Normal", "Polyp"][index])
+    return tmp_path / "ebhi"
+
+
+@pytest.fixture
+def make_ebhi(tmp_path, ebhi):
+    return lambda size=16: prepare("ebhi", data=ebhi, folder=tmp_path / "data", size=size, count=0)
+
+
+def test_an_ebhi_store_holds_every_pair_and_no_case_in_two_splits(make_ebhi):
+    store = make_ebhi()
+    assert (len(store), store.size, store.source) == (12, (16, 16), "EBHI-SEG")
+    assert set(store.split) == {"train", "validation", "test"}
+    assert all(len(set(store.split[store.case == case])) == 1 for case in store.case)
+
+
+def test_an_ebhi_store_is_made_once_and_again_when_a_file_is_added_or_changed(make_ebhi, ebhi):
+    made = Made(make_ebhi().path)
+    assert made.anew()
+    make_ebhi()
+    assert not made.anew()
+    image, label = add_pair(ebhi, "GT7-1-400-001")
+    assert len(make_ebhi()) == 13
+    assert made.anew()
+    add_pair(ebhi, "GT7-1-400-001", label=np.eye(16) * 200)
+    assert PatchStore(made.path).fingerprint != make_ebhi().fingerprint
+    assert made.anew()
+    image.unlink()
+    label.unlink()
+    assert len(make_ebhi()) == 12
+    assert made.anew()
+
+
+def test_an_ebhi_store_does_not_depend_on_where_the_folder_stands(make_ebhi, ebhi, tmp_path):
+    made = Made(make_ebhi().path)
+    assert made.anew()
+    moved = ebhi.rename(tmp_path / "elsewhere")
+    prepare("ebhi", data=moved, folder=tmp_path / "data", size=16, count=0)
+    assert not made.anew()
+
+
+@pytest.mark.parametrize("fault", ["truncated image", "missing label", "bad name", "too few cases", "no folder"])
+def test_a_failing_ebhi_folder_leaves_the_older_good_store_in_place(make_ebhi, ebhi, tmp_path, fault):
+    make_ebhi()
+    old = contents(tmp_path / "data")
+    image, label = add_pair(ebhi, "GT9-1-400-001" if fault != "bad name" else "x", tissue="Serrated")
+    if fault == "truncated image":  # the last of all: everything else has been read by then
+        image.write_bytes(image.read_bytes()[:100])
+    elif fault == "missing label":
+        label.unlink()
+    elif fault == "too few cases":
+        for file in ebhi.glob("*/*/GT[2-9]*"):
+            file.unlink()
+    elif fault == "no folder":
+        ebhi.rename(tmp_path / "gone")
+    with refused("at least three" if fault == "too few cases" else ebhi):
+        make_ebhi()
+    assert contents(tmp_path / "data") == old
+
+
+# --- a store of one's own ---
+
+
+@pytest.mark.parametrize("source", SOURCES)
+def test_a_store_of_ones_own_serves_any_source_and_is_not_copied(tmp_path, source):
+    own = make_store(tmp_path / "own.h5", size=16)
+    store = prepare(source, data=own, folder=tmp_path / "data", size=16, count=99)
+    assert (store.path, len(store)) == (own, 10)
+    assert contents(tmp_path).keys() == {"own.h5"}
+
+
+@pytest.mark.parametrize("source", SOURCES)
+def test_a_store_of_another_size_is_refused_with_the_setting_that_fits(tmp_path, source):
+    own = make_store(tmp_path / "own.h5", size=16)
+    with refused(own, "16 x 16", "32", "--set size=16"):
+        prepare(source, data=own, folder=tmp_path, size=32, count=99)
+
+
+@pytest.mark.parametrize("source", SOURCES)
+def test_a_file_that_is_no_store_is_refused_and_left_alone(tmp_path, source):
+    own = tmp_path / "own.h5"
+    own.write_text("my notes")
+    with refused(own, "not a patch store"):
+        prepare(source, data=own, folder=tmp_path, size=16, count=99)
+    assert contents(tmp_path) == {"own.h5": b"my notes"}
+
+
+# --- missing data ---
+
+
+@pytest.mark.parametrize(("source", "wanted"), [("ebhi", "figshare 21540159"), ("store", "16 x 16")])
+def test_a_source_that_needs_data_and_has_none_is_refused_with_the_option(tmp_path, source, wanted):
+    with refused("--data PATH", wanted):
+        prepare(source, data=None, folder=tmp_path, size=16, count=99)
+
+
+@pytest.mark.parametrize("source", SOURCES)
+def test_data_at_a_path_that_does_not_exist_is_refused_with_the_path(tmp_path, source):
+    with refused(tmp_path / "none", "download EBHI-SEG" if source == "ebhi" else "python -m study data"):
+        prepare(source, data=tmp_path / "none", folder=tmp_path, size=16, count=99)
+    assert contents(tmp_path) == {}
