@@ -53,18 +53,19 @@ def dice_against_data(trials: pd.DataFrame, caption: str) -> Figure:
         trials: of :func:`study.report.trial_rows`; each seed is a small point, their range a bar.
         caption: of :func:`study.report.caption`.
     """
-    figure = Figure(figsize=(COLUMN, 3.0), layout="constrained")
+    figure = Figure(figsize=(COLUMN, 3.2), layout="constrained")
     axes = figure.subplots()
     for model, offset in _present(trials):
         rows = trials[trials.model == model]
         seeds = rows.groupby("fraction").dice.agg(["mean", "min", "max"]) * 100
         x = seeds.index.to_numpy() * offset
         spread = [seeds["mean"] - seeds["min"], seeds["max"] - seeds["mean"]]
-        axes.errorbar(x, seeds["mean"], spread, capsize=2, lw=1.2, elinewidth=0.8, **_look(model))
+        axes.plot(x, seeds["mean"], lw=1.2, **_look(model))
+        axes.errorbar(x, seeds["mean"], spread, fmt="none", capsize=2, elinewidth=0.8, color=COLOURS[model])
         axes.scatter(rows.fraction * offset, 100 * rows.dice, s=5, color=COLOURS[model], alpha=0.5, lw=0)
     _data_axis(axes, trials)
     axes.set_ylabel("Test Dice (%)")
-    axes.legend(frameon=False, loc="lower right")
+    figure.legend(loc="outside upper left", ncols=2, frameon=False)
     return _captioned(figure, caption)
 
 
@@ -108,8 +109,9 @@ def stability_panel(maps: dict[str, np.ndarray], caption: str) -> Figure:
         caption: of :func:`study.report.caption`.
     """
     patches = len(maps["image"])
-    figure = Figure(figsize=(PAGE, 0.6 + 1.72 * patches), layout="constrained")
+    figure = Figure(figsize=(PAGE, 0.8 + 1.95 * patches), layout="constrained")
     grid = figure.subplots(patches, 4, squeeze=False)
+    figure.get_layout_engine().set(w_pad=0.02, wspace=0.02)
     largest = max(0.05, float(maps["unet_deviation"].max()))
     for row, axes in enumerate(grid):
         axes[0].imshow(maps["image"][row])

@@ -86,7 +86,7 @@ def caption(records: Sequence[dict]) -> str:
         f"{source.get(data['source'], data['source'])}, {settings['size']} x {settings['size']} px, "
         f"width {settings['width']}, {settings['epochs']} epochs of {settings['batches_per_epoch']} batches "
         f"of {settings['batch_size']}, {seeds} seed{'s' if seeds > 1 else ''}; "
-        f"{records[0]['metrics']['test_patches']} test patches of {len(records[0]['cases'])} cases; data {fingerprints}"
+        f"{records[0]['metrics']['test_patches']} test patches of {len(records[0]['cases'])} case{'s' if len(records[0]['cases']) > 1 else ''}; data {fingerprints}"
     )
 
 
@@ -164,12 +164,15 @@ def _groups(records: Sequence[dict]) -> dict[tuple[str, float], list[dict]]:
 def _bootstrap_dice(records: list[dict]) -> np.ndarray:
     """Dice in % over resampled test cases, ``(draws,)``: pooled over each draw's pixels, then averaged over seeds.
 
-    The draws are the same for every model, so that differences between models are paired.
+    The draws are the same for every model, so that differences between models are paired. One case alone says nothing
+    about other cases: its draws are NaN.
     """
     counts = np.array(
         [[record["cases"][case] for case in sorted(record["cases"])] for record in records]
     )  # (seed, case, 3)
     cases = counts.shape[1]
+    if cases == 1:
+        return np.full(BOOTSTRAP_DRAWS, np.nan)
     weights = np.random.default_rng(0).multinomial(
         cases, np.full(cases, 1 / cases), size=BOOTSTRAP_DRAWS
     )  # (draw, case)
@@ -184,7 +187,8 @@ def _interval(name: str, draws: np.ndarray) -> dict[str, float]:
 
 def _dice_text(row: pd.Series) -> str:
     spread = f" ± {row.dice_sd:.1f}" if row.seeds > 1 else ""
-    return f"{row.dice:.1f}{spread} [{row.dice_low:.1f}, {row.dice_high:.1f}]"
+    interval = f" [{row.dice_low:.1f}, {row.dice_high:.1f}]" if np.isfinite(row.dice_low) else ""
+    return f"{row.dice:.1f}{spread}{interval}"
 
 
 def _markdown(lines: list[list[str]]) -> str:

@@ -4,7 +4,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from study import report
+from study import plots, report
 from study.errors import StudyError
 from study.figures import make_figures, maps_path
 from study.maps import load_stability_maps, save_stability_maps
@@ -166,3 +166,9 @@ def test_damaged_maps_are_named(finished, content):
     maps_path(finished.root, finished.name).write_bytes(content)
     with pytest.raises(StudyError, match=r"stability_maps\.npz is damaged"):
         make_figures(finished.root, finished.name)
+
+
+def test_one_case_alone_gets_no_interval(records):
+    alone = [record("unet", 1.0, 0, {"only": [10, 2, 3]}), record("p4m", 1.0, 0, {"only": [11, 2, 2]})]
+    assert "[" not in report.dice_table(alone)
+    plots.p4_against_p4m(report.summary_rows(alone), report.caption(alone))
