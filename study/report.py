@@ -81,12 +81,13 @@ def caption(records: Sequence[dict]) -> str:
     settings, data = records[0]["settings"], records[0]["data"]
     source = {"synthetic": "SYNTHETIC patches", "EBHI-SEG": "EBHI-SEG (glands in colorectal biopsies)"}
     seeds = len({record["trial"]["seed"] for record in records})
+    cases = len(records[0]["cases"])
     fingerprints = ", ".join(sorted({record["data"]["fingerprint"] for record in records}))
     return (
         f"{source.get(data['source'], data['source'])}, {settings['size']} x {settings['size']} px, "
         f"width {settings['width']}, {settings['epochs']} epochs of {settings['batches_per_epoch']} batches "
-        f"of {settings['batch_size']}, {seeds} seed{'s' if seeds > 1 else ''}; "
-        f"{records[0]['metrics']['test_patches']} test patches of {len(records[0]['cases'])} case{'s' if len(records[0]['cases']) > 1 else ''}; data {fingerprints}"
+        f"of {settings['batch_size']}, {seeds} seed{'s' * (seeds > 1)}; "
+        f"{records[0]['metrics']['test_patches']} test patches of {cases} case{'s' * (cases > 1)}; data {fingerprints}"
     )
 
 

@@ -1,14 +1,19 @@
 import copy
+import shutil
+from dataclasses import replace
 
 import numpy as np
 import pandas as pd
 import pytest
+from lightning_fabric import Fabric
 
 from study import plots, report
 from study.errors import StudyError
 from study.figures import make_figures, maps_path
 from study.maps import load_stability_maps, save_stability_maps
-from study.trials import run_trial
+from study.presets import Preset
+from study.training import Recipe
+from study.trials import Study, run_trial
 
 
 def record(model, fraction, seed, cases, **metrics) -> dict:
@@ -119,13 +124,23 @@ def test_every_trial_is_a_row_with_its_provenance(records):
     assert {"model", "fraction", "seed", "dice", "fingerprint", "command", "size"} <= set(rows.columns)
 
 
-@pytest.fixture
-def finished(study, fabric):
+@pytest.fixture(scope="module")
+def trained(store, tmp_path_factory):
+    recipe = Recipe(width=4, depth=1, grid="even", batch_size=4, epochs=2, batches_per_epoch=2)
+    preset = Preset("tiny", source="synthetic", size=16, recipe=recipe, models=("unet", "p4m"), fractions=(0.5, 1.0))
+    study, fabric = Study("tiny", preset, store, tmp_path_factory.mktemp("study")), Fabric(accelerator="cpu", devices=1)
     for trial in study.trials():
         run_trial(study, trial, fabric)
     unet, p4m = (study.checkpoint_path(trial) for trial in study.trials()[2:])
-    save_stability_maps(maps_path(study.root, study.name), study.store, unet=unet, p4m=p4m, device=fabric.device)
+    save_stability_maps(maps_path(study.root, study.name), store, unet=unet, p4m=p4m, device=fabric.device)
     return study
+
+
+@pytest.fixture
+def finished(trained, tmp_path):
+    """A copy that a test may damage."""
+    shutil.copytree(trained.root, tmp_path, dirs_exist_ok=True)
+    return replace(trained, root=tmp_path)
 
 
 def test_a_study_gets_all_its_tables_and_figures(finished):

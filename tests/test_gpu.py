@@ -1,0 +1,50 @@
+"""The same promises on a GPU; skipped where there is none."""
+
+from dataclasses import replace
+
+import pytest
+import torch
+from lightning_fabric import Fabric
+
+from study.equivariance import assert_equivariant, train_briefly
+from study.evaluation import stability
+from study.groups import P4, P4M
+from study.trials import run_trial
+from study.unet import build_unet
+
+pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs an NVIDIA GPU")
+
+
+@pytest.mark.parametrize("group", [P4, P4M], ids=lambda group: group.name)
+@pytest.mark.parametrize(("grid", "size"), [("even", 32), ("odd", 33)])
+def test_networks_are_exactly_equivariant_in_float64_before_and_after_training(group, grid, size):
+    network = build_unet(group.name, width=8, depth=3, grid=grid).double().cuda()
+    images = torch.randn(2, 3, size, size, dtype=torch.float64, device="cuda")
+    assert_equivariant(network, images, group, tolerance=1e-10)
+    train_briefly(network, images)
+    assert_equivariant(network, images, group, tolerance=1e-10)
+
+
+@pytest.mark.parametrize("group", ["z2", "p4", "p4m"])
+def test_the_gpu_agrees_with_the_cpu(group):
+    network = build_unet(group, width=8, depth=2).double().eval()
+    images = torch.randn(2, 3, 16, 16, dtype=torch.float64)
+    on_cpu = network(images)
+    torch.testing.assert_close(network.cuda()(images.cuda()).cpu(), on_cpu, rtol=1e-10, atol=1e-10)
+
+
+def test_stability_in_float32_is_not_spoilt_by_tensor_cores():
+    network = build_unet("p4m", width=16, depth=3).cuda().train()
+    with torch.backends.cudnn.flags(allow_tf32=False):
+        assert stability(network, torch.randn(2, 3, 64, 64, device="cuda")).deviation.max() < 1e-5
+
+
+@pytest.mark.parametrize("precision", ["32-true", "bf16-mixed"])
+def test_a_trial_runs_and_p4m_stays_steady(study, precision):
+    study = replace(
+        study, preset=replace(study.preset, recipe=replace(study.preset.recipe, precision=precision), workers=2)
+    )
+    for trial in study.trials():
+        metrics = run_trial(study, trial, Fabric(accelerator="cuda", devices=1, precision=precision))["metrics"]
+        if trial.model == "p4m":
+            assert metrics["deviation_max"] < 1e-5
