@@ -1,5 +1,6 @@
 """The command line, ``python -m study``."""
 
+import re
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -82,9 +83,15 @@ def reproduce(
     study = _study(preset, data, settings, name, root)
     trials = study.trials()
     todo = [trial for trial in trials if not study.is_done(trial, trust_results=trust_results)]
-    fabric = _fabric(study, devices)
-    _say(fabric, f"{study.name}: {study.preset.description}")
+    replaced = sum(study.record_path(trial).is_file() for trial in todo)
+    fabric = _fabric(study.preset.recipe.precision, devices)
+    _say(fabric, f"{study.name}: {study.preset.description}" if name is None else f"{name}: preset {preset}, changed")
     _say(fabric, f"{_describe(study.store)}; {len(todo)} of {len(trials)} trials to run")
+    if replaced:
+        _say(
+            fabric,
+            f"{replaced} records in {results_folder(root, study.name)} are replaced as their trials are run again",
+        )
     for n, trial in enumerate(todo, start=1):
         record = run_trial(
             study, trial, fabric, title=f"{n}/{len(todo)} {trial.name}", log=_log(study, trial, tensorboard)
@@ -112,7 +119,7 @@ def train(
     chosen = [*settings, f"models={model}", f"fractions={fraction}", f"seeds={seed}"]
     study = _study(preset, data, chosen, name, root)
     (trial,) = study.trials()
-    fabric = _fabric(study, devices)
+    fabric = _fabric(study.preset.recipe.precision, devices)
     if study.is_done(trial):
         _say(fabric, f"{trial} is done: {study.checkpoint_path(trial)}")
         return
@@ -129,7 +136,7 @@ def evaluate(
     """Dice of a trained network on the test patches of a store, and its stability under the eight roto-reflections."""
     network, store = load_model(checkpoint), PatchStore(data)
     network.grid.check(*store.size, network.depth)
-    fabric = Fabric(accelerator="auto", devices=1)
+    fabric = _fabric()
     scores = summarise(score_test_patches(network.to(fabric.device), store, fabric, batch_size))
     table = Table("Test patches", f"{(store.split == 'test').sum()}", title=f"{checkpoint} on {_describe(store)}")
     table.add_row("Dice, pooled over pixels", f"{100 * scores['dice']:.2f} %")
@@ -145,6 +152,7 @@ def figures(preset: PresetName = "quick", name: Name = None, root: Root = Path()
     """Draw the tables and figures of a study again, from results/ alone."""
     if name is None:
         find_preset(preset)
+    _check_name(name)
     _show_figures(root, name or preset)
 
 
@@ -157,20 +165,20 @@ def check(
     depth: Annotated[int, typer.Option(help="Number of poolings, 1 to 5.")] = 3,
     grid: Annotated[str, typer.Option(help="even (2x2 pooling) or odd (the paper's 3x3).")] = "even",
     size: Annotated[
-        int | None, typer.Option(help="Side of the random image in pixels.", show_default="64 or 65")
+        int | None, typer.Option(help="Side of the random image in pixels.", min=1, show_default="64 or 65")
     ] = None,
 ) -> None:
     """Measure how equivariant a model is: on all eight roto-reflections, before and after a few training steps."""
     torch.manual_seed(0)
     if Path(model).suffix == ".pt":
-        architecture = Architecture(**load_checkpoint(model)["architecture"])
         network = load_model(model)
+        architecture = Architecture(**load_checkpoint(model)["architecture"])
     elif model in MODELS:
         architecture = Architecture(MODELS[model].group, width, depth, grid)
         network = architecture.build()
     else:
         raise StudyError(f"unknown model {model!r}; choose from {', '.join(MODELS)}, or give a checkpoint (.pt)")
-    side = size or (65 if architecture.grid == "odd" else 64)
+    side = size if size is not None else 65 if architecture.grid == "odd" else 64
     columns = measure(network, torch.randn(2, 3, side, side, dtype=torch.float64))
 
     promised = GROUPS[architecture.group].order
@@ -180,10 +188,12 @@ def check(
         table.add_row(_element(g), *cells, "yes" if g < promised else "no", style=None if g < promised else "dim")
     Console().print(table)
     worst = {
-        kind: max(e[:promised].max().item() for c, e in columns.items() if kind in c) for kind in ("float64", "float32")
+        kind: torch.stack([errors[:promised].max().double() for name, errors in columns.items() if kind in name]).max()
+        for kind in ("float64", "float32")
     }
     kept = worst["float64"] <= 1e-10 and worst["float32"] <= 1e-4
     print(f"Over what is promised: {worst['float64']:.1e} in float64, {worst['float32']:.1e} in float32.")
+    torch.manual_seed(0)  # the same number whatever was measured before
     literal = equivariance_errors(paper_literal_unet().train(), torch.randn(1, 3, 320, 320))[1]
     print(
         "For comparison, a P4M U-Net with the paper's 3x3 pooling taken literally, on 320 x 320, in float32: "
@@ -202,6 +212,7 @@ def data_synthetic(
     seed: Annotated[int, typer.Option(help="Of everything that is drawn.", min=0)] = 0,
 ) -> None:
     """Draw H&E-like patches with tumour nests; no score on them says anything about real tissue."""
+    _check_new(output)
     _show_store(synthetic_store(output, count=count, size=size, seed=seed))
 
 
@@ -212,6 +223,7 @@ def data_ebhi(
     size: Annotated[int, typer.Option(help="Side of the patches in pixels; the originals have 224.", min=1)] = 224,
 ) -> None:
     """Read EBHI-SEG: 2,226 H&E patches of colorectal biopsies with masks of the glands."""
+    _check_new(output)
     _show_store(ebhi_store(output, folder=folder, size=size))
 
 
@@ -220,26 +232,42 @@ def _study(preset_name: str, data: Path | None, settings: list[str], name: str |
     changed = override(preset, settings)
     if name is None and changed.trial_settings() != preset.trial_settings():
         raise StudyError(f"--set {' --set '.join(settings)} makes another study of {preset_name}; give it a --name")
+    _check_name(name)
     store = prepare(changed.source, data=data, folder=root / "data", size=changed.size, count=changed.patches)
+    usual = {"synthetic": "synthetic", "ebhi": "EBHI-SEG"}.get(preset.source, store.source)
+    if name is None and store.source != usual:
+        raise StudyError(
+            f"{data} holds other data ({store.source}) than {preset_name} is about; give the study a --name"
+        )
     return Study(name or preset_name, changed, store, root)
 
 
-def _fabric(study: Study, devices: int) -> Fabric:
+def _check_name(name: str | None) -> None:
+    if name is not None and not re.fullmatch(r"\w[\w.-]*", name):
+        raise StudyError(f"--name {name!r} cannot name a folder; use letters, digits, '.', '_' and '-'")
+
+
+def _fabric(precision: str = "32-true", devices: int = 1) -> Fabric:
+    # not "auto": Apple's GPUs lack the float64 that sums need
+    accelerator = "cuda" if torch.cuda.is_available() else "cpu"
     try:
-        fabric = Fabric(accelerator="auto", devices=devices, precision=study.preset.recipe.precision)
-    except (ValueError, RuntimeError) as error:  # an unknown precision, or more devices than there are
-        raise StudyError(str(error).strip().splitlines()[0]) from error
+        fabric = Fabric(accelerator=accelerator, devices=devices, precision=precision)
+    except Exception as error:  # Fabric has many ways to say that there are fewer devices than were asked for
+        raise StudyError(" ".join(str(error).split())) from error
     fabric.launch()
     return fabric
 
 
 def _save_maps(study: Study, device: torch.device, *, anew: bool) -> None:
-    """The maps of Fig. 2 from the first seed's networks on the largest regime, where both are here."""
-    p = study.preset
+    """The maps of Fig. 2, from the networks of the largest regime and of the lowest seed that has both of them here."""
     path = maps_path(study.root, study.name)
-    unet, p4m = (study.checkpoint_path(Trial(model, max(p.fractions), p.seeds[0])) for model in ("unet", "p4m"))
-    if unet.is_file() and p4m.is_file() and (anew or not path.is_file()):
-        save_stability_maps(path, study.store, unet=unet, p4m=p4m, device=device)
+    largest = max(study.preset.fractions)
+    for seed in range(100):
+        unet, p4m = (study.checkpoint_path(Trial(model, largest, seed)) for model in ("unet", "p4m"))
+        if unet.is_file() and p4m.is_file():
+            if anew or not path.is_file():
+                save_stability_maps(path, study.store, unet=unet, p4m=p4m, device=device)
+            return
 
 
 def _log(study: Study, trial: Trial, tensorboard: bool) -> Callable[[dict], None] | None:
@@ -263,6 +291,11 @@ def _show_figures(root: Path, name: str) -> None:
     written = make_figures(root, name)
     print(f"\n{(root / 'figures' / name / 'dice_table.md').read_text()}")
     print(f"Results in {results_folder(root, name)}, {len(written)} tables and figures in {root / 'figures' / name}.")
+
+
+def _check_new(output: Path) -> None:
+    if output.exists():
+        raise StudyError(f"{output} exists; choose another name, or delete it")
 
 
 def _show_store(store: PatchStore) -> None:
@@ -300,6 +333,9 @@ def main() -> None:
     """Run the command line; a user's error is one line on standard error and exit code 2."""
     try:
         app()
+    except torch.OutOfMemoryError:
+        print("error: the GPU's memory is full; give a smaller --set batch_size, and a --name", file=sys.stderr)
+        sys.exit(2)
     except StudyError as error:
         # an error of a loader process arrives with its traceback in front
         line = str(error).strip().splitlines()[-1].removeprefix("study.errors.StudyError: ")

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from study.groups import P4M, PlaneGroup
-from study.unet import PAPER_LITERAL, UNet, native_layers
+from study.unet import PAPER_LITERAL, UNet, field_counts, native_layers
 
 
 def is_exact(size: int, *, kernel_size: int, stride: int, padding: int) -> bool:
@@ -88,8 +88,7 @@ def paper_literal_unet(width: int = 8) -> UNet:
     On 320 x 320 it is not equivariant, although every layer in it is a group convolution. (The same poolings are exact
     on 321 x 321: that is the "odd" grid. This network itself runs on multiples of 16 only.)
     """
-    channels = [max(1, round(width * 2**level / P4M.order**0.5)) for level in range(5)]
-    return UNet(native_layers(P4M), channels, in_channels=3, num_classes=1, grid=PAPER_LITERAL)
+    return UNet(native_layers(P4M), field_counts(P4M, width, depth=4), in_channels=3, num_classes=1, grid=PAPER_LITERAL)
 
 
 def train_briefly(network: nn.Module, x: Tensor, *, steps: int = 3) -> None:

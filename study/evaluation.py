@@ -44,11 +44,13 @@ def dice(tp, fp, fn):
 
 @torch.inference_mode()
 def stability(network: nn.Module, images: Tensor) -> Stability:
-    """Run a network on all eight roto-reflections of ``images`` (float, ``(B, 3, H, W)``, square or not)."""
+    """Run a network on all eight roto-reflections of ``images`` (float ``(B, 3, H, W)``), in full float32 precision."""
     views = []
-    for g in range(P4M.order):
-        turned = torch.sigmoid(network(P4M.transform_image(images, g)))
-        views.append(P4M.transform_image(turned, int(P4M.inverse[g])))
+    # TF32 would add errors of 1e-3 to a promise of 1e-7 (and cudnn.flags switches cuDNN off unless told otherwise)
+    with torch.backends.cudnn.flags(enabled=True, allow_tf32=False):
+        for g in range(P4M.order):
+            turned = torch.sigmoid(network(P4M.transform_image(images, g)))
+            views.append(P4M.transform_image(turned, int(P4M.inverse[g])))
     probabilities = torch.stack(views)  # (8, B, 1, H, W)
     decisions = probabilities > 0.5
     return Stability(
@@ -60,34 +62,35 @@ def stability(network: nn.Module, images: Tensor) -> Stability:
 
 
 def evaluate(network: nn.Module, batches: DataLoader, device: torch.device) -> Iterator[pd.DataFrame]:
-    """Score a network patch by patch, in eval mode and full float32 precision; one table per batch, as they are done.
+    """Score a network patch by patch, in eval mode; one table per batch, as they are done.
 
     Columns: ``tp``, ``fp``, ``fn`` (pixels), ``deviation`` (mean over pixels of the standard deviation over the eight
     roto-reflections), ``deviation_max`` and ``changed`` (share of pixels whose decision changes).
     """
     network.eval()
-    with torch.backends.cudnn.flags(allow_tf32=False):  # TF32 would add errors of 1e-3 to a promise of 1e-7
-        for images, mask in batches:
-            views = stability(network, to_input(images.to(device)))
-            columns = {
-                **dict(zip(("tp", "fp", "fn"), counts(views.probability, mask.to(device)).T, strict=True)),
-                "deviation": views.deviation.mean(dim=(1, 2, 3)),
-                "deviation_max": views.deviation.amax(dim=(1, 2, 3)),
-                "changed": views.changed.float().mean(dim=(1, 2, 3)),
-            }
-            yield pd.DataFrame({name: column.cpu().numpy() for name, column in columns.items()})
+    for images, mask in batches:
+        views = stability(network, to_input(images.to(device)))
+        columns = {
+            **dict(zip(("tp", "fp", "fn"), counts(views.probability, mask.to(device)).T, strict=True)),
+            "deviation": views.deviation.mean(dim=(1, 2, 3)),
+            "deviation_max": views.deviation.amax(dim=(1, 2, 3)),
+            "changed": views.changed.float().mean(dim=(1, 2, 3)),
+        }
+        yield pd.DataFrame({name: column.cpu().numpy() for name, column in columns.items()})
 
 
-def summarise(patches: pd.DataFrame) -> dict[str, float]:
+def summarise(patches: pd.DataFrame) -> dict[str, float | None]:
     """The numbers of one trial from its patches (see :func:`evaluate`).
 
-    ``dice`` is pooled over all pixels (primary), ``dice_per_patch`` the mean over patches with foreground (secondary);
+    ``dice`` is pooled over all pixels (primary), ``dice_per_patch`` the mean over patches with foreground (secondary,
+    None if there is none);
     ``deviation``, ``deviation_max`` and ``changed`` are over all pixels of all patches.
     """
     with_foreground = patches[patches.tp + patches.fn > 0]
+    per_patch = dice(with_foreground.tp, with_foreground.fp, with_foreground.fn)
     return {
         "dice": float(dice(patches.tp.sum(), patches.fp.sum(), patches.fn.sum())),
-        "dice_per_patch": float(dice(with_foreground.tp, with_foreground.fp, with_foreground.fn).mean()),
+        "dice_per_patch": float(per_patch.mean()) if len(per_patch) else None,
         "deviation": float(patches.deviation.mean()),
         "deviation_max": float(patches.deviation_max.max()),
         "changed": float(patches.changed.mean()),

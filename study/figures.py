@@ -18,7 +18,7 @@ def maps_path(root: Path, study: str) -> Path:
 def make_figures(root: Path, study: str) -> list[Path]:
     """Write ``figures/<study>/``: the Dice and stability tables, and the figures, each as PNG and SVG.
 
-    The stability panel is left out where the study has no stability maps (it lacks the U-Net or the P4M U-Net).
+    The stability panel is left out where the study has no stability maps of its own data.
 
     Returns:
         What was written to the figures' folder.
@@ -33,5 +33,7 @@ def make_figures(root: Path, study: str) -> list[Path]:
     plots.save(plots.dice_against_data(trial_rows(records), text), figures / "dice_against_data")
     plots.save(plots.p4_against_p4m(summary_rows(records), text), figures / "p4_against_p4m")
     if maps_path(root, study).is_file():
-        plots.save(plots.stability_panel(load_stability_maps(maps_path(root, study)), text), figures / "stability")
+        maps = load_stability_maps(maps_path(root, study))
+        if maps["fingerprint"] == records[0]["data"]["fingerprint"]:
+            plots.save(plots.stability_panel(maps, f"{maps['networks']}; {text}"), figures / "stability")
     return sorted(file for file in figures.iterdir() if not file.name.startswith("."))

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from torch.utils.data import default_collate
+from torch.utils.data import DataLoader, default_collate
 
 from study.data.patches import PatchDataset, PatchStore, to_input
 from study.errors import StudyError
@@ -18,6 +18,11 @@ from study.models import load_model
 PERCENTILES = (50, 75, 95)
 """The patches that are shown: at these percentiles of the U-Net's deviation, so that nobody picks the pretty ones."""
 
+ARRAYS = (
+    *("image", "mask", "unet_mean", "unet_deviation", "p4m_mean", "p4m_deviation_max"),
+    *("patch", "networks", "fingerprint"),
+)
+
 CANDIDATES = 256
 """How many test patches they are taken from, at the most."""
 
@@ -27,7 +32,7 @@ def save_stability_maps(path: Path, store: PatchStore, *, unet: Path, p4m: Path,
 
     Arrays: ``image`` uint8 ``(P, H, W, 3)``, ``mask`` uint8, ``unet_mean``, ``unet_deviation``, ``p4m_mean``
     float32, each ``(P, H, W)``, ``p4m_deviation_max`` float ``(P,)``, ``patch`` int ``(P,)`` (place in the store),
-    and the ``source`` and ``fingerprint`` of the data.
+    ``networks`` (the trials they are from) and the ``fingerprint`` of the data.
 
     Args:
         path: the ``.npz`` file to write.
@@ -50,7 +55,7 @@ def save_stability_maps(path: Path, store: PatchStore, *, unet: Path, p4m: Path,
         "p4m_mean": views["p4m"]["mean"][chosen],
         "p4m_deviation_max": views["p4m"]["deviation"][chosen].max(axis=(1, 2)),
         "patch": indices[chosen],
-        "source": np.array(store.source),
+        "networks": np.array(f"{unet.parent.name} and {p4m.parent.name}"),
         "fingerprint": np.array(store.fingerprint),
     }
     with replacing(path) as temporary, temporary.open("wb") as file:
@@ -65,7 +70,7 @@ def load_stability_maps(path: Path | str) -> dict[str, np.ndarray]:
     """
     try:
         with np.load(path) as file:
-            return dict(file)
+            return {name: file[name] for name in ARRAYS}
     except FileNotFoundError as error:
         raise StudyError(f"no stability maps at {path}; make them with `python -m study reproduce`") from error
     except Exception as error:  # a damaged archive raises anything from EOFError to BadZipFile
@@ -75,10 +80,8 @@ def load_stability_maps(path: Path | str) -> dict[str, np.ndarray]:
 def _stabilities(network, dataset: PatchDataset, device: torch.device) -> dict[str, np.ndarray]:
     """``mean`` and ``deviation`` of every patch, ``(N, H, W)``."""
     means, deviations = [], []
-    with torch.backends.cudnn.flags(allow_tf32=False):
-        for start in range(0, len(dataset), 16):
-            images, _ = default_collate([dataset[i] for i in range(start, min(start + 16, len(dataset)))])
-            views = stability(network, to_input(images.to(device)))
-            means.append(views.mean[:, 0].cpu().numpy())
-            deviations.append(views.deviation[:, 0].cpu().numpy())
+    for images, _ in DataLoader(dataset, batch_size=16):
+        views = stability(network, to_input(images.to(device)))
+        means.append(views.mean[:, 0].cpu().numpy())
+        deviations.append(views.deviation[:, 0].cpu().numpy())
     return {"mean": np.concatenate(means), "deviation": np.concatenate(deviations)}

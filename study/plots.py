@@ -82,7 +82,7 @@ def p4_against_p4m(summary: pd.DataFrame, caption: str) -> Figure:
     for model, offset in _present(summary):
         rows = summary[summary.model == model]
         x = rows.fraction * offset
-        if model != "unet" and "gain" in summary:
+        if model != "unet":
             interval = [rows.gain - rows.gain_low, rows.gain_high - rows.gain]
             gain_axes.errorbar(
                 x, rows.gain, np.clip(interval, 0, None), capsize=2, lw=1.2, elinewidth=0.8, **_look(model)

@@ -1,5 +1,6 @@
 """What a study consists of: the named presets, and how the command line changes one."""
 
+import math
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass, fields, replace
 
@@ -10,6 +11,10 @@ from study.unet import GRIDS
 
 FRACTIONS = (0.125, 0.25, 0.5, 1.0)
 """The paper's data regimes."""
+
+
+PRECISIONS = ("32-true", "bf16-mixed")
+"""Of the training; both keep the weights in float32, in which they are evaluated."""
 
 
 @dataclass(frozen=True)
@@ -43,10 +48,21 @@ class Preset:
         for fraction in self.fractions:
             if not 0 < fraction <= 1:
                 raise StudyError(f"fraction {fraction} of the data; give numbers above 0 and up to 1")
+        if any(seed < 0 for seed in self.seeds):
+            raise StudyError(f"seeds are {', '.join(map(str, self.seeds))}; give numbers from 0 on")
+        for name in ("models", "fractions", "seeds"):
+            values = [f"{value:g}" if isinstance(value, float) else value for value in getattr(self, name)]
+            if len(set(values)) < len(values):
+                raise StudyError(f"{name} {', '.join(map(str, values))} name one twice; give each once")
         recipe = self.recipe
         for name in ("width", "depth", "batch_size", "epochs", "batches_per_epoch", "learning_rate"):
-            if getattr(recipe, name) <= 0:
+            if not 0 < getattr(recipe, name) < math.inf:
                 raise StudyError(f"{name} is {getattr(recipe, name)}; give a positive number")
+        for name, value in [("patience", recipe.patience), ("workers", self.workers), ("patches", self.patches)]:
+            if value < 0:
+                raise StudyError(f"{name} is {value}; give 0 or more")
+        if recipe.precision not in PRECISIONS:
+            raise StudyError(f"unknown precision {recipe.precision!r}; choose from {', '.join(PRECISIONS)}")
         if recipe.depth > 5:
             raise StudyError(f"depth is {recipe.depth}; give 1 to 5")
         if recipe.grid not in GRIDS:

@@ -17,7 +17,7 @@ def provenance(device: torch.device, processes: int = 1) -> dict:
     """What is saved with every result: command, code version, software, hardware, and the time (UTC)."""
     return {
         "command": shlex.join(["python", "-m", "study", *sys.argv[1:]]),
-        "version": code_version(),
+        "version": CODE_VERSION,
         "python": platform.python_version(),
         "torch": torch.__version__,
         "hardware": hardware(device),
@@ -27,20 +27,25 @@ def provenance(device: torch.device, processes: int = 1) -> dict:
     }
 
 
-def code_version() -> str:
-    """The package's version with the git commit, marked "-dirty" if files differ from it."""
-    here = Path(__file__).parent
+def _code_version() -> str:
+    """The package's version with the git commit, marked "-dirty" if any of its files is not as committed."""
+
+    def git(*arguments: str) -> str:
+        command = ["git", *arguments]
+        return subprocess.run(
+            command, cwd=Path(__file__).parent, capture_output=True, text=True, check=True
+        ).stdout.strip()
+
     try:
-        answer = subprocess.run(
-            ["git", "describe", "--always", "--dirty", "--abbrev=10"],
-            cwd=here,
-            capture_output=True,
-            text=True,
-            check=True,
-        )
+        git("ls-files", "--error-unmatch", "provenance.py")  # or the commit would be that of somebody else's repository
+        dirty = "-dirty" if git("status", "--porcelain", "--", ".") else ""
+        return f"{__version__}+{git('rev-parse', '--short=10', 'HEAD')}{dirty}"
     except (OSError, subprocess.CalledProcessError):  # an installed package, or no git
         return __version__
-    return f"{__version__}+{answer.stdout.strip()}"
+
+
+CODE_VERSION = _code_version()
+"""Found when the code is loaded: a commit made during a training must not be taken for the code that trained."""
 
 
 def hardware(device: torch.device) -> str:

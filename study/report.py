@@ -10,10 +10,11 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
+from study.errors import StudyError
 from study.evaluation import dice
 from study.files import replacing
 from study.models import MODELS
-from study.trials import read_records
+from study.trials import Trial, read_records
 
 PAPER_DICE = {
     "unet": {0.125: 74.2, 0.25: 77.6, 0.5: 78.5, 1.0: 79.8},
@@ -26,12 +27,24 @@ BOOTSTRAP_DRAWS = 2000
 
 
 def load_records(folder: Path | str) -> list[dict]:
-    """The records of a study's results folder, in the order of models, data regimes and seeds."""
+    """The records of a study's results folder, in the order of models, data regimes and seeds.
+
+    Raises:
+        StudyError: if there are none, one is damaged, or they are not of one study: of other settings or data.
+    """
     order = list(MODELS)
-    return sorted(
+    records = sorted(
         read_records(Path(folder)),
         key=lambda r: (order.index(r["trial"]["model"]), r["trial"]["fraction"], r["trial"]["seed"]),
     )
+    for record in records:
+        if any(record[key] != records[0][key] for key in ("settings", "data")):
+            names = [Trial(**r["trial"]).name for r in (records[0], record)]
+            raise StudyError(
+                f"{folder}: the trials {names[0]} and {names[1]} differ in settings or data; run `reproduce` to its "
+                "end, or remove one of them"
+            )
+    return records
 
 
 def trial_rows(records: Sequence[dict]) -> pd.DataFrame:
@@ -49,31 +62,37 @@ def summary_rows(records: Sequence[dict]) -> pd.DataFrame:
     ``gain_low``, ``gain_high`` (Dice above the U-Net's on the same data, in points, with the paired interval over
     cases) and ``paper_dice`` (%).
     """
-    trials = trial_rows(records)
-    draws = {key: _bootstrap_dice(group) for key, group in _groups(records).items()}
+    groups = _groups(records)
     rows = []
-    for (model, fraction), group in trials.groupby(["model", "fraction"], sort=False):
+    for (model, fraction), group in groups.items():
+        trials = trial_rows(group)
         row = {
             "model": model,
             "fraction": fraction,
-            "seeds": len(group),
-            "training_patches": group.training_patches.iloc[0],
-            "dice": 100 * group.dice.mean(),
-            "dice_sd": 100 * group.dice.std(),
-            **_interval("dice", draws[model, fraction]),
-            "dice_per_patch": 100 * group.dice_per_patch.mean(),
-            "deviation": group.deviation.mean(),
-            "deviation_max": group.deviation_max.max(),
-            "changed": 100 * group.changed.mean(),
-            "parameters": group.parameters.iloc[0],
+            "seeds": len(trials),
+            "training_patches": trials.training_patches.iloc[0],
+            "dice": 100 * trials.dice.mean(),
+            "dice_sd": 100 * trials.dice.std(),
+            **_interval("dice", _bootstrap_dice(group)),
+            "dice_per_patch": 100 * trials.dice_per_patch.astype(float).mean(),
+            "deviation": trials.deviation.mean(),
+            "deviation_max": trials.deviation_max.max(),
+            "changed": 100 * trials.changed.mean(),
+            "parameters": trials.parameters.iloc[0],
             "paper_dice": PAPER_DICE.get(model, {}).get(fraction, np.nan),
         }
-        if ("unet", fraction) in draws:
-            gain = draws[model, fraction] - draws["unet", fraction]
-            baseline = trials[(trials.model == "unet") & (trials.fraction == fraction)]
-            row |= {"gain": row["dice"] - 100 * baseline.dice.mean(), **_interval("gain", gain)}
-        rows.append(row)
+        rows.append(row | _gain(group, groups.get(("unet", fraction), [])))
     return pd.DataFrame(rows)
+
+
+def _gain(records: list[dict], baseline: list[dict]) -> dict[str, float]:
+    """The Dice above the baseline's, in points, over the seeds that both have, with the paired interval over cases."""
+    seeds = {r["trial"]["seed"] for r in records} & {r["trial"]["seed"] for r in baseline}
+    if not seeds:
+        return {"gain": np.nan, "gain_low": np.nan, "gain_high": np.nan}
+    ours, theirs = ([r for r in group if r["trial"]["seed"] in seeds] for group in (records, baseline))
+    means = [100 * trial_rows(group).dice.mean() for group in (ours, theirs)]
+    return {"gain": means[0] - means[1], **_interval("gain", _bootstrap_dice(ours) - _bootstrap_dice(theirs))}
 
 
 def caption(records: Sequence[dict]) -> str:

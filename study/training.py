@@ -36,7 +36,8 @@ class Recipe:
         batch_size: patches per batch, over all devices together.
         epochs, batches_per_epoch: the length of the training; 468 batches of 64 are an epoch of the paper.
         learning_rate: of Adam, at the start.
-        patience: epochs without a better validation loss after which the learning rate is halved.
+        patience: epochs without a better validation loss that are put up with, as in torch's ``ReduceLROnPlateau``; the
+            learning rate is halved after the next, so 19 halves it after 20.
         precision: of the training, as Lightning Fabric names it: "32-true", "bf16-mixed", ...; evaluation is in
             float32.
     """
@@ -48,7 +49,7 @@ class Recipe:
     epochs: int
     batches_per_epoch: int
     learning_rate: float = 1e-3
-    patience: int = 20
+    patience: int = 19
     precision: str = "32-true"
 
 
@@ -91,6 +92,9 @@ def train(
         StudyError: if the patches' size would break the equivariance of the network, a patch is damaged, the disk is
             full, or the loss is no longer finite.
     """
+    for split in ("validation", "test"):
+        if len(store.indices(split)) < fabric.world_size:
+            raise StudyError(f"{store.path} has too few {split} patches for {fabric.world_size} devices; use fewer")
     torch.manual_seed(seed)
     network = Architecture(MODELS[model].group, recipe.width, recipe.depth, recipe.grid).build()
     network.grid.check(*store.size, network.depth)
@@ -132,7 +136,7 @@ def train(
                 "epoch": epoch,
                 "learning_rate": optimizer.param_groups[0]["lr"],
                 "train_loss": _train_epoch(wrapped, optimizer, training, fabric, generator, bar),
-                **validate(wrapped, validation, fabric),
+                **validate(network, validation, fabric),
             }
             row["seconds"] = round(time.perf_counter() - start, 2)
             progress.add(row)
@@ -171,13 +175,19 @@ class Progress:
         save_tensors(path, {"settings": settings, **state, **own})
 
     def restore(self, path: Path, settings: dict) -> None:
-        """Go on from a training that was cut, if its state is there, readable, and of the same settings."""
+        """Go on from a training that was cut, if its state is there and readable.
+
+        Raises:
+            StudyError: if it is of other settings; going on would destroy it.
+        """
+        keys = ("settings", *self._parts, "history", "best", "best_epoch")
         try:
-            state = torch.load(path, map_location="cpu", weights_only=True)
+            loaded = torch.load(path, map_location="cpu", weights_only=True)
+            state = {key: loaded[key] for key in keys}
         except Exception:  # missing, or damaged in any way: start from the beginning
             return
-        if state.get("settings") != settings:
-            return
+        if state["settings"] != settings:
+            raise StudyError(f"{path} is of other data or settings; give this study another --name, or delete the file")
         for name, part in self._parts.items():
             part.load_state_dict(state[name])
         self.history, self.best, self.best_epoch = state["history"], state["best"], state["best_epoch"]
@@ -211,14 +221,18 @@ def roto_reflect(images: Tensor, mask: Tensor, generator: np.random.Generator) -
 
 @torch.inference_mode()
 def validate(network: nn.Module, batches: DataLoader, fabric: Fabric) -> dict[str, float]:
-    """Mean loss over all validation pixels and Dice pooled over them, summed over all devices."""
+    """Mean loss over all validation pixels and Dice pooled over them, summed over all devices.
+
+    ``network`` is the bare one: DDP would wait for ever where one device has a batch more than another.
+    """
     network.eval()
     sums = torch.zeros(5, dtype=torch.float64, device=fabric.device)  # loss, pixels, tp, fp, fn
     for images, mask in batches:
-        logits = network(to_input(images)).float()
-        loss = F.binary_cross_entropy_with_logits(logits, mask.float(), reduction="sum")
-        found = counts(logits.sigmoid(), mask).sum(dim=0)
-        sums += torch.cat([torch.stack([loss, loss.new_tensor(mask.numel())]), found]).double()
+        with fabric.autocast():
+            logits = network(to_input(images)).float()
+        loss = F.binary_cross_entropy_with_logits(logits, mask.float(), reduction="sum").double()
+        found = counts(logits.sigmoid(), mask).sum(dim=0).double()
+        sums += torch.cat([torch.stack([loss, loss.new_tensor(mask.numel())]), found])
     loss, pixels, tp, fp, fn = fabric.all_reduce(sums, reduce_op="sum").tolist()
     return {"validation_loss": loss / pixels, "validation_dice": float(dice(tp, fp, fn))}
 

@@ -22,6 +22,9 @@ from study.presets import Preset
 from study.provenance import provenance
 from study.training import Trained, shared_loader, train
 
+SECTIONS = ("trial", "settings", "data", "metrics", "cases", "provenance")
+"""Of a record; each maps names to values. There is also ``history``, a row per epoch."""
+
 
 @dataclass(frozen=True)
 class Trial:
@@ -150,11 +153,15 @@ def read_record(path: Path) -> dict | None:
         StudyError: if the file is damaged.
     """
     try:
-        return json.loads(path.read_text())
+        record = json.loads(path.read_text())
+        known = {section: record[section].keys() for section in SECTIONS} and record["trial"]["model"] in MODELS
     except FileNotFoundError:
         return None
-    except ValueError as error:
-        raise StudyError(f"{path} is damaged ({error}); delete it to run the trial again") from error
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        raise StudyError(f"{path} is damaged or no record of a trial; remove it to run the trial again") from error
+    if not known:
+        raise StudyError(f"{path} is of the unknown model {record['trial']['model']!r}; remove it")
+    return record
 
 
 def read_records(folder: Path) -> Iterator[dict]:

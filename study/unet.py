@@ -39,7 +39,7 @@ class Grid:
         for size in (height, width):
             smaller = (size - self.remainder) // period * period + self.remainder
             if smaller != size or size < period:
-                fitting = [n for n in (smaller, smaller + period) if n >= period]
+                fitting = [n for n in (smaller, smaller + period) if n >= period] or [period + self.remainder]
                 raise StudyError(
                     f"an image of {height} x {width} would break the equivariance: {size} is not a multiple of "
                     f"{period}{' plus 1' if self.remainder else ''}; crop or pad it symmetrically to "
@@ -150,6 +150,11 @@ def _up(layers: Layers, in_channels: int, channels: int, grid: Grid) -> nn.Seque
     )
 
 
+def field_counts(group: PlaneGroup, width: int, depth: int) -> list[int]:
+    """Fields at each level, from full resolution down: the U-Net's ``width * 2**level`` over sqrt(|G|), rounded."""
+    return [max(1, round(width * 2**level / math.sqrt(group.order))) for level in range(depth + 1)]
+
+
 def build_unet(
     group: str,
     *,
@@ -190,6 +195,6 @@ def build_unet(
         if not isinstance(value, Integral) or value < 1:
             raise StudyError(f"{name} is {value!r}; give a positive integer")
     plane_group = GROUPS[group]
-    channels = [max(1, round(width * 2**level / math.sqrt(plane_group.order))) for level in range(depth + 1)]
+    channels = field_counts(plane_group, width, depth)
     layers = PLAIN if group == "z2" else native_layers(plane_group)
     return UNet(layers, channels, in_channels=in_channels, num_classes=num_classes, grid=GRIDS[grid])

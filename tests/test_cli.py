@@ -8,9 +8,10 @@ from pathlib import Path
 
 import h5py
 import pytest
+from data_helpers import SPLIT, make_patches
 
 from study import cli
-from study.data.patches import PatchStore
+from study.data.patches import PatchStore, write_patches
 from study.data.sources import synthetic_store
 
 TINY = [
@@ -126,6 +127,10 @@ def test_help_lists_every_command_and_preset(run):
         ("check p4m --grid hexagonal", "hexagonal"),
         ("data synthetic x.h5 --size 3", "size is 3"),
         ("data ebhi nowhere x.h5", "no data folder at nowhere"),
+        ("check p4 --grid even --depth 1 --size 15", "14 or 16"),
+        ("reproduce --name ../elsewhere", "cannot name a folder"),
+        ("reproduce --name .", "cannot name a folder"),
+        ("figures --name a/b", "cannot name a folder"),
     ],
 )
 def test_what_is_wrong_is_said_in_one_line(run, tmp_path, command, named):
@@ -140,6 +145,23 @@ def test_a_damaged_store_is_named_and_a_reproduction_of_other_data_keeps_the_old
     run("reproduce", *TINY, "--set", "models=unet", "--set", "fractions=1")
     synthetic_store(tmp_path / "other.h5", count=48, size=16, seed=9)
     assert "--name" in refused(run("reproduce", *TINY, "--set", "fractions=1", "--data", "other.h5"))
+
+
+def test_other_data_than_the_presets_needs_a_name(run, tmp_path):
+    write_patches(tmp_path / "mine.h5", make_patches(10, size=64), SPLIT, source="mine", recipe={})
+    assert "give the study a --name" in refused(run("reproduce", "--data", "mine.h5"))
+
+
+def test_a_file_that_is_there_is_not_overwritten_with_data(run, tmp_path):
+    (tmp_path / "precious.h5").write_text("precious")
+    assert "precious.h5 exists" in refused(run("data", "synthetic", "precious.h5"))
+    assert (tmp_path / "precious.h5").read_text() == "precious"
+
+
+def test_replacing_records_is_announced(run, tmp_path):
+    run("reproduce", *TINY, "--set", "models=unet")
+    shutil.rmtree(tmp_path / "runs")
+    assert "2 records in results/tiny are replaced" in run("reproduce", *TINY, "--set", "models=unet")[1]
 
 
 def test_patches_of_another_size_are_refused_with_the_remedy(run, tmp_path):

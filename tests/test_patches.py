@@ -472,3 +472,32 @@ def test_a_full_disk_is_noticed_before_the_library_meets_it(tmp_path, monkeypatc
     with refused("s.h5", "free some space"):
         make_store(tmp_path / "s.h5")
     assert contents(tmp_path) == {}
+
+
+def test_masks_must_be_zero_or_one(tmp_path):
+    (patch,) = make_patches(1)
+    with refused("patch 0 of a-0", "255", "give 0 and 1"):
+        write_patches(tmp_path / "s.h5", [replace(patch, mask=patch.mask * 255)], SPLIT, source="random", recipe={})
+
+
+def test_a_store_of_floats_is_refused(path):
+    with h5py.File(path, "r+") as file:
+        images = file["x"][:] / 255
+        del file["x"]
+        file["x"] = images
+    with refused(path, "do not fit together"):
+        PatchStore(path)
+
+
+def test_a_case_in_two_splits_is_refused(path):
+    with h5py.File(path, "r+") as file:
+        file["split"][0] = "test"
+    with refused(path, "case a is in more than one split"):
+        PatchStore(path)
+
+
+def test_a_store_that_is_replaced_while_in_use_is_noticed(path):
+    dataset = PatchDataset(PatchStore(path), np.arange(3))
+    make_store(path, seed=5)
+    with refused(path, "replaced by other data"):
+        dataset[0]

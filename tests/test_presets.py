@@ -10,7 +10,8 @@ def test_the_paper_preset_has_the_papers_numbers():
     paper = PRESETS["paper"]
     recipe = paper.recipe
     assert (paper.size, recipe.depth, recipe.batch_size, recipe.batches_per_epoch) == (320, 4, 64, 468)
-    assert (recipe.learning_rate, recipe.patience) == (1e-3, 20)
+    assert recipe.learning_rate == 1e-3
+    assert recipe.patience == 19  # are put up with; the 20th epoch without improvement halves the learning rate
     assert paper.fractions == FRACTIONS == (0.125, 0.25, 0.5, 1.0)
 
 
@@ -57,6 +58,18 @@ def test_what_decides_a_trial_is_told_from_what_does_not():
         ("grid=hexagonal", "hexagonal"),
         ("depth=6", "depth is 6"),
         ("size=66", "64 or 68"),
+        ("size=-16", "pad it symmetrically to 4"),
+        ("size=0", "pad it symmetrically to 4"),
+        ("seeds=-1", "seeds are -1"),
+        ("seeds=1,1", "give each once"),
+        ("models=p4,p4", "give each once"),
+        ("fractions=0.33333331,0.33333332", "give each once"),
+        ("fractions=nan", "nan"),
+        ("learning_rate=nan", "learning_rate is nan"),
+        ("learning_rate=inf", "learning_rate is inf"),
+        ("patience=-1", "patience is -1"),
+        ("workers=-1", "workers is -1"),
+        ("precision=64-true", "32-true, bf16-mixed"),
     ],
 )
 def test_a_bad_setting_is_refused_by_name(setting, named):

@@ -1,4 +1,5 @@
 import copy
+import json
 import shutil
 from dataclasses import replace
 
@@ -187,3 +188,41 @@ def test_one_case_alone_gets_no_interval(records):
     alone = [record("unet", 1.0, 0, {"only": [10, 2, 3]}), record("p4m", 1.0, 0, {"only": [11, 2, 2]})]
     assert "[" not in report.dice_table(alone)
     plots.p4_against_p4m(report.summary_rows(alone), report.caption(alone))
+
+
+def test_the_gain_is_over_the_seeds_that_both_models_have(records):
+    better = [record("p4m", 1.0, 7, {case: [1000, 0, 0] for case in CASES})]
+    rows = report.summary_rows([*records, *better]).set_index(["model", "fraction"])
+    expected = report.summary_rows(records).set_index(["model", "fraction"])
+    assert rows.loc[("p4m", 1.0), "gain"] == pytest.approx(expected.loc[("p4m", 1.0), "gain"])
+    assert np.isnan(rows.loc[("p4m", 0.25), "gain"])
+
+
+@pytest.mark.parametrize(("section", "key"), [("settings", "width"), ("data", "fingerprint")])
+def test_trials_of_two_studies_are_not_put_in_one_table(finished, section, key):
+    path = finished.record_path(finished.trials()[0])
+    other = json.loads(path.read_text())
+    other[section][key] = "another"
+    path.write_text(json.dumps(other))
+    with pytest.raises(StudyError, match=r"unet-50-0.*differ in settings or data"):
+        make_figures(finished.root, finished.name)
+
+
+@pytest.mark.parametrize("content", ["{}", "[]", "null", "", '{"trial": {"model": "resnet"}}'])
+def test_a_file_that_is_no_record_is_named(finished, content):
+    path = finished.record_path(finished.trials()[0])
+    path.write_text(content)
+    with pytest.raises(StudyError, match=r"unet-50-0\.json is damaged or no record"):
+        make_figures(finished.root, finished.name)
+
+
+def test_maps_of_other_data_are_not_drawn(finished, tmp_path):
+    maps = load_stability_maps(maps_path(finished.root, finished.name))
+    np.savez(maps_path(finished.root, finished.name), **(maps | {"fingerprint": np.array("another")}))
+    assert "stability.png" not in {path.name for path in make_figures(finished.root, finished.name)}
+
+
+def test_maps_without_an_array_are_named(finished):
+    np.savez(maps_path(finished.root, finished.name), image=np.zeros(3))
+    with pytest.raises(StudyError, match=r"stability_maps\.npz is damaged"):
+        make_figures(finished.root, finished.name)

@@ -53,9 +53,18 @@ def test_a_training_that_was_cut_goes_on_as_if_it_had_not_been(recipe, store, fa
         assert [row[key] for row in whole.history] == [row[key] for row in resumed.history]
 
 
-def test_what_is_left_of_other_settings_is_not_resumed(recipe, store, fabric, tmp_path):
+def test_what_is_left_of_other_settings_is_neither_resumed_nor_destroyed(recipe, store, fabric, tmp_path):
     run(recipe, store, fabric, tmp_path)
-    assert len(run(replace(recipe, epochs=3), store, fabric, tmp_path).history) == 3
+    left = (tmp_path / "last.pt").read_bytes()
+    with pytest.raises(StudyError, match="another --name"):
+        run(replace(recipe, epochs=3), store, fabric, tmp_path)
+    assert (tmp_path / "last.pt").read_bytes() == left
+
+
+@pytest.mark.parametrize("state", [[1, 2], {"settings": {}}])
+def test_a_state_of_another_kind_is_started_over(recipe, store, fabric, tmp_path, state):
+    torch.save(state, tmp_path / "last.pt")
+    assert len(run(recipe, store, fabric, tmp_path).history) == recipe.epochs
 
 
 def test_a_damaged_state_is_started_over(recipe, store, fabric, tmp_path):

@@ -79,6 +79,8 @@ def _files(folder: Path) -> dict[str, Path]:
     for file in sorted(folder.glob("[!.]*")):
         if file.is_dir():
             continue
+        if not file.is_file():
+            raise StudyError(f"{file} is a broken link or no file; remove it")
         if file.stem in files:
             raise StudyError(f"{file} and {files[file.stem].name} are the same patch twice; remove one of them")
         files[file.stem] = file

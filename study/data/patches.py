@@ -14,6 +14,7 @@ from pathlib import Path
 
 import h5py
 import numpy as np
+import pandas as pd
 import torch
 from torch import Tensor
 from torch.utils.data import Dataset, Sampler
@@ -137,19 +138,30 @@ class PatchStore:
         try:
             with h5py.File(self.path, "r") as file:
                 count, *size, channels = file["x"].shape
+                types = {file["x"].dtype, file["mask"].dtype}
                 self.size = tuple(size)
                 self.case, self.slide, self.split = (file[key].asstr()[:] for key in ("case", "slide", "split"))
                 self.source, self.fingerprint = file.attrs["source"], file.attrs["fingerprint"]
                 self.recipe = json.loads(file.attrs["recipe"])
                 labels = (self.case, self.slide, self.split)
-                whole = channels == 3 and file["mask"].shape == (count, *size) and count > 0
+                whole = (
+                    types == {np.dtype(np.uint8)}
+                    and channels == 3
+                    and file["mask"].shape == (count, *size)
+                    and count > 0
+                )
                 whole = whole and all(len(label) == count for label in labels)
         except (OSError, KeyError, ValueError, TypeError, AttributeError, RuntimeError) as error:
             raise StudyError(
-                f"{path} is damaged or not a patch store ({_brief(error)}); delete it and make it again"
+                f"{path} is damaged or not a patch store ({_brief(error)}); give a patch store, or make it again"
             ) from error
         if not whole or not set(self.split) <= set(SPLITS):
-            raise StudyError(f"{path} is damaged: its arrays do not fit together; delete it and make it again")
+            raise StudyError(f"{path} is damaged: its arrays do not fit together; give a patch store, or make it again")
+        parts = pd.Series(self.split).groupby(self.case).nunique()
+        if parts.max() > 1:
+            raise StudyError(
+                f"{path}: case {parts.idxmax()} is in more than one split; split by case and make it again"
+            )
 
     def __len__(self) -> int:
         return len(self.split)
@@ -180,6 +192,7 @@ class PatchDataset(Dataset):
 
     def __init__(self, store: PatchStore, indices: np.ndarray) -> None:
         self.path = store.path
+        self.fingerprint = store.fingerprint
         self.indices = indices
         self._file: h5py.File | None = None
         self._process: int | None = None
@@ -192,10 +205,12 @@ class PatchDataset(Dataset):
         try:
             if self._process != os.getpid():
                 self._file, self._process = h5py.File(self.path, "r"), os.getpid()
+                if self._file.attrs["fingerprint"] != self.fingerprint:
+                    raise StudyError(f"{self.path} was replaced by other data while it was in use; start again")
             image, mask = self._file["x"][index], self._file["mask"][index]
         except (OSError, KeyError) as error:
             raise StudyError(f"{self.path}: patch {index} is damaged; delete the store and make it again") from error
-        return torch.from_numpy(image).permute(2, 0, 1), torch.from_numpy(mask)[None]  # (3, H, W), (1, H, W)
+        return torch.from_numpy(image).permute(2, 0, 1), torch.from_numpy(mask > 0)[None].byte()  # (3, H, W), (1, H, W)
 
     def __getstate__(self) -> dict:
         return {**self.__dict__, "_file": None, "_process": None}
@@ -245,6 +260,8 @@ def _check(patch: Patch, n: int, split: Mapping[str, str]) -> None:
             f"patch {n} of {patch.slide} has an image {patch.image.shape} of {patch.image.dtype} and a mask "
             f"{patch.mask.shape} of {patch.mask.dtype}; give uint8 of (H, W, 3) and (H, W)"
         )
+    if patch.mask.max(initial=0) > 1:
+        raise StudyError(f"patch {n} of {patch.slide} has mask values up to {patch.mask.max()}; give 0 and 1")
     if split.get(patch.case) not in SPLITS:
         raise StudyError(f"case {patch.case} is in no split; assign it to one of {', '.join(SPLITS)}")
 
