@@ -167,7 +167,7 @@ def _captioned(figure: Figure, caption: str) -> Figure:
     """The caption below, wrapped to the figure's width, small."""
     words, lines = caption.split(), [""]
     for word in words:
-        if len(lines[-1]) + len(word) > 26 * figure.get_figwidth():
+        if len(lines[-1]) + len(word) > 24 * figure.get_figwidth():
             lines.append("")
         lines[-1] += f"{word} "
     figure.supxlabel("\n".join(lines), fontsize=5.5, color="0.35", x=0.01, ha="left")

@@ -79,7 +79,7 @@ PRESETS = {
         "synthetic patches, reduced size and width: shows that everything works, proves nothing about tissue",
         source="synthetic",
         size=64,
-        patches=640,
+        patches=960,
         recipe=Recipe(width=8, depth=2, grid="even", batch_size=16, epochs=16, batches_per_epoch=10, patience=5),
     ),
     "ebhi-cpu": Preset(
