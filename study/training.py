@@ -104,16 +104,7 @@ def train(
     scheduler = torch.optim.lr_scheduler.ReduceLROnPlateau(optimizer, factor=0.5, patience=recipe.patience)
     wrapped, optimizer = fabric.setup(network, optimizer)
 
-    regime = store.regime(fraction, seed=seed)
-    order = ShuffledBatches(
-        len(regime),
-        recipe.batch_size,
-        recipe.batches_per_epoch,
-        seed=seed,
-        rank=fabric.global_rank,
-        processes=fabric.world_size,
-    )
-    training = _loader(fabric, PatchDataset(store, regime), workers, batch_sampler=order)
+    training, order = _training_batches(recipe, store, fabric, fraction=fraction, seed=seed, workers=workers)
     validation = shared_loader(fabric, PatchDataset(store, store.indices("validation")), recipe.batch_size, workers)
 
     settings = {**asdict(recipe), "model": model, "data": store.fingerprint, "fraction": fraction, "seed": seed}
@@ -147,6 +138,22 @@ def train(
                     log(row)
     network.load_state_dict(progress.best)
     return Trained(network.eval(), progress.history, progress.best_epoch)
+
+
+def _training_batches(
+    recipe: Recipe, store: PatchStore, fabric: Fabric, *, fraction: float, seed: int, workers: int
+) -> tuple[DataLoader, ShuffledBatches]:
+    """The batches of this process, and their order, which must be told the epoch."""
+    regime = store.regime(fraction, seed=seed)
+    order = ShuffledBatches(
+        len(regime),
+        recipe.batch_size,
+        recipe.batches_per_epoch,
+        seed=seed,
+        rank=fabric.global_rank,
+        processes=fabric.world_size,
+    )
+    return _loader(fabric, PatchDataset(store, regime), workers, batch_sampler=order), order
 
 
 class Progress:
