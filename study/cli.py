@@ -208,7 +208,7 @@ def check(
 def data_synthetic(
     output: Annotated[Path, typer.Argument(help="The patch store to write (.h5).", show_default=False)],
     size: Annotated[int, typer.Option(help="Side of the patches in pixels.")] = 64,
-    count: Annotated[int, typer.Option(help="Number of patches.")] = 960,
+    count: Annotated[int, typer.Option(help="Number of patches.")] = 640,
     seed: Annotated[int, typer.Option(help="Of everything that is drawn.", min=0)] = 0,
 ) -> None:
     """Draw H&E-like patches with tumour nests; no score on them says anything about real tissue."""

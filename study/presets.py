@@ -79,8 +79,8 @@ PRESETS = {
         "synthetic patches, reduced size and width: shows that everything works, proves nothing about tissue",
         source="synthetic",
         size=64,
-        patches=960,
-        recipe=Recipe(width=8, depth=2, grid="even", batch_size=16, epochs=16, batches_per_epoch=10, patience=5),
+        patches=640,
+        recipe=Recipe(width=8, depth=2, grid="even", batch_size=16, epochs=20, batches_per_epoch=10, patience=1),
     ),
     "ebhi-cpu": Preset(
         "EBHI-SEG glands at 80 px, reduced width and length, for two CPU cores",
