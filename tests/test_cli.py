@@ -71,11 +71,10 @@ def test_reproduce_goes_on_with_the_trials_that_are_missing(run, tmp_path):
 def test_train_evaluate_and_figures_agree(run, tmp_path):
     settings = [argument for argument in TINY if not argument.startswith("fractions")]
     settings.pop(settings.index("--name") - 1)
-    code, output, _ = run("train", "p4m", "--fraction", "0.5", "--seed", "3", "--tensorboard", *settings)
+    code, output, _ = run("train", "p4m", "--fraction", "0.5", "--seed", "3", *settings)
     assert code == 0
     checkpoint = tmp_path / "runs/tiny/p4m-50-3/best.pt"
     assert checkpoint.is_file()
-    assert list(checkpoint.parent.glob("tensorboard/events*"))
     dice = output.split("Dice ")[1].split(" %")[0]
     code, output, _ = run("evaluate", checkpoint, "--data", tmp_path / "data/synthetic-16.h5")
     assert code == 0
@@ -84,7 +83,18 @@ def test_train_evaluate_and_figures_agree(run, tmp_path):
     assert (tmp_path / "figures/tiny/dice_table.csv").is_file()
 
 
-def test_data_synthetic_and_check(run, tmp_path):
+def test_tensorboard_logs_where_it_is_installed(run, tmp_path):
+    pytest.importorskip("tensorboard")
+    assert run("reproduce", *TINY, "--set", "models=unet", "--tensorboard")[0] == 0
+    assert list((tmp_path / "runs/tiny/unet-100-0/tensorboard").glob("events*"))
+
+
+def test_tensorboard_is_asked_for_where_it_is_not_installed(run, monkeypatch):
+    monkeypatch.setitem(sys.modules, "torch.utils.tensorboard", None)
+    assert "pip install tensorboard" in refused(run("reproduce", *TINY, "--set", "models=unet", "--tensorboard"))
+
+
+def test_data_makes_a_store(run, tmp_path):
     assert run("data", "synthetic", "store.h5", "--size", "16", "--count", "40")[0] == 0
     assert len(PatchStore(tmp_path / "store.h5")) == 40
 
