@@ -21,7 +21,7 @@ from study.errors import StudyError
 from study.evaluation import summarise
 from study.figures import make_figures, maps_path, results_folder
 from study.groups import GROUPS, P4M
-from study.maps import save_stability_maps
+from study.maps import are_maps_of, save_stability_maps
 from study.models import MODELS, Architecture, load_checkpoint, load_model
 from study.presets import PRESETS, find_preset, override
 from study.trials import Study, Trial, run_trial, score_test_patches
@@ -84,8 +84,9 @@ def reproduce(
     trials = study.trials()
     todo = [trial for trial in trials if not study.is_done(trial, trust_results=trust_results)]
     replaced = sum(study.record_path(trial).is_file() for trial in todo)
-    fabric = _fabric(study.preset.recipe.precision, devices)
-    _say(fabric, f"{study.name}: {study.preset.description}" if name is None else f"{name}: preset {preset}, changed")
+    study.check_company(todo)
+    fabric = _launch(study, devices)
+    _say(fabric, f"{study.name}: {study.preset.description}" if name is None else f"{name}, from the preset {preset}")
     _say(fabric, f"{_describe(study.store)}; {len(todo)} of {len(trials)} trials to run")
     if replaced:
         _say(
@@ -94,7 +95,7 @@ def reproduce(
         )
     for n, trial in enumerate(todo, start=1):
         record = run_trial(
-            study, trial, fabric, title=f"{n}/{len(todo)} {trial.name}", log=_log(study, trial, tensorboard)
+            study, trial, fabric, title=f"{n}/{len(todo)} {trial.name}", log=_log(study, trial, fabric, tensorboard)
         )
         _say(fabric, f"{n}/{len(todo)}  {_outcome(trial, record)}")
     if fabric.is_global_zero:
@@ -119,11 +120,13 @@ def train(
     chosen = [*settings, f"models={model}", f"fractions={fraction}", f"seeds={seed}"]
     study = _study(preset, data, chosen, name, root)
     (trial,) = study.trials()
-    fabric = _fabric(study.preset.recipe.precision, devices)
-    if study.is_done(trial):
+    done = study.is_done(trial)
+    study.check_company([trial])
+    fabric = _launch(study, devices)
+    if done:
         _say(fabric, f"{trial} is done: {study.checkpoint_path(trial)}")
         return
-    record = run_trial(study, trial, fabric, title=trial.name, log=_log(study, trial, tensorboard))
+    record = run_trial(study, trial, fabric, title=trial.name, log=_log(study, trial, fabric, tensorboard))
     _say(fabric, f"{_outcome(trial, record)}\n{study.checkpoint_path(trial)}")
 
 
@@ -140,7 +143,8 @@ def evaluate(
     scores = summarise(score_test_patches(network.to(fabric.device), store, fabric, batch_size))
     table = Table("Test patches", f"{(store.split == 'test').sum()}", title=f"{checkpoint} on {_describe(store)}")
     table.add_row("Dice, pooled over pixels", f"{100 * scores['dice']:.2f} %")
-    table.add_row("Dice, mean over patches with foreground", f"{100 * scores['dice_per_patch']:.2f} %")
+    per_patch = scores["dice_per_patch"]
+    table.add_row("Dice, mean over patches with foreground", "–" if per_patch is None else f"{100 * per_patch:.2f} %")
     table.add_row("Mean standard deviation over the eight roto-reflections", f"{scores['deviation']:.1e}")
     table.add_row("Largest standard deviation", f"{scores['deviation_max']:.1e}")
     table.add_row("Pixels whose decision changes", f"{100 * scores['changed']:.2f} %")
@@ -234,8 +238,8 @@ def _study(preset_name: str, data: Path | None, settings: list[str], name: str |
         raise StudyError(f"--set {' --set '.join(settings)} makes another study of {preset_name}; give it a --name")
     _check_name(name)
     store = prepare(changed.source, data=data, folder=root / "data", size=changed.size, count=changed.patches)
-    usual = {"synthetic": "synthetic", "ebhi": "EBHI-SEG"}.get(preset.source, store.source)
-    if name is None and store.source != usual:
+    own = preset.source == "synthetic" or (preset.source == "ebhi" and store.source != "EBHI-SEG")
+    if name is None and data is not None and own:
         raise StudyError(
             f"{data} holds other data ({store.source}) than {preset_name} is about; give the study a --name"
         )
@@ -245,6 +249,13 @@ def _study(preset_name: str, data: Path | None, settings: list[str], name: str |
 def _check_name(name: str | None) -> None:
     if name is not None and not re.fullmatch(r"\w[\w.-]*", name):
         raise StudyError(f"--name {name!r} cannot name a folder; use letters, digits, '.', '_' and '-'")
+
+
+def _launch(study: Study, devices: int) -> Fabric:
+    recipe = study.preset.recipe
+    if recipe.batch_size % devices:  # said here, before there are several processes to say it
+        raise StudyError(f"a batch of {recipe.batch_size} cannot be shared by {devices} devices; --set batch_size")
+    return _fabric(recipe.precision, devices)
 
 
 def _fabric(precision: str = "32-true", devices: int = 1) -> Fabric:
@@ -260,18 +271,19 @@ def _fabric(precision: str = "32-true", devices: int = 1) -> Fabric:
 
 def _save_maps(study: Study, device: torch.device, *, anew: bool) -> None:
     """The maps of Fig. 2, from the networks of the largest regime and of the lowest seed that has both of them here."""
-    path = maps_path(study.root, study.name)
     largest = max(study.preset.fractions)
-    for seed in range(100):
-        unet, p4m = (study.checkpoint_path(Trial(model, largest, seed)) for model in ("unet", "p4m"))
-        if unet.is_file() and p4m.is_file():
-            if anew or not path.is_file():
+    for seed in study.seeds_here():
+        pair = [Trial(model, largest, seed) for model in ("unet", "p4m")]
+        if all(study.has_weights(trial) for trial in pair):
+            path = maps_path(study.root, study.name)
+            unet, p4m = map(study.checkpoint_path, pair)
+            if anew or not are_maps_of(path, study.store, unet=unet, p4m=p4m):
                 save_stability_maps(path, study.store, unet=unet, p4m=p4m, device=device)
             return
 
 
-def _log(study: Study, trial: Trial, tensorboard: bool) -> Callable[[dict], None] | None:
-    if not tensorboard:
+def _log(study: Study, trial: Trial, fabric: Fabric, tensorboard: bool) -> Callable[[dict], None] | None:
+    if not tensorboard or not fabric.is_global_zero:
         return None
     try:
         from torch.utils.tensorboard import SummaryWriter
@@ -334,7 +346,8 @@ def main() -> None:
     try:
         app()
     except torch.OutOfMemoryError:
-        print("error: the GPU's memory is full; give a smaller --set batch_size, and a --name", file=sys.stderr)
+        remedy = "give a smaller batch (--set batch_size=N and a --name; for evaluate, --batch-size N)"
+        print(f"error: the GPU's memory is full; {remedy}", file=sys.stderr)
         sys.exit(2)
     except StudyError as error:
         # an error of a loader process arrives with its traceback in front

@@ -36,4 +36,7 @@ def make_figures(root: Path, study: str) -> list[Path]:
         maps = load_stability_maps(maps_path(root, study))
         if maps["fingerprint"] == records[0]["data"]["fingerprint"]:
             plots.save(plots.stability_panel(maps, f"{maps['networks']}; {text}"), figures / "stability")
+        else:  # what was drawn of other data must not stand beside these tables
+            for suffix in ("png", "svg"):
+                (figures / f"stability.{suffix}").unlink(missing_ok=True)
     return sorted(file for file in figures.iterdir() if not file.name.startswith("."))

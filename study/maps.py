@@ -55,11 +55,20 @@ def save_stability_maps(path: Path, store: PatchStore, *, unet: Path, p4m: Path,
         "p4m_mean": views["p4m"]["mean"][chosen],
         "p4m_deviation_max": views["p4m"]["deviation"][chosen].max(axis=(1, 2)),
         "patch": indices[chosen],
-        "networks": np.array(f"{unet.parent.name} and {p4m.parent.name}"),
+        "networks": np.array(_names(unet, p4m)),
         "fingerprint": np.array(store.fingerprint),
     }
     with replacing(path) as temporary, temporary.open("wb") as file:
         np.savez_compressed(file, **arrays)
+
+
+def are_maps_of(path: Path, store: PatchStore, *, unet: Path, p4m: Path) -> bool:
+    """Whether readable maps stand at ``path`` that are of these networks and this data."""
+    try:
+        maps = load_stability_maps(path)
+    except StudyError:  # missing or damaged: they can be made again
+        return False
+    return maps["networks"] == _names(unet, p4m) and maps["fingerprint"] == store.fingerprint
 
 
 def load_stability_maps(path: Path | str) -> dict[str, np.ndarray]:
@@ -75,6 +84,10 @@ def load_stability_maps(path: Path | str) -> dict[str, np.ndarray]:
         raise StudyError(f"no stability maps at {path}; make them with `python -m study reproduce`") from error
     except Exception as error:  # a damaged archive raises anything from EOFError to BadZipFile
         raise StudyError(f"{path} is damaged; delete it and run `python -m study reproduce` again") from error
+
+
+def _names(unet: Path, p4m: Path) -> str:
+    return f"{unet.parent.name} and {p4m.parent.name}"
 
 
 def _stabilities(network, dataset: PatchDataset, device: torch.device) -> dict[str, np.ndarray]:

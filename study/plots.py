@@ -106,7 +106,7 @@ def stability_panel(maps: dict[str, np.ndarray], caption: str) -> Figure:
 
     Args:
         maps: of :func:`study.maps.load_stability_maps`.
-        caption: of :func:`study.report.caption`.
+        caption: says which networks and what data.
     """
     patches = len(maps["image"])
     figure = Figure(figsize=(PAGE, 0.8 + 1.95 * patches), layout="constrained")

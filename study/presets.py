@@ -22,7 +22,7 @@ class Preset:
     """A grid of trials: every model on every data regime with every seed, all by one recipe.
 
     Attributes:
-        description: one line for people; shown with every table and figure.
+        description: one line for people.
         source: where the patches come from: "synthetic", "ebhi" (an EBHI-SEG folder) or "store" (a patch store).
         size: side of the patches, in pixels.
         patches: how many synthetic patches to make, over all splits; other sources have what they have.
@@ -48,8 +48,8 @@ class Preset:
         for fraction in self.fractions:
             if not 0 < fraction <= 1:
                 raise StudyError(f"fraction {fraction} of the data; give numbers above 0 and up to 1")
-        if any(seed < 0 for seed in self.seeds):
-            raise StudyError(f"seeds are {', '.join(map(str, self.seeds))}; give numbers from 0 on")
+        if any(not 0 <= seed < 2**63 for seed in self.seeds):
+            raise StudyError(f"seeds are {', '.join(map(str, self.seeds))}; give numbers from 0 to 2**63 - 1")
         for name in ("models", "fractions", "seeds"):
             values = [f"{value:g}" if isinstance(value, float) else value for value in getattr(self, name)]
             if len(set(values)) < len(values):

@@ -38,8 +38,7 @@ class Recipe:
         learning_rate: of Adam, at the start.
         patience: epochs without a better validation loss that are put up with, as in torch's ``ReduceLROnPlateau``; the
             learning rate is halved after the next, so 19 halves it after 20.
-        precision: of the training, as Lightning Fabric names it: "32-true", "bf16-mixed", ...; evaluation is in
-            float32.
+        precision: of the training, "32-true" or "bf16-mixed"; evaluation is in float32.
     """
 
     width: int

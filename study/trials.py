@@ -17,7 +17,7 @@ from study.data.patches import PatchDataset, PatchStore
 from study.errors import StudyError
 from study.evaluation import evaluate, summarise
 from study.files import replacing
-from study.models import MODELS, Architecture, save_checkpoint
+from study.models import MODELS, Architecture, load_checkpoint, save_checkpoint
 from study.presets import Preset
 from study.provenance import provenance
 from study.training import Trained, shared_loader, train
@@ -74,21 +74,53 @@ class Study:
             "data": {"source": self.store.source, "fingerprint": self.store.fingerprint},
         }
 
+    def has_weights(self, trial: Trial) -> bool:
+        """Whether the weights of just this trial are here.
+
+        Raises:
+            StudyError: if weights are here that other data or settings made; running the trial would destroy them.
+        """
+        path = self.checkpoint_path(trial)
+        if not path.is_file():
+            return False
+        checkpoint = load_checkpoint(path)
+        if any(checkpoint.get(key) != value for key, value in self.identity(trial).items()):
+            raise StudyError(
+                f"{path} was trained on other data or settings; give this study another --name, "
+                f"or delete {self.run_folder(trial).parent} to start over"
+            )
+        return True
+
     def is_done(self, trial: Trial, *, trust_results: bool = False) -> bool:
         """Whether a trial need not run: its record fits, and its weights are here (or ``trust_results``).
 
         Raises:
-            StudyError: if weights are here that other data or settings made; running would destroy them.
+            StudyError: see :meth:`has_weights`; or if the record is damaged.
         """
+        here = self.has_weights(trial)
         record = read_record(self.record_path(trial))
-        fits = record is not None and all(record.get(key) == value for key, value in self.identity(trial).items())
-        here = self.checkpoint_path(trial).is_file()
-        if here and record is not None and not fits:
-            raise StudyError(
-                f"{self.checkpoint_path(trial)} was trained on other data or settings; give this study another --name, "
-                f"or delete {self.run_folder(trial).parent} to start over"
-            )
-        return fits and (here or trust_results)
+        return self._fits(record, trial) and (here or trust_results)
+
+    def check_company(self, todo: list[Trial]) -> None:
+        """Make sure that the records which ``todo`` will not replace are of this study, or no table could hold both.
+
+        Raises:
+            StudyError: naming a record of other data or settings.
+        """
+        replaced = {self.record_path(trial) for trial in todo}
+        for path in set((self.root / "results" / self.name / "trials").glob("*.json")) - replaced:
+            record = read_record(path)
+            if not self._fits(record, Trial(**record["trial"])):
+                raise StudyError(f"{path} is of other data or settings; give this study a --name, or remove the file")
+
+    def seeds_here(self) -> list[int]:
+        """The seeds of which there are weights in ``runs/``, of this call's or of earlier ones."""
+        checkpoints = (self.root / "runs" / self.name).glob("*/best.pt")
+        endings = {path.parent.name.rpartition("-")[2] for path in checkpoints}
+        return sorted(int(ending) for ending in endings if ending.isdigit())
+
+    def _fits(self, record: dict | None, trial: Trial) -> bool:
+        return record is not None and all(record[key] == value for key, value in self.identity(trial).items())
 
 
 def run_trial(study: Study, trial: Trial, fabric: Fabric, *, title: str = "", log=None) -> dict:
@@ -154,7 +186,8 @@ def read_record(path: Path) -> dict | None:
     """
     try:
         record = json.loads(path.read_text())
-        known = {section: record[section].keys() for section in SECTIONS} and record["trial"]["model"] in MODELS
+        known = {section: record[section].keys() for section in SECTIONS} and Trial(**record["trial"]).model in MODELS
+        record["history"]
     except FileNotFoundError:
         return None
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:

@@ -4,9 +4,11 @@ import os
 import shutil
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import h5py
+import numpy as np
 import pytest
 from data_helpers import SPLIT, make_patches
 
@@ -138,6 +140,8 @@ def test_help_lists_every_command_and_preset(run):
         ("data synthetic x.h5 --size 3", "size is 3"),
         ("data ebhi nowhere x.h5", "no data folder at nowhere"),
         ("check p4 --grid even --depth 1 --size 15", "14 or 16"),
+        ("reproduce --devices 3", "--set batch_size"),
+        ("train unet --seed 99999999999999999999", "give numbers from 0"),
         ("reproduce --name ../elsewhere", "cannot name a folder"),
         ("reproduce --name .", "cannot name a folder"),
         ("figures --name a/b", "cannot name a folder"),
@@ -145,7 +149,7 @@ def test_help_lists_every_command_and_preset(run):
 )
 def test_what_is_wrong_is_said_in_one_line(run, tmp_path, command, named):
     assert named in refused(run(*command.split()))
-    assert not list(tmp_path.rglob("*.h5")) or "precision" in command
+    assert not list(tmp_path.rglob("*.h5")) or "--devices" in command
     assert not (tmp_path / "results").exists()
 
 
@@ -200,3 +204,28 @@ def test_two_devices_train_the_same_study(tmp_path):
     assert done.returncode == 0, done.stderr
     assert len(list((tmp_path / "results/tiny/trials").glob("*.json"))) == 4
     assert done.stdout.count("4 of 4 trials to run") == 1
+
+
+def test_evaluating_on_patches_without_foreground_is_no_error(run, tmp_path):
+    run("train", "unet", *TINY[: TINY.index("fractions=0.5,1") - 1], "--name", "tiny")
+    patches = [replace(patch, mask=patch.mask * 0) for patch in make_patches(10, size=16)]
+    write_patches(tmp_path / "empty.h5", patches, SPLIT, source="empty", recipe={})
+    code, output, _ = run("evaluate", "runs/tiny/unet-100-0/best.pt", "--data", "empty.h5")
+    assert code == 0
+    assert "–" in output
+
+
+def test_maps_follow_the_networks_and_old_pictures_do_not_stay(run, tmp_path):
+    run("reproduce", *TINY, "--set", "models=unet,p4m")
+    maps = tmp_path / "results/tiny/stability_maps.npz"
+    old = maps.stat().st_mtime_ns
+    run("reproduce", *TINY, "--set", "models=unet,p4m")
+    assert maps.stat().st_mtime_ns == old
+    maps.write_bytes(b"damaged")
+    run("reproduce", *TINY, "--set", "models=unet,p4m")
+    with np.load(maps) as file:
+        assert file["networks"] == "unet-100-0 and p4m-100-0"
+        others = {name: file[name] for name in file} | {"fingerprint": np.array("another")}
+    np.savez(maps, **others)
+    run("figures", "--name", "tiny")
+    assert not (tmp_path / "figures/tiny/stability.png").exists()

@@ -1,4 +1,5 @@
 import json
+import shutil
 from dataclasses import replace
 from pathlib import Path
 
@@ -108,3 +109,25 @@ def test_a_full_disk_during_training_is_one_line_and_leaves_no_record(study, fab
         run_trial(study, study.trials()[0], fabric)
     assert not study.record_path(study.trials()[0]).exists()
     assert not any(study.root.rglob("*.partial"))
+
+
+def test_weights_without_a_record_are_not_overwritten_by_another_study(study, done, tmp_path):
+    trial, _ = done
+    study.record_path(trial).unlink()
+    assert not study.is_done(trial)
+    other = replace(study, preset=replace(study.preset, recipe=replace(study.preset.recipe, epochs=5)))
+    with pytest.raises(StudyError, match="other data or settings"):
+        other.is_done(trial)
+
+
+def test_a_study_that_would_share_a_table_with_another_is_refused_before_it_trains(study, done, tmp_path):
+    trial, _ = done
+    shutil.rmtree(study.run_folder(trial))
+    other = replace(study, store=synthetic_store(tmp_path / "other.h5", count=48, size=16, seed=1))
+    other.check_company([trial])  # its record is the only one, and is replaced
+    with pytest.raises(StudyError, match=f"{trial.name}.json is of other data"):
+        other.check_company([other.trials()[0]])
+
+
+def test_the_seeds_that_have_weights_are_found(study, done):
+    assert study.seeds_here() == [0]
