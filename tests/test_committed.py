@@ -1,0 +1,72 @@
+"""What is committed in results/ and figures/ belongs together, and to the presets of today."""
+
+from pathlib import Path
+
+import pytest
+
+from study import report
+from study.maps import load_stability_maps
+from study.presets import PRESETS
+from study.trials import Trial
+
+ROOT = Path(__file__).parents[1]
+STUDIES = sorted(folder.name for folder in (ROOT / "results").iterdir() if folder.is_dir())
+
+
+@pytest.fixture(params=STUDIES)
+def study(request) -> str:
+    return request.param
+
+
+@pytest.fixture
+def records(study) -> list[dict]:
+    return report.load_records(ROOT / "results" / study)
+
+
+def test_quick_and_a_study_on_real_tissue_are_committed():
+    assert {"quick", "ebhi-cpu"} <= set(STUDIES)
+
+
+def test_trials_are_of_the_preset_by_its_present_settings_and_complete_where_a_cpu_is_enough(study, records):
+    preset = PRESETS[study]
+    grid = {Trial(m, f, s) for m in preset.models for f in preset.fractions for s in preset.seeds}
+    done = {Trial(**record["trial"]) for record in records}
+    assert done <= grid
+    assert done == grid or study not in ("quick", "ebhi-cpu")
+    assert all(record["settings"] == preset.trial_settings() for record in records)
+
+
+def test_the_code_that_made_them_is_named_and_was_committed(records):
+    for record in records:
+        version = record["provenance"]["version"]
+        assert "+" in version
+        assert not version.endswith("-dirty")
+
+
+def test_tables_are_those_of_the_records(study, records):
+    figures = ROOT / "figures" / study
+    assert (figures / "dice_table.md").read_text() == report.dice_table(records)
+    assert (figures / "stability_table.md").read_text() == report.stability_table(records)
+    assert len((ROOT / "results" / study / "trials.csv").read_text().splitlines()) == len(records) + 1
+
+
+def test_the_readme_shows_the_table_of_the_real_tissue():
+    table = (ROOT / "figures" / "ebhi-cpu" / "dice_table.md").read_text()
+    rows = [line for line in table.splitlines() if line.startswith("| ")]
+    readme = (ROOT / "README.md").read_text()
+    assert all(row in readme for row in rows)
+
+
+def test_p4m_is_steady_wherever_it_was_trained_and_the_unet_is_not(study, records):
+    for record in records:
+        if record["trial"]["model"] == "p4m":
+            assert record["metrics"]["deviation_max"] < 1e-5
+            assert record["metrics"]["changed"] < 1e-4
+        if record["trial"]["model"] == "unet":
+            assert record["metrics"]["deviation"] > 1e-3
+
+
+def test_the_maps_are_of_the_same_data(study, records):
+    maps = load_stability_maps(ROOT / "results" / study / "stability_maps.npz")
+    assert maps["fingerprint"] == records[0]["data"]["fingerprint"]
+    assert (ROOT / "figures" / study / "stability.svg").is_file()
