@@ -87,7 +87,7 @@ PRESETS = {
         source="ebhi",
         size=80,
         recipe=Recipe(width=8, depth=3, grid="even", batch_size=16, epochs=20, batches_per_epoch=20, patience=5),
-        seeds=(0, 1),
+        seeds=(0, 1, 2),
     ),
     "ebhi-gpu": Preset(
         "EBHI-SEG glands at their full 224 px, for a GPU",
