@@ -15,7 +15,7 @@ SPLIT = {"a": "train", "b": "validation", "c": "test"}
 
 
 @contextmanager
-def refused(*words: object) -> Iterator[None]:
+def assert_refused(*words: object) -> Iterator[None]:
     """Expect a StudyError of one line that holds all the ``words``: the file or the value, and the remedy."""
     with pytest.raises(StudyError) as caught:
         yield

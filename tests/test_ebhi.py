@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from data_helpers import add_pair, refused
+from data_helpers import add_pair, assert_refused
 from PIL import Image
 
 from study.data.ebhi import case_of, ebhi_patches, find_pairs
@@ -43,14 +43,14 @@ def test_hidden_and_other_files_are_ignored(tmp_path):
 
 
 def test_a_missing_folder_is_refused_with_where_to_get_it(tmp_path):
-    with refused(tmp_path / "none", "download EBHI-SEG", "figshare 21540159"):
+    with assert_refused(tmp_path / "none", "download EBHI-SEG", "figshare 21540159"):
         find_pairs(tmp_path / "none")
 
 
 @pytest.mark.parametrize("inside", ["", "Normal", "Normal/image", "image"])
 def test_a_folder_without_images_is_refused_with_the_expected_layout(tmp_path, inside):
     (tmp_path / inside).mkdir(exist_ok=True, parents=True)
-    with refused(tmp_path, "<class>/image/*", "<class>/label/*"):
+    with assert_refused(tmp_path, "<class>/image/*", "<class>/label/*"):
         find_pairs(tmp_path)
 
 
@@ -59,7 +59,7 @@ def test_an_image_or_a_label_that_stands_alone_is_named(tmp_path, gone, missing)
     add_pair(tmp_path, "GT1-1-400-001")
     files = add_pair(tmp_path, NAME)
     files[gone].unlink()
-    with refused(files[1 - gone], f"has no {missing}", f"add it to {files[gone].parent}"):
+    with assert_refused(files[1 - gone], f"has no {missing}", f"add it to {files[gone].parent}"):
         find_pairs(tmp_path)
 
 
@@ -90,7 +90,7 @@ def test_a_case_that_stands_in_two_classes_is_one_case(tmp_path):
 @pytest.mark.parametrize("name", ["image-1", "2001837-1-400-001", "GTabc-x", "xGT12-1-400-001"])
 def test_a_name_without_a_case_number_is_refused(tmp_path, name):
     image, _ = add_pair(tmp_path, name)
-    with refused(image, "expected GT<digits>-<slide>-400-<index>"):
+    with assert_refused(image, "expected GT<digits>-<slide>-400-<index>"):
         read(tmp_path)
 
 
@@ -139,7 +139,7 @@ def test_patches_are_resized_with_their_masks(tmp_path, size):
 
 def test_an_image_and_a_label_of_unequal_size_are_both_named(tmp_path):
     image, label = add_pair(tmp_path, NAME, label=np.zeros((16, 20)))
-    with refused(f"{image} is 16 x 16", f"{label} is 20 x 16", "must be equal"):
+    with assert_refused(f"{image} is 16 x 16", f"{label} is 20 x 16", "must be equal"):
         read(tmp_path)
 
 
@@ -152,7 +152,7 @@ def test_a_truncated_image_is_named(tmp_path, ending, share):
     image, _ = add_pair(tmp_path, NAME, ending=ending)
     whole = image.read_bytes()
     image.write_bytes(whole[: int(share * len(whole))])
-    with refused(image, "damaged", "download it again"):
+    with assert_refused(image, "damaged", "download it again"):
         read(tmp_path)
 
 
@@ -160,7 +160,7 @@ def test_a_truncated_image_is_named(tmp_path, ending, share):
 def test_text_under_the_name_of_an_image_is_named(tmp_path, which):
     file = add_pair(tmp_path, NAME)[which]
     file.write_text("404 not found")
-    with refused(file, "not an image", "download it again"):
+    with assert_refused(file, "not an image", "download it again"):
         read(tmp_path)
 
 
@@ -169,14 +169,14 @@ def test_a_damaged_header_that_promises_a_gigantic_image_is_named(tmp_path):
     header = bytearray(image.read_bytes())
     header[18:26] = b"\x00\x00\x01\x00" * 2  # width and height of 65,536
     image.write_bytes(header)
-    with refused(image, "damaged", "download it again"):
+    with assert_refused(image, "damaged", "download it again"):
         read(tmp_path)
 
 
 def test_the_same_patch_in_two_formats_is_refused(tmp_path):
     add_pair(tmp_path, NAME, ending="png")
     add_pair(tmp_path, NAME, ending="jpg")
-    with refused(f"{NAME}.png", f"{NAME}.jpg", "remove one"):
+    with assert_refused(f"{NAME}.png", f"{NAME}.jpg", "remove one"):
         find_pairs(tmp_path)
 
 
@@ -185,5 +185,5 @@ def test_a_class_with_labels_but_no_images_is_refused(tmp_path):
     image, _ = add_pair(tmp_path, NAME, tissue="Polyp")
     image.unlink()
     image.parent.rmdir()
-    with refused("Polyp", "has no image"):
+    with assert_refused("Polyp", "has no image"):
         find_pairs(tmp_path)

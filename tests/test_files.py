@@ -8,7 +8,7 @@ import h5py
 import numpy as np
 import pytest
 import torch
-from data_helpers import contents, refused
+from data_helpers import assert_refused, contents
 
 from study.files import replacing, require_space, save_tensors
 
@@ -70,7 +70,7 @@ def test_an_exception_before_anything_is_written_leaves_the_old_file(path):
     ids=["no space", "h5py writing", "h5py closing", "no permission", "read-only"],
 )
 def test_what_the_user_can_mend_is_one_line_with_path_and_remedy(path, error, remedy):
-    with refused(path, remedy), replacing(path) as temporary:
+    with assert_refused(path, remedy), replacing(path) as temporary:
         temporary.write_text("half")
         raise error
     assert contents(path.parent) == {"result.txt": b"old"}
@@ -91,7 +91,7 @@ def write_hdf5(path):
     ids=["text", "hdf5"],
 )
 def test_a_disk_that_is_really_full_is_recognised_whoever_writes(path, fill):
-    with refused(path, "free some space"), replacing(path) as temporary:
+    with assert_refused(path, "free some space"), replacing(path) as temporary:
         temporary.symlink_to("/dev/full")
         fill(temporary)
     assert contents(path.parent) == {"result.txt": b"old"}
@@ -101,7 +101,7 @@ def test_a_disk_that_is_really_full_is_recognised_whoever_writes(path, fill):
 def test_a_folder_without_permission_is_refused(path):
     path.parent.chmod(0o500)
     try:
-        with refused(path, "choose a folder"):
+        with assert_refused(path, "choose a folder"):
             write(path)
     finally:
         path.parent.chmod(0o700)
@@ -110,13 +110,13 @@ def test_a_folder_without_permission_is_refused(path):
 
 @pytest.mark.parametrize("below", ["x.txt", "folder/x.txt"])
 def test_a_file_where_a_folder_should_be_is_refused(path, below):
-    with refused(path / below, "part of the path is a file"):
+    with assert_refused(path / below, "part of the path is a file"):
         write(path / below)
     assert contents(path.parent) == {"result.txt": b"old"}
 
 
 def test_a_folder_where_the_file_should_be_is_refused(path):
-    with refused(path.parent, "it is a folder"):
+    with assert_refused(path.parent, "it is a folder"):
         write(path.parent)
     assert contents(path.parent.parent) == {"kept/result.txt": b"old"}
 
@@ -131,12 +131,12 @@ def test_tensors_come_back_and_a_full_disk_is_recognised_while_they_are_written(
         raise OSError(errno.ENOSPC, "No space left on device")
 
     monkeypatch.setattr(Path, "write_bytes", full)
-    with refused(path, "free some space"):
+    with assert_refused(path, "free some space"):
         save_tensors(path, {"weights": torch.zeros(count)})
     assert contents(path.parent) == old
 
 
 def test_space_is_asked_for_before_a_library_that_cannot_do_without(path):
     require_space(path, 1)
-    with refused(path, "free some space"):
+    with assert_refused(path, "free some space"):
         require_space(path, 2**60)

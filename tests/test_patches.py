@@ -16,7 +16,7 @@ import h5py
 import numpy as np
 import pytest
 import torch
-from data_helpers import SPLIT, contents, flip_byte, make_patches, make_store, refused
+from data_helpers import SPLIT, assert_refused, contents, flip_byte, make_patches, make_store
 from torch.utils.data import DataLoader
 
 from study.data.patches import (
@@ -142,7 +142,7 @@ def test_a_failed_write_leaves_what_was_there_and_nothing_partial(tmp_path, patc
     if before:
         make_store(tmp_path / "s.h5")
     old = contents(tmp_path)
-    expected = refused(*words) if words else pytest.raises(RuntimeError, match="caught fire")
+    expected = assert_refused(*words) if words else pytest.raises(RuntimeError, match="caught fire")
     with expected:
         write(tmp_path / "s.h5", patches() if callable(patches) else patches)
     assert contents(tmp_path) == old
@@ -159,7 +159,7 @@ def test_a_full_disk_is_named_and_leaves_the_old_store(path, monkeypatch, count)
 
     old = contents(path.parent)
     monkeypatch.setattr("study.data.patches.replacing", on_a_full_disk)
-    with refused(path, "the disk is full", "free some space"):
+    with assert_refused(path, "the disk is full", "free some space"):
         write(path, make_patches(count, size=32))
     assert contents(path.parent) == old
 
@@ -229,13 +229,13 @@ DAMAGE = {
 @pytest.mark.parametrize("damage", DAMAGE.values(), ids=DAMAGE.keys())
 def test_a_damaged_store_is_refused_with_the_remedy(path, damage):
     damage(path)
-    with refused(path, "damaged", "make it again"):
+    with assert_refused(path, "damaged", "make it again"):
         PatchStore(path)
 
 
 @pytest.mark.parametrize("place", ["missing.h5", "."], ids=["missing", "folder"])
 def test_a_missing_store_is_refused_with_the_command_that_makes_one(tmp_path, place):
-    with refused(tmp_path / place, "python -m study data"):
+    with assert_refused(tmp_path / place, "python -m study data"):
         PatchStore(tmp_path / place)
 
 
@@ -250,7 +250,7 @@ def with_damaged_patch_7(path, request):
 def test_a_flipped_byte_in_a_patch_is_noticed_when_it_is_read(with_damaged_patch_7):
     store = with_damaged_patch_7
     dataset = PatchDataset(store, np.arange(5, 10))
-    with refused(store.path, "patch 7", "delete the store and make it again"):
+    with assert_refused(store.path, "patch 7", "delete the store and make it again"):
         dataset[2]
     assert dataset[3][0].shape == (3, 8, 8)  # the others can still be read
 
@@ -264,7 +264,7 @@ def test_a_damaged_patch_is_the_last_line_of_an_error_from_a_worker(with_damaged
     last = (
         str(caught.value).strip().splitlines()[-1]
     )  # torch puts the traceback before it; the command line cuts it off
-    with refused(store.path, "patch 7", "make it again"):
+    with assert_refused(store.path, "patch 7", "make it again"):
         raise StudyError(last.removeprefix("study.errors.StudyError: "))
 
 
@@ -312,7 +312,7 @@ def test_the_split_depends_on_the_seed_and_not_on_the_order_of_patches():
 
 @pytest.mark.parametrize("counts", [(), (9,), (5, 4)])
 def test_fewer_than_three_cases_are_refused(counts):
-    with refused(len(counts), "at least three"):
+    with assert_refused(len(counts), "at least three"):
         split_by_case(cases_of(*counts), seed=0)
 
 
@@ -320,7 +320,7 @@ def test_indices_are_those_of_the_split_and_an_empty_split_is_refused(tmp_path):
     store = PatchStore(make_store(tmp_path / "s.h5", 9))  # none of the case "c"
     np.testing.assert_array_equal(store.indices("train"), range(8))
     np.testing.assert_array_equal(store.indices("validation"), [8])
-    with refused(store.path, "no test patches", "more cases"):
+    with assert_refused(store.path, "no test patches", "more cases"):
         store.indices("test")
 
 
@@ -436,7 +436,7 @@ def test_shares_of_processes_are_equal_and_make_up_the_batch(processes):
 
 
 def test_a_batch_that_cannot_be_shared_is_refused():
-    with refused("9", "2 devices", "batch_size"):
+    with assert_refused("9", "2 devices", "batch_size"):
         ShuffledBatches(100, 9, 5, seed=0, processes=2)
 
 
@@ -462,21 +462,21 @@ def test_input_commutes_with_roto_reflections(g):
 
 
 def test_a_case_in_no_split_is_refused_and_nothing_is_written(tmp_path):
-    with refused("case c", "train, validation, test"):
+    with assert_refused("case c", "train, validation, test"):
         write_patches(tmp_path / "s.h5", make_patches(), {"a": "train", "b": "test"}, source="random", recipe={})
     assert contents(tmp_path) == {}
 
 
 def test_a_full_disk_is_noticed_before_the_library_meets_it(tmp_path, monkeypatch):
     monkeypatch.setattr("shutil.disk_usage", lambda _: SimpleNamespace(free=100))
-    with refused("s.h5", "free some space"):
+    with assert_refused("s.h5", "free some space"):
         make_store(tmp_path / "s.h5")
     assert contents(tmp_path) == {}
 
 
 def test_masks_must_be_zero_or_one(tmp_path):
     (patch,) = make_patches(1)
-    with refused("patch 0 of a-0", "255", "give 0 and 1"):
+    with assert_refused("patch 0 of a-0", "255", "give 0 and 1"):
         write_patches(tmp_path / "s.h5", [replace(patch, mask=patch.mask * 255)], SPLIT, source="random", recipe={})
 
 
@@ -485,19 +485,19 @@ def test_a_store_of_floats_is_refused(path):
         images = file["x"][:] / 255
         del file["x"]
         file["x"] = images
-    with refused(path, "do not fit together"):
+    with assert_refused(path, "do not fit together"):
         PatchStore(path)
 
 
 def test_a_case_in_two_splits_is_refused(path):
     with h5py.File(path, "r+") as file:
         file["split"][0] = "test"
-    with refused(path, "case a is in more than one split"):
+    with assert_refused(path, "case a is in more than one split"):
         PatchStore(path)
 
 
 def test_a_store_that_is_replaced_while_in_use_is_noticed(path):
     dataset = PatchDataset(PatchStore(path), np.arange(3))
     make_store(path, seed=5)
-    with refused(path, "replaced by other data"):
+    with assert_refused(path, "replaced by other data"):
         dataset[0]

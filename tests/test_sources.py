@@ -4,7 +4,7 @@ import os
 
 import numpy as np
 import pytest
-from data_helpers import add_pair, contents, make_store, refused
+from data_helpers import add_pair, assert_refused, contents, make_store
 
 from study.data.patches import PatchStore
 from study.data.sources import prepare
@@ -68,7 +68,7 @@ def test_a_damaged_synthetic_store_is_made_again(make_synthetic, damage):
 
 
 def test_too_few_synthetic_patches_to_split_are_refused_and_leave_nothing(make_synthetic, tmp_path):
-    with refused("at least three"):
+    with assert_refused("at least three"):
         make_synthetic(count=16)
     assert contents(tmp_path) == {}
 
@@ -135,7 +135,7 @@ def test_a_failing_ebhi_folder_leaves_the_older_good_store_in_place(make_ebhi, e
             file.unlink()
     elif fault == "no folder":
         ebhi.rename(tmp_path / "gone")
-    with refused("at least three" if fault == "too few cases" else ebhi):
+    with assert_refused("at least three" if fault == "too few cases" else ebhi):
         make_ebhi()
     assert contents(tmp_path / "data") == old
 
@@ -154,7 +154,7 @@ def test_a_store_of_ones_own_serves_any_source_and_is_not_copied(tmp_path, sourc
 @pytest.mark.parametrize("source", SOURCES)
 def test_a_store_of_another_size_is_refused_with_the_setting_that_fits(tmp_path, source):
     own = make_store(tmp_path / "own.h5", size=16)
-    with refused(own, "16 x 16", "32", "--set size=16"):
+    with assert_refused(own, "16 x 16", "32", "--set size=16"):
         prepare(source, data=own, folder=tmp_path, size=32, count=99)
 
 
@@ -162,7 +162,7 @@ def test_a_store_of_another_size_is_refused_with_the_setting_that_fits(tmp_path,
 def test_a_file_that_is_no_store_is_refused_and_left_alone(tmp_path, source):
     own = tmp_path / "own.h5"
     own.write_text("my notes")
-    with refused(own, "not a patch store"):
+    with assert_refused(own, "not a patch store"):
         prepare(source, data=own, folder=tmp_path, size=16, count=99)
     assert contents(tmp_path) == {"own.h5": b"my notes"}
 
@@ -172,12 +172,12 @@ def test_a_file_that_is_no_store_is_refused_and_left_alone(tmp_path, source):
 
 @pytest.mark.parametrize(("source", "wanted"), [("ebhi", "figshare 21540159"), ("store", "16 x 16")])
 def test_a_source_that_needs_data_and_has_none_is_refused_with_the_option(tmp_path, source, wanted):
-    with refused("--data PATH", wanted):
+    with assert_refused("--data PATH", wanted):
         prepare(source, data=None, folder=tmp_path, size=16, count=99)
 
 
 @pytest.mark.parametrize("source", SOURCES)
 def test_data_at_a_path_that_does_not_exist_is_refused_with_the_path(tmp_path, source):
-    with refused(tmp_path / "none", "download EBHI-SEG" if source == "ebhi" else "python -m study data"):
+    with assert_refused(tmp_path / "none", "download EBHI-SEG" if source == "ebhi" else "python -m study data"):
         prepare(source, data=tmp_path / "none", folder=tmp_path, size=16, count=99)
     assert contents(tmp_path) == {}

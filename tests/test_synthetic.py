@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from data_helpers import refused
+from data_helpers import assert_refused
 
 from study.data.synthetic import synthetic_patches
 
@@ -72,5 +72,5 @@ def test_no_direction_is_preferred(size):
     [("count", 0, 1), ("count", -3, 1), ("size", 15, 16), ("size", 0, 16), ("patches_per_case", 0, 1)],
 )
 def test_arguments_below_their_minimum_are_refused_at_the_call(name, value, minimum):
-    with refused(f"{name} is {value}", f"at least {minimum}"):
+    with assert_refused(f"{name} is {value}", f"at least {minimum}"):
         synthetic_patches(**{"count": 4, "size": 32, "seed": 0, name: value})
