@@ -19,12 +19,12 @@ from study.data.sources import ebhi_store, prepare, synthetic_store
 from study.equivariance import equivariance_errors, measure, paper_literal_unet
 from study.errors import StudyError
 from study.evaluation import summarise
-from study.figures import make_figures, maps_path, results_folder
+from study.figures import make_figures, maps_path
 from study.groups import GROUPS, P4M
 from study.maps import are_maps_of, save_stability_maps
 from study.models import MODELS, Architecture, load_checkpoint, load_model
 from study.presets import PRESETS, find_preset, override
-from study.trials import Study, Trial, run_trial, score_test_patches
+from study.trials import Study, Trial, results_folder, run_trial, score_test_patches
 
 app = typer.Typer(
     no_args_is_help=True,

@@ -5,10 +5,7 @@ from pathlib import Path
 from study import plots
 from study.maps import load_stability_maps
 from study.report import caption, load_records, summary_rows, trial_rows, write_tables
-
-
-def results_folder(root: Path, study: str) -> Path:
-    return root / "results" / study
+from study.trials import results_folder
 
 
 def maps_path(root: Path, study: str) -> Path:

@@ -58,7 +58,7 @@ class Study:
         return [Trial(model, fraction, seed) for seed in p.seeds for fraction in p.fractions for model in p.models]
 
     def record_path(self, trial: Trial) -> Path:
-        return self.root / "results" / self.name / "trials" / f"{trial.name}.json"
+        return results_folder(self.root, self.name) / "trials" / f"{trial.name}.json"
 
     def run_folder(self, trial: Trial) -> Path:
         return self.root / "runs" / self.name / trial.name
@@ -83,8 +83,7 @@ class Study:
         path = self.checkpoint_path(trial)
         if not path.is_file():
             return False
-        checkpoint = load_checkpoint(path)
-        if any(checkpoint.get(key) != value for key, value in self.identity(trial).items()):
+        if not self._fits(load_checkpoint(path), trial):
             raise StudyError(
                 f"{path} was trained on other data or settings; give this study another --name, "
                 f"or delete {self.run_folder(trial).parent} to start over"
@@ -108,7 +107,7 @@ class Study:
             StudyError: naming a record of other data or settings.
         """
         replaced = {self.record_path(trial) for trial in todo}
-        for path in set((self.root / "results" / self.name / "trials").glob("*.json")) - replaced:
+        for path in set(record_files(results_folder(self.root, self.name))) - replaced:
             record = read_record(path)
             if not self._fits(record, Trial(**record["trial"])):
                 raise StudyError(f"{path} is of other data or settings; give this study a --name, or remove the file")
@@ -119,8 +118,9 @@ class Study:
         endings = {path.parent.name.rpartition("-")[2] for path in checkpoints}
         return sorted(int(ending) for ending in endings if ending.isdigit())
 
-    def _fits(self, record: dict | None, trial: Trial) -> bool:
-        return record is not None and all(record[key] == value for key, value in self.identity(trial).items())
+    def _fits(self, found: dict | None, trial: Trial) -> bool:
+        """Whether a record or a checkpoint is of this trial."""
+        return found is not None and all(found.get(key) == value for key, value in self.identity(trial).items())
 
 
 def run_trial(study: Study, trial: Trial, fabric: Fabric, *, title: str = "", log=None) -> dict:
@@ -178,6 +178,15 @@ def score_test_patches(network, store: PatchStore, fabric: Fabric, batch_size: i
     return scores
 
 
+def results_folder(root: Path, study: str) -> Path:
+    return root / "results" / study
+
+
+def record_files(folder: Path) -> list[Path]:
+    """The files of all records in a study's results folder, sorted."""
+    return sorted((folder / "trials").glob("*.json"))
+
+
 def read_record(path: Path) -> dict | None:
     """A trial's record, or None if there is none.
 
@@ -186,14 +195,16 @@ def read_record(path: Path) -> dict | None:
     """
     try:
         record = json.loads(path.read_text())
-        known = {section: record[section].keys() for section in SECTIONS} and Trial(**record["trial"]).model in MODELS
+        trial = Trial(**record["trial"])
+        for section in SECTIONS:
+            record[section].keys()
         record["history"]
     except FileNotFoundError:
         return None
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise StudyError(f"{path} is damaged or no record of a trial; remove it to run the trial again") from error
-    if not known:
-        raise StudyError(f"{path} is of the unknown model {record['trial']['model']!r}; remove it")
+    if trial.model not in MODELS:
+        raise StudyError(f"{path} is of the unknown model {trial.model!r}; remove it")
     return record
 
 
@@ -203,7 +214,7 @@ def read_records(folder: Path) -> Iterator[dict]:
     Raises:
         StudyError: if there are none, or one is damaged.
     """
-    files = sorted((folder / "trials").glob("*.json"))
+    files = record_files(folder)
     if not files:
         raise StudyError(f"no results in {folder}; make them with `python -m study reproduce`")
     return (read_record(file) for file in files)

@@ -11,6 +11,11 @@ NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.ipynb"))
 PRESETS = sorted(folder.name for folder in (ROOT / "results").iterdir() if (folder / "stability_maps.npz").is_file())
 
 
+def draws(notebook: nbformat.NotebookNode) -> bool:
+    outputs = [output for cell in notebook.cells for output in cell.get("outputs", [])]
+    return any("image/png" in output.get("data", {}) for output in outputs)
+
+
 def read(path: Path) -> nbformat.NotebookNode:
     return nbformat.read(path, as_version=4)
 
@@ -27,13 +32,14 @@ def test_a_notebook_runs_in_under_a_minute(path, preset):
     (parameters,) = (cell for cell in notebook.cells if "parameters" in cell.metadata.get("tags", []))
     parameters.source = f"preset = {preset!r}"
     NotebookClient(notebook, timeout=60, resources={"metadata": {"path": str(path.parent)}}).execute()
+    assert draws(notebook)
 
 
 @pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
 def test_a_notebook_is_committed_with_its_output_and_without_errors(path):
     cells = [cell for cell in read(path).cells if cell.cell_type == "code"]
     outputs = [output for cell in cells for output in cell.outputs]
-    assert any("image/png" in output.get("data", {}) for output in outputs)
+    assert draws(read(path))
     assert not any(output.output_type == "error" for output in outputs)
     assert all(len(cell.source.splitlines()) <= 15 for cell in cells), "a cell should be short"
 

@@ -148,9 +148,8 @@ class PatchStore:
                     types == {np.dtype(np.uint8)}
                     and channels == 3
                     and file["mask"].shape == (count, *size)
-                    and count > 0
+                    and all(len(label) == count > 0 for label in labels)
                 )
-                whole = whole and all(len(label) == count for label in labels)
         except (OSError, KeyError, ValueError, TypeError, AttributeError, RuntimeError) as error:
             raise StudyError(
                 f"{path} is damaged or not a patch store ({_brief(error)}); give a patch store, or make it again"

@@ -16,10 +16,11 @@ SPLIT_SEED = 0
 def synthetic_store(path: Path, *, count: int, size: int, seed: int = 0) -> PatchStore:
     """A store of ``count`` synthetic patches of ``size`` x ``size`` pixels."""
     recipe = {"source": "synthetic", "version": __version__, "count": count, "size": size, "seed": seed}
-    if not _is_made_from(path, recipe):
-        patches = list(synthetic_patches(count, size, seed=seed))
-        split = split_by_case([patch.case for patch in patches], seed=SPLIT_SEED)
-        write_patches(path, patches, split, source="synthetic", recipe=recipe)
+    if (store := _made_from(path, recipe)) is not None:
+        return store
+    patches = list(synthetic_patches(count, size, seed=seed))
+    split = split_by_case([patch.case for patch in patches], seed=SPLIT_SEED)
+    write_patches(path, patches, split, source="synthetic", recipe=recipe)
     return PatchStore(path)
 
 
@@ -32,9 +33,10 @@ def ebhi_store(path: Path, *, folder: Path, size: int) -> PatchStore:
     pairs = find_pairs(folder)
     listing = "".join(f"{f.relative_to(folder)} {f.stat().st_size}\n" for pair in pairs for f in pair)
     recipe = {"source": "ebhi", "size": size, "files": hashlib.sha256(listing.encode()).hexdigest()}
-    if not _is_made_from(path, recipe):
-        split = split_by_case([case_of(image) for image, _ in pairs], seed=SPLIT_SEED)
-        write_patches(path, ebhi_patches(pairs, size), split, source="EBHI-SEG", recipe=recipe)
+    if (store := _made_from(path, recipe)) is not None:
+        return store
+    split = split_by_case([case_of(image) for image, _ in pairs], seed=SPLIT_SEED)
+    write_patches(path, ebhi_patches(pairs, size), split, source="EBHI-SEG", recipe=recipe)
     return PatchStore(path)
 
 
@@ -69,9 +71,10 @@ def prepare(source: str, *, data: Path | None, folder: Path, size: int, count: i
     return store
 
 
-def _is_made_from(path: Path, recipe: dict) -> bool:
-    """Whether a readable store stands at ``path`` that was made from just this."""
+def _made_from(path: Path, recipe: dict) -> PatchStore | None:
+    """The store at ``path``, if it is readable and was made from just this."""
     try:
-        return PatchStore(path).recipe == recipe
+        store = PatchStore(path)
     except StudyError:  # missing or damaged: it can be made again
-        return False
+        return None
+    return store if store.recipe == recipe else None
