@@ -178,7 +178,7 @@ def check(
         network = load_model(model)
         architecture = Architecture(**load_checkpoint(model)["architecture"])
     elif model in MODELS:
-        architecture = Architecture(MODELS[model].group, width, depth, grid)
+        architecture = MODELS[model].architecture(width=width, depth=depth, grid=grid)
         network = architecture.build()
     else:
         raise StudyError(f"unknown model {model!r}; choose from {', '.join(MODELS)}, or give a checkpoint (.pt)")

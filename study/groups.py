@@ -11,6 +11,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from study.errors import StudyError
+
 _ROTATION = np.array([[0, -1], [1, 0]])  # (row, column) offsets, counter-clockwise on the screen: right goes to up
 _MIRROR = np.array([[1, 0], [0, -1]])  # flips the columns
 
@@ -30,12 +32,20 @@ class PlaneGroup:
 
     @property
     def order(self) -> int:
-        """Number of elements of the point group: 1, 4 or 8."""
+        """Number of elements of the point group: 1, 4 or 8 (16 for P8M)."""
         return self.rotations * (2 if self.reflections else 1)
 
     @cached_property
     def matrices(self) -> np.ndarray:
-        """Integer matrices ``(order, 2, 2)``, acting on (row, column) offsets from the centre."""
+        """Integer matrices ``(order, 2, 2)``, acting on (row, column) offsets from the centre.
+
+        Raises:
+            StudyError: for P8 and P8M; no turn by 45 degrees maps a pixel grid to itself.
+        """
+        if self.rotations == 8:
+            raise StudyError(
+                f"{self.name} turns by 45 degrees, which no pixel grid does exactly; only escnn has its layers"
+            )
         mirrors = range(2) if self.reflections else range(1)
         power = np.linalg.matrix_power
         return np.stack([power(_ROTATION, k) @ power(_MIRROR, j) for j in mirrors for k in range(self.rotations)])
@@ -75,6 +85,7 @@ class PlaneGroup:
         return self.transform_image(f.index_select(2, source), g)
 
     def _check_element(self, g: int) -> None:
+        _ = self.matrices  # a group that has none acts on no grid
         if not 0 <= g < self.order:
             raise IndexError(f"{self.name} has the elements 0 to {self.order - 1}, not {g}")
 
@@ -83,3 +94,9 @@ Z2 = PlaneGroup("z2", rotations=1, reflections=False)
 P4 = PlaneGroup("p4", rotations=4, reflections=False)
 P4M = PlaneGroup("p4m", rotations=4, reflections=True)
 GROUPS = {group.name: group for group in (Z2, P4, P4M)}
+"""The groups that act on a pixel grid exactly."""
+
+P8 = PlaneGroup("p8", rotations=8, reflections=False)
+P8M = PlaneGroup("p8m", rotations=8, reflections=True)
+APPROXIMATE_GROUPS = {group.name: group for group in (P8, P8M)}
+"""Beyond the paper, with rotations by 45 degrees: known to :mod:`study.escnn_layers` alone."""

@@ -1,4 +1,4 @@
-"""The four models that the study compares, and how they are saved and loaded."""
+"""The models that the study compares, and how they are saved and loaded."""
 
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -11,24 +11,6 @@ from study.unet import UNet, build_unet
 
 
 @dataclass(frozen=True)
-class Model:
-    """A network and how it is trained: its group, and whether the training patches are roto-reflected at random."""
-
-    label: str
-    group: str
-    augmented: bool
-
-
-MODELS = {
-    "unet": Model("U-Net", "z2", augmented=False),
-    "unet-aug": Model("U-Net, augmented", "z2", augmented=True),
-    "p4": Model("P4 U-Net", "p4", augmented=False),
-    "p4m": Model("P4M U-Net", "p4m", augmented=False),
-}
-"""By the name that the command line and the results use, in the order of tables and figures."""
-
-
-@dataclass(frozen=True)
 class Architecture:
     """The arguments of :func:`~study.unet.build_unet` that a checkpoint must remember."""
 
@@ -36,10 +18,48 @@ class Architecture:
     width: int
     depth: int
     grid: str
+    implementation: str = "native"
+    basis: str | None = None
 
     def build(self) -> UNet:
         """A new network; the caller seeds torch."""
-        return build_unet(self.group, width=self.width, depth=self.depth, grid=self.grid)
+        return build_unet(**asdict(self))
+
+
+@dataclass(frozen=True)
+class Model:
+    """A network and how it is trained: its layers, and whether the training patches are roto-reflected at random."""
+
+    label: str
+    group: str
+    augmented: bool = False
+    implementation: str = "native"
+    basis: str | None = None
+
+    def architecture(self, *, width: int, depth: int, grid: str) -> Architecture:
+        return Architecture(self.group, width, depth, grid, self.implementation, self.basis)
+
+
+PAPER_MODELS = {
+    "unet": Model("U-Net", "z2"),
+    "unet-aug": Model("U-Net, augmented", "z2", augmented=True),
+    "p4": Model("P4 U-Net", "p4"),
+    "p4m": Model("P4M U-Net", "p4m"),
+}
+"""What the paper compares."""
+
+ESCNN_MODELS = {
+    "p4-escnn": Model("P4 U-Net, escnn", "p4", implementation="escnn", basis="escnn"),
+    "p4-escnn-full": Model("P4 U-Net, escnn, full basis", "p4", implementation="escnn", basis="full"),
+    "p4m-escnn": Model("P4M U-Net, escnn", "p4m", implementation="escnn", basis="escnn"),
+    "p4m-escnn-full": Model("P4M U-Net, escnn, full basis", "p4m", implementation="escnn", basis="full"),
+    "p8-escnn": Model("P8 U-Net, escnn", "p8", implementation="escnn", basis="escnn"),
+    "p8m-escnn": Model("P8M U-Net, escnn", "p8m", implementation="escnn", basis="escnn"),
+}
+"""The same U-Nets on escnn, and two that only escnn has."""
+
+MODELS = PAPER_MODELS | ESCNN_MODELS
+"""By the name that the command line and the results use, in the order of tables and figures."""
 
 
 def save_checkpoint(path: Path | str, architecture: Architecture, weights: dict, **provenance) -> None:

@@ -5,7 +5,7 @@ from collections.abc import Iterable
 from dataclasses import asdict, dataclass, fields, replace
 
 from study.errors import StudyError
-from study.models import MODELS
+from study.models import MODELS, PAPER_MODELS
 from study.training import Recipe
 from study.unet import GRIDS
 
@@ -36,7 +36,7 @@ class Preset:
     size: int
     recipe: Recipe
     patches: int = 0
-    models: tuple[str, ...] = tuple(MODELS)
+    models: tuple[str, ...] = tuple(PAPER_MODELS)
     fractions: tuple[float, ...] = FRACTIONS
     seeds: tuple[int, ...] = (0,)
     workers: int = 0

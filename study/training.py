@@ -24,7 +24,7 @@ from study.errors import StudyError
 from study.evaluation import counts, dice
 from study.files import save_tensors
 from study.groups import P4M
-from study.models import MODELS, Architecture
+from study.models import MODELS
 
 
 @dataclass(frozen=True)
@@ -95,7 +95,7 @@ def train(
         if len(store.indices(split)) < fabric.world_size:
             raise StudyError(f"{store.path} has too few {split} patches for {fabric.world_size} devices; use fewer")
     torch.manual_seed(seed)
-    network = Architecture(MODELS[model].group, recipe.width, recipe.depth, recipe.grid).build()
+    network = MODELS[model].architecture(width=recipe.width, depth=recipe.depth, grid=recipe.grid).build()
     network.grid.check(*store.size, network.depth)
     if fabric.world_size > 1 and fabric.device.type == "cuda":
         network = nn.SyncBatchNorm.convert_sync_batchnorm(network)  # moments over the whole batch, as on one device

@@ -17,7 +17,7 @@ from study.data.patches import PatchDataset, PatchStore
 from study.errors import StudyError
 from study.evaluation import evaluate, summarise
 from study.files import replacing
-from study.models import MODELS, Architecture, load_checkpoint, save_checkpoint
+from study.models import MODELS, load_checkpoint, save_checkpoint
 from study.presets import Preset
 from study.provenance import provenance
 from study.training import Trained, shared_loader, train
@@ -229,7 +229,7 @@ def _by_case(patches: pd.DataFrame, store: PatchStore) -> dict[str, list[int]]:
 def _save(study: Study, trial: Trial, trained: Trained, record: dict) -> None:
     """Weights first, so that a record always has them; then what a cut training would have gone on from can go."""
     recipe = study.preset.recipe
-    architecture = Architecture(MODELS[trial.model].group, recipe.width, recipe.depth, recipe.grid)
+    architecture = MODELS[trial.model].architecture(width=recipe.width, depth=recipe.depth, grid=recipe.grid)
     weights = {key: value.cpu() for key, value in trained.network.state_dict().items()}
     save_checkpoint(study.checkpoint_path(trial), architecture, weights, **study.identity(trial))
     with replacing(study.record_path(trial)) as temporary:

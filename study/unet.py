@@ -16,7 +16,9 @@ from torch import Tensor, nn
 
 from study import gconv
 from study.errors import StudyError
-from study.groups import GROUPS, PlaneGroup
+from study.groups import APPROXIMATE_GROUPS, GROUPS, Z2, PlaneGroup
+
+IMPLEMENTATIONS = ("native", "escnn")
 
 
 @dataclass(frozen=True)
@@ -66,12 +68,19 @@ class Layers:
     conv: Callable[..., nn.Module]
     up: Callable[..., nn.Module]
     norm: Callable[..., nn.Module]
+    relu: Callable[[], nn.Module]
     pool: Callable[..., nn.Module]
     project: Callable[..., nn.Module]
 
 
 PLAIN = Layers(
-    lift=nn.Conv2d, conv=nn.Conv2d, up=nn.ConvTranspose2d, norm=nn.BatchNorm2d, pool=nn.MaxPool2d, project=nn.Conv2d
+    lift=nn.Conv2d,
+    conv=nn.Conv2d,
+    up=nn.ConvTranspose2d,
+    norm=nn.BatchNorm2d,
+    relu=partial(nn.ReLU, inplace=True),
+    pool=nn.MaxPool2d,
+    project=nn.Conv2d,
 )
 
 
@@ -82,8 +91,35 @@ def native_layers(group: PlaneGroup) -> Layers:
         conv=partial(gconv.GroupConv2d, group=group),
         up=partial(gconv.GroupConvTranspose2d, group=group),
         norm=gconv.GroupBatchNorm2d,
+        relu=partial(nn.ReLU, inplace=True),
         pool=gconv.GroupMaxPool2d,
         project=partial(gconv.ProjectionConv2d, group=group),
+    )
+
+
+def make_layers(group: PlaneGroup, implementation: str = "native", basis: str | None = None) -> Layers:
+    """The layers of a group: torch's own for Z2, and otherwise those of :mod:`study.gconv`; or all on escnn."""
+    if implementation == "escnn":
+        return escnn_layers(group, basis or "escnn")
+    return PLAIN if group is Z2 else native_layers(group)
+
+
+def escnn_layers(group: PlaneGroup, basis: str) -> Layers:
+    """The layers of :mod:`study.escnn_layers` on one group, Z2 too.
+
+    Raises:
+        StudyError: if escnn is not installed.
+    """
+    from study import escnn_layers as escnn  # here, so that all the rest works without it
+
+    return Layers(
+        lift=partial(escnn.LiftingConv2d, group=group, basis=basis),
+        conv=partial(escnn.GroupConv2d, group=group, basis=basis),
+        up=partial(escnn.GroupConvTranspose2d, group=group, basis=basis),
+        norm=partial(escnn.GroupBatchNorm2d, group=group),
+        relu=partial(escnn.ReLU, group=group),
+        pool=partial(escnn.GroupMaxPool2d, group=group),
+        project=partial(escnn.ProjectionConv2d, group=group, basis=basis),
     )
 
 
@@ -133,10 +169,10 @@ def _block(layers: Layers, first: Callable[..., nn.Module], in_channels: int, ch
     return nn.Sequential(
         first(in_channels, channels, 3, padding=1, bias=False),
         layers.norm(channels),
-        nn.ReLU(inplace=True),
+        layers.relu(),
         layers.conv(channels, channels, 3, padding=1, bias=False),
         layers.norm(channels),
-        nn.ReLU(inplace=True),
+        layers.relu(),
     )
 
 
@@ -146,7 +182,7 @@ def _up(layers: Layers, in_channels: int, channels: int, grid: Grid) -> nn.Seque
     return nn.Sequential(
         layers.up(in_channels, channels, kernel_size, stride=stride, padding=padding, bias=False),
         layers.norm(channels),
-        nn.ReLU(inplace=True),
+        layers.relu(),
     )
 
 
@@ -164,37 +200,46 @@ def build_unet(
     num_classes: int = 1,
     grid: str = "even",
     implementation: str = "native",
+    basis: str | None = None,
 ) -> UNet:
     """Build the U-Net ("z2"), the P4 U-Net ("p4") or the P4M U-Net ("p4m").
 
     Shapes: image ``(B, in_channels, H, W)`` -> logits ``(B, num_classes, H, W)``.
 
     Args:
-        group: "z2", "p4" or "p4m".
+        group: "z2", "p4" or "p4m"; on escnn also "p8" and "p8m", which turn by 45 degrees too, approximately.
         width: channels of the ordinary U-Net at full resolution; each level below has twice as many. A group network
             has ``round(channels / sqrt(|G|))`` fields at each level instead, which keeps the number of parameters.
         depth: number of poolings, 1 to 5.
         grid: "even" (2x2 pooling and 4x4 transposed convolution; sizes that 2 ** depth divides) or "odd" (the
             paper's 3x3 for both; multiples of 2 ** depth, plus 1).
-        implementation: "native", the layers of :mod:`study.gconv`.
+        implementation: "native", the layers of :mod:`study.gconv`, or "escnn", those of :mod:`study.escnn_layers`.
+        basis: of the filters on escnn: "escnn" (its band-limited default, taken if None) or "full" (all filters, as the
+            native layers have).
 
     Raises:
-        StudyError: for an unknown name or a number out of range; later, when the network is called on a size that would
-            break its equivariance.
+        StudyError: for an unknown name or a number out of range, or if escnn is asked for and not installed; later,
+            when the network is called on a size that would break its equivariance.
     """
+    groups = GROUPS if implementation == "native" else GROUPS | APPROXIMATE_GROUPS
     for name, value, known in [
-        ("group", group, GROUPS),
+        ("implementation", implementation, IMPLEMENTATIONS),
         ("grid", grid, GRIDS),
-        ("implementation", implementation, ("native",)),
+        ("basis", basis, (None, "escnn", "full")),
     ]:
         if value not in known:
-            raise StudyError(f"unknown {name} {value!r}; choose from {', '.join(known)}")
+            raise StudyError(f"unknown {name} {value!r}; choose from {', '.join(filter(None, known))}")
+    if group not in groups:
+        if group in APPROXIMATE_GROUPS:
+            raise StudyError(f'only escnn has layers of the group {group!r}; give implementation="escnn"')
+        raise StudyError(f"unknown group {group!r}; choose from {', '.join(groups)}")
+    if implementation == "native" and basis is not None:
+        raise StudyError(f'basis is {basis!r}, but native layers have every filter; give implementation="escnn"')
     if not isinstance(depth, Integral) or not 1 <= depth <= 5:
         raise StudyError(f"depth is {depth!r}; give an integer from 1 to 5")
     for name, value in [("width", width), ("in_channels", in_channels), ("num_classes", num_classes)]:
         if not isinstance(value, Integral) or value < 1:
             raise StudyError(f"{name} is {value!r}; give a positive integer")
-    plane_group = GROUPS[group]
-    channels = field_counts(plane_group, width, depth)
-    layers = PLAIN if group == "z2" else native_layers(plane_group)
+    channels = field_counts(groups[group], width, depth)
+    layers = make_layers(groups[group], implementation, basis)
     return UNet(layers, channels, in_channels=in_channels, num_classes=num_classes, grid=GRIDS[grid])
