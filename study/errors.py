@@ -1,4 +1,4 @@
-"""The one error that a user is meant to see."""
+"""The errors that a user is meant to see."""
 
 
 class StudyError(ValueError):
@@ -6,3 +6,7 @@ class StudyError(ValueError):
 
     The command line prints it without a traceback and exits with code 2.
     """
+
+
+class MissingPackageError(StudyError, ImportError):
+    """What was asked for needs a package that is not installed; the line says how to install it."""

@@ -19,7 +19,7 @@ from functools import cache
 import torch
 from torch import Tensor, nn
 
-from study.errors import StudyError
+from study.errors import MissingPackageError, StudyError
 from study.groups import P4, P4M, P8, P8M, Z2, PlaneGroup
 
 try:
@@ -29,7 +29,7 @@ try:
         from escnn import nn as enn
         from escnn.nn.init import _generalized_he_init_variances
 except ImportError as error:
-    raise StudyError(
+    raise MissingPackageError(
         f"escnn cannot be imported ({error}); install it without a Fortran compiler by `pip install '.[escnn]'` and "
         "`pip install --no-deps escnn==1.0.11`, or with one by `pip install escnn==1.0.11`"
     ) from error
@@ -78,6 +78,7 @@ class _EscnnConv2d(nn.Module):
         stride: int = 1,
         padding: int = 0,
         bias: bool = True,
+        padding_mode: str = "zeros",
         basis: str = "escnn",
     ) -> None:
         super().__init__()
@@ -90,10 +91,15 @@ class _EscnnConv2d(nn.Module):
         self.kernel_size = kernel_size
         self.group = group
         self.basis = basis
-        options = _basis_options(type(self), group, kernel_size, basis)
-        self.conv = self.make(
-            group, in_channels, out_channels, kernel_size, stride=stride, padding=padding, bias=bias, **options
-        )
+        options = {
+            "stride": stride,
+            "padding": padding,
+            "bias": bias,
+            **_basis_options(type(self), group, kernel_size, basis),
+        }
+        if padding_mode != "zeros":  # transposed convolutions have no such argument
+            options["padding_mode"] = padding_mode
+        self.conv = self.make(group, in_channels, out_channels, kernel_size, **options)
         _own_basis(self.conv)
         self.reset_parameters()
         self.train()  # or the empty filters of escnn's constructor would be in the state dict
@@ -146,7 +152,7 @@ class _EscnnConv2d(nn.Module):
         with torch.no_grad():
             self.conv.weights.copy_(weights.flatten())
         _expand_again(self)
-        return float((weights @ taps - wanted).norm() / wanted.norm())
+        return float((weights @ taps - wanted).norm() / wanted.norm().clamp_min(1e-300))  # a filter may be all zeros
 
     def field_bias(self) -> Tensor | None:
         """The bias as the native layer has it, one value per field: ``(out,)``."""

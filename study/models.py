@@ -5,7 +5,7 @@ from pathlib import Path
 
 import torch
 
-from study.errors import StudyError
+from study.errors import MissingPackageError, StudyError
 from study.files import save_tensors
 from study.unet import UNet, build_unet
 
@@ -89,12 +89,14 @@ def load_model(path: Path | str) -> UNet:
     The images are prepared by :func:`study.data.patches.to_input`.
 
     Raises:
-        StudyError: if the file is missing or is not a checkpoint.
+        StudyError: if the file is missing or is not a checkpoint, or is on escnn and that is not installed.
     """
     checkpoint = load_checkpoint(path)
     try:
         network = Architecture(**checkpoint["architecture"]).build()
         network.load_state_dict(checkpoint["weights"])
+    except MissingPackageError:
+        raise
     except (TypeError, ValueError, RuntimeError) as error:
         raise StudyError(f"{path} does not fit the network it names; train it again") from error
     return network.eval()

@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 from data_helpers import SPLIT, make_patches
 
+import study
 from study import cli
 from study.data.patches import PatchStore, write_patches
 from study.data.sources import synthetic_store
@@ -198,7 +199,7 @@ def test_an_error_in_a_loading_process_is_one_line_too(run, tmp_path):
 @pytest.mark.slow
 def test_two_devices_train_the_same_study(tmp_path):
     """Two processes on the CPU stand in for two GPUs: one record per trial, and networks alike in all processes."""
-    environment = os.environ | {"PYTHONPATH": str(Path(cli.__file__).parents[1]), "OMP_NUM_THREADS": "1"}
+    environment = os.environ | {"PYTHONPATH": str(Path(study.__file__).parents[1]), "OMP_NUM_THREADS": "1"}
     command = [sys.executable, "-m", "study", "reproduce", "--devices", "2", *TINY, "--set", "models=unet,p4m"]
     done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=240)
     assert done.returncode == 0, done.stderr

@@ -508,3 +508,20 @@ def test_a_layer_made_on_the_meta_device_works_once_it_has_weights(layer):
     target.to_empty(device="cpu").load_state_dict(source.state_dict())
     x = torch.randn(1, 2, 5, 5) if layer is LiftingConv2d else torch.randn(1, 2, 4, 5, 5)
     assert torch.equal(target(x), source(x))
+
+
+@pytest.mark.parametrize("padding_mode", ["zeros", "reflect", "replicate", "circular"])
+@CONVOLUTION
+@pytest.mark.parametrize("bias", [True, False])
+def test_an_exported_layer_is_torchs_own_with_the_same_padding(kind, padding_mode, bias):
+    if padding_mode not in kind.padding_modes:
+        with pytest.raises(ValueError, match=f"padding_mode is '{padding_mode}'; give one of zeros"):
+            kind(2, 3, 3, group=P4M, padding_mode=padding_mode)
+        return
+    layer = kind(2, 3, 3, group=P4M, stride=2, padding=1, padding_mode=padding_mode, bias=bias).double()
+    x = torch.randn(2, 2, *([] if kind is LiftingConv2d else [8]), 7, 7, dtype=torch.float64)
+    plain = layer.export()
+    assert type(plain).__module__.startswith("torch.")
+    out = layer(x)
+    torch.testing.assert_close(plain(x.flatten(1, -3)), out.flatten(1, -3), atol=1e-12, rtol=1e-12)
+    assert_equivariant(layer, x, P4M)

@@ -7,7 +7,7 @@ from study.models import MODELS, Architecture, load_model, save_checkpoint
 
 @pytest.mark.parametrize("name", MODELS)
 def test_a_saved_network_comes_back_with_the_same_output(name, tmp_path):
-    architecture = Architecture(MODELS[name].group, width=4, depth=1, grid="odd")
+    architecture = MODELS[name].architecture(width=4, depth=1, grid="odd")
     network = architecture.build().eval()
     save_checkpoint(tmp_path / "best.pt", architecture, network.state_dict(), note="kept")
     images = torch.randn(1, 3, 9, 9)

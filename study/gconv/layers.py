@@ -20,6 +20,9 @@ from study.groups import PlaneGroup
 class _PlaneGroupConv2d(nn.Module):
     """What the four convolutions share: one learned filter, its table of taps, and one bias per field."""
 
+    plain = nn.Conv2d
+    padding_modes = ("zeros", "reflect", "replicate", "circular")
+
     def __init__(
         self,
         in_channels: int,
@@ -30,6 +33,7 @@ class _PlaneGroupConv2d(nn.Module):
         stride: int = 1,
         padding: int = 0,
         bias: bool = True,
+        padding_mode: str = "zeros",
     ) -> None:
         super().__init__()
         if not isinstance(group, PlaneGroup):
@@ -43,12 +47,15 @@ class _PlaneGroupConv2d(nn.Module):
         ]:
             if not isinstance(value, Integral) or value < least:
                 raise ValueError(f"{name} is {value!r}; give an integer of at least {least}")
+        if padding_mode not in self.padding_modes:
+            raise ValueError(f"padding_mode is {padding_mode!r}; give one of {', '.join(self.padding_modes)}")
         self.in_channels = in_channels
         self.out_channels = out_channels
         self.kernel_size = kernel_size
         self.group = group
         self.stride = stride
         self.padding = padding
+        self.padding_mode = padding_mode
         self.weight = nn.Parameter(torch.empty(self._weight_shape()))
         self.bias = nn.Parameter(torch.empty(out_channels)) if bias else None
         self.register_buffer("_taps", self._make_taps(), persistent=False)
@@ -71,6 +78,33 @@ class _PlaneGroupConv2d(nn.Module):
         nn.init.uniform_(self.weight, -bound, bound)
         if self.bias is not None:
             nn.init.uniform_(self.bias, -bound, bound)
+
+    def expanded_weight(self) -> Tensor:
+        """The weight of the ordinary convolution of planes that this layer is."""
+        raise NotImplementedError
+
+    @torch.no_grad()
+    def export(self) -> nn.Conv2d | nn.ConvTranspose2d:
+        """torch's own convolution that does to planes what this layer, as it is now, does to fields.
+
+        Its channels are the planes, field by field, as in ``f.flatten(1, 2)``. Its weight is a copy, and would not stay
+        equivariant in a training.
+        """
+        weight, bias = self.expanded_weight(), self._plane_bias()
+        planes = weight.shape[:2] if self.plain is nn.ConvTranspose2d else weight.shape[1::-1]  # in, out
+        options = {"stride": self.stride, "padding": self.padding, "padding_mode": self.padding_mode}
+        conv = self.plain(*planes, self.kernel_size, bias=bias is not None, **options).to(weight)
+        conv.weight.copy_(weight)
+        if bias is not None:
+            conv.bias.copy_(bias)
+        return conv.train(self.training)
+
+    def _convolve(self, planes: Tensor) -> Tensor:
+        """``(B, in planes, H, W)`` -> ``(B, out planes, H', W')``."""
+        padding = self.padding
+        if self.padding_mode != "zeros":
+            planes, padding = F.pad(planes, 4 * [padding], mode=self.padding_mode), 0
+        return F.conv2d(planes, self.expanded_weight(), self._plane_bias(), self.stride, padding)
 
     def _planes(self, f: Tensor) -> Tensor:
         """A feature map ``(B, K, |G|, H, W)`` as planes ``(B, K * |G|, H, W)``; a view."""
@@ -99,6 +133,8 @@ class _PlaneGroupConv2d(nn.Module):
             text += f", stride={self.stride}"
         if self.padding != 0:
             text += f", padding={self.padding}"
+        if self.padding_mode != "zeros":
+            text += f", padding_mode={self.padding_mode!r}"
         if self.bias is None:
             text += ", bias=False"
         return text
@@ -118,6 +154,7 @@ class LiftingConv2d(_PlaneGroupConv2d):
         group: ``Z2``, ``P4`` or ``P4M``.
         stride, padding: in pixels, as in ``nn.Conv2d``.
         bias: learn one bias per field.
+        padding_mode: "zeros", "reflect", "replicate" or "circular", as in ``nn.Conv2d``; all are equivariant.
 
     Raises:
         ValueError: if an argument is out of range, or the input has another number of axes or channels.
@@ -129,8 +166,10 @@ class LiftingConv2d(_PlaneGroupConv2d):
     def forward(self, x: Tensor) -> Tensor:
         if x.ndim != 4 or x.shape[1] != self.in_channels:
             raise ValueError(f"LiftingConv2d expects (B, {self.in_channels}, H, W), not {tuple(x.shape)}")
-        weight = filters.lifting_weight(self.weight, self._taps)
-        return self._fields(F.conv2d(x, weight, self._plane_bias(), self.stride, self.padding))
+        return self._fields(self._convolve(x))
+
+    def expanded_weight(self) -> Tensor:
+        return filters.lifting_weight(self.weight, self._taps)
 
 
 class GroupConv2d(_PlaneGroupConv2d):
@@ -149,8 +188,10 @@ class GroupConv2d(_PlaneGroupConv2d):
         return filters.feature_filter_taps(self.group, self.kernel_size)
 
     def forward(self, f: Tensor) -> Tensor:
-        weight = filters.group_weight(self.weight, self._taps)
-        return self._fields(F.conv2d(self._planes(f), weight, self._plane_bias(), self.stride, self.padding))
+        return self._fields(self._convolve(self._planes(f)))
+
+    def expanded_weight(self) -> Tensor:
+        return filters.group_weight(self.weight, self._taps)
 
 
 class GroupConvTranspose2d(GroupConv2d):
@@ -160,15 +201,20 @@ class GroupConvTranspose2d(GroupConv2d):
 
     Shapes: input ``(B, in_channels, |G|, H, W)``, output ``(B, out_channels, |G|, H', W')`` with
     ``H' = (H - 1) * stride - 2 * padding + kernel_size``, weight ``(out, in, |G|, k, k)``. There is no
-    ``output_padding``: it pads one side only, which breaks the symmetry.
+    ``output_padding``: it pads one side only, which breaks the symmetry. As in torch, padding is with zeros.
     """
+
+    plain = nn.ConvTranspose2d
+    padding_modes = ("zeros",)
 
     def _fan_in(self) -> float:
         return super()._fan_in() / self.stride**2  # a pixel of the output meets every stride-th tap, in both directions
 
-    def forward(self, f: Tensor) -> Tensor:
-        weight = filters.group_weight(self.weight, self._taps).transpose(0, 1)  # conv_transpose2d wants (in, out, k, k)
-        return self._fields(F.conv_transpose2d(self._planes(f), weight, self._plane_bias(), self.stride, self.padding))
+    def expanded_weight(self) -> Tensor:
+        return super().expanded_weight().transpose(0, 1)  # conv_transpose2d wants (in, out, k, k)
+
+    def _convolve(self, planes: Tensor) -> Tensor:
+        return F.conv_transpose2d(planes, self.expanded_weight(), self._plane_bias(), self.stride, self.padding)
 
 
 class ProjectionConv2d(_PlaneGroupConv2d):
@@ -181,8 +227,13 @@ class ProjectionConv2d(_PlaneGroupConv2d):
     """
 
     def forward(self, f: Tensor) -> Tensor:
-        weight = filters.projection_weight(self.weight, self._taps)
-        return F.conv2d(self._planes(f), weight, self.bias, self.stride, self.padding)
+        return self._convolve(self._planes(f))
+
+    def expanded_weight(self) -> Tensor:
+        return filters.projection_weight(self.weight, self._taps)
+
+    def _plane_bias(self) -> Tensor | None:
+        return self.bias
 
 
 class GroupBatchNorm2d(nn.BatchNorm3d):

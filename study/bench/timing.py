@@ -1,0 +1,44 @@
+"""Honest timings: all candidates in turn, round after round, so that a drifting machine is unfair to none of them."""
+
+import random
+import time
+from collections.abc import Callable
+
+import pandas as pd
+import torch
+
+
+def time_in_turn(jobs: dict[str, Callable[[], object]], *, rounds: int, device: torch.device) -> pd.DataFrame:
+    """The seconds of every job in every round, after one round that does not count: ``(round, job)``.
+
+    The order within a round is shuffled, so that no job always runs in the wake of the same other.
+    """
+    shuffle = random.Random(0).sample
+    rows = []
+    for _ in range(rounds + 1):
+        row = {}
+        for name in shuffle(list(jobs), len(jobs)):
+            _synchronize(device)
+            start = time.perf_counter()
+            jobs[name]()
+            _synchronize(device)
+            row[name] = time.perf_counter() - start
+        rows.append(row)
+    return pd.DataFrame(rows[1:])[list(jobs)]
+
+
+def summarise(seconds: pd.DataFrame, *, baseline: str) -> pd.DataFrame:
+    """For each job, from the rounds: ``ms``, the ``ratio`` to the baseline of the same round, and their spread.
+
+    Columns: ``ms``, ``ms_low``, ``ms_high``, ``ratio``, ``ratio_low``, ``ratio_high``: medians and quartiles.
+    """
+    columns = {}
+    for name, values in [("ms", 1000 * seconds), ("ratio", seconds.div(seconds[baseline], axis=0))]:
+        for suffix, quantile in [("", 0.5), ("_low", 0.25), ("_high", 0.75)]:
+            columns[name + suffix] = values.quantile(quantile)
+    return pd.DataFrame(columns)
+
+
+def _synchronize(device: torch.device) -> None:
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)

@@ -1,0 +1,43 @@
+"""The command line, ``python -m study``."""
+
+import sys
+
+import torch
+import typer
+
+from study.cli import networks, stores, studies
+from study.errors import StudyError
+
+app = typer.Typer(
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode="rich",
+    help=(
+        "Group-equivariant U-Nets for segmentation, compared: from images to the paper's table and figures.\n\n"
+        "Start with [bold]python -m study reproduce[/bold]: it needs no data and takes some minutes."
+    ),
+)
+
+for command in (studies.reproduce, studies.train, networks.evaluate, studies.figures, networks.check):
+    app.command()(command)
+
+data = typer.Typer(no_args_is_help=True, help="Make a patch store, the one file that training reads.")
+for command in (stores.synthetic, stores.ebhi):
+    data.command()(command)
+app.add_typer(data, name="data")
+
+
+def main() -> None:
+    """Run the command line; a user's error is one line on standard error and exit code 2."""
+    try:
+        app()
+    except torch.OutOfMemoryError:
+        remedy = "give a smaller batch (--set batch_size=N and a --name; for evaluate, --batch-size N)"
+        print(f"error: the GPU's memory is full; {remedy}", file=sys.stderr)
+        sys.exit(2)
+    except StudyError as error:
+        # an error of a loader process arrives with its traceback in front
+        line = str(error).strip().splitlines()[-1].removeprefix("study.errors.StudyError: ")
+        print(f"error: {line}", file=sys.stderr)
+        sys.exit(2)
