@@ -19,6 +19,9 @@ from study.models import MODELS
 
 COLOURS = {"unet": "#000000", "unet-aug": "#E69F00", "p4": "#009E73", "p4m": "#0072B2"}
 MARKERS = {"unet": "o", "unet-aug": "s", "p4": "^", "p4m": "D"}
+LAYERS = {"native": ("#0072B2", "o"), "escnn": ("#D55E00", "s"), "escnn, full basis": ("#CC79A7", "D")}
+"""Colour and marker of each implementation."""
+
 COLUMN, PAGE = 3.5, 7.2  # inches
 _STYLE = {
     "font.size": 8,
@@ -97,6 +100,44 @@ def p4_against_p4m(summary: pd.DataFrame, caption: str) -> Figure:
         _data_axis(axes, summary)
     deviation_axes.legend(frameon=False, loc="center left", bbox_to_anchor=(1.0, 0.5))
     return _captioned(figure, caption)
+
+
+@styled
+def costs(rows: pd.DataFrame, caption: str) -> Figure:
+    """Training step, inference and memory of every network, as multiples of the plain U-Net's.
+
+    Args:
+        rows: of :func:`study.bench.models.measure`.
+        caption: of :func:`study.bench.report.costs_caption`.
+    """
+    networks = list(rows.network.unique())
+    rows = rows.assign(peak_ratio=rows.peak_mb / rows.peak_mb.iloc[0])
+    figure = Figure(figsize=(PAGE, 1.0 + 0.28 * len(networks)), layout="constrained")
+    panels = figure.subplots(1, 3, sharey=True)
+    for axes, (column, title) in zip(panels, _COSTS.items(), strict=True):
+        for layers, (colour, marker) in LAYERS.items():
+            chosen = rows[rows.implementation == layers]
+            if chosen.empty:
+                continue
+            y = chosen.network.map(networks.index) + 0.22 * (list(LAYERS).index(layers) - 1)
+            value = chosen[column]
+            if f"{column}_low" in chosen:
+                spread = [value - chosen[f"{column}_low"], chosen[f"{column}_high"] - value]
+                axes.errorbar(value, y, xerr=spread, fmt="none", elinewidth=0.8, color=colour)
+            axes.scatter(value, y, s=14, color=colour, marker=marker, label=layers, zorder=3)
+        axes.axvline(1, color="0.7", lw=0.8, zorder=0)
+        axes.set_xscale("log", base=2)
+        axes.xaxis.set_major_formatter(FuncFormatter(lambda x, _: f"{x:g}×"))
+        axes.xaxis.set_minor_locator(NullLocator())
+        axes.set_xlabel(title)
+    panels[0].set_yticks(range(len(networks)), networks)
+    panels[0].invert_yaxis()
+    figure.legend(*panels[0].get_legend_handles_labels(), loc="outside upper right", ncols=3, frameon=False)
+    return _captioned(figure, caption)
+
+
+_COSTS = {"training_ratio": "Training step", "inference_ratio": "Inference", "peak_ratio": "Peak memory of training"}
+"""Columns of the table of costs, as multiples of the plain U-Net's."""
 
 
 @styled

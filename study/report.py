@@ -132,7 +132,7 @@ def dice_table(records: Sequence[dict]) -> str:
         "Dice in %, pooled over all test pixels: mean ± standard deviation over seeds (where there are several), and "
         "the 95 % interval over test cases in brackets."
     )
-    return f"{caption(records)}\n\n{_markdown(lines)}\n\n{legend}\n"
+    return f"{caption(records)}\n\n{markdown(lines)}\n\n{legend}\n"
 
 
 def stability_table(records: Sequence[dict]) -> str:
@@ -154,7 +154,7 @@ def stability_table(records: Sequence[dict]) -> str:
         "Standard deviation of the foreground probability over the eight roto-reflections of each test patch, in "
         f"float32; models trained on {100 * summary.fraction.max():g} % of the data."
     )
-    return f"{caption(records)}\n\n{_markdown(lines)}\n\n{legend}\n"
+    return f"{caption(records)}\n\n{markdown(lines)}\n\n{legend}\n"
 
 
 def write_tables(results: Path, figures: Path) -> None:
@@ -212,6 +212,7 @@ def _dice_text(row: pd.Series) -> str:
     return f"{row.dice:.1f}{spread}{interval}"
 
 
-def _markdown(lines: list[list[str]]) -> str:
+def markdown(lines: list[list[str]]) -> str:
+    """A table in Markdown; the first line is its head."""
     head, *body = (f"| {' | '.join(line)} |" for line in lines)
     return "\n".join([head, "|" + " --- |" * len(lines[0]), *body])

@@ -22,7 +22,7 @@ from study.groups import GROUPS, P4M
 from study.provenance import provenance
 from study.unet import GRIDS, UNet, field_counts, make_layers
 
-BASELINE = "z2, equal parameters, native"
+LABELS = {"z2": "U-Net", "p4": "P4 U-Net", "p4m": "P4M U-Net"}
 
 
 @dataclass(frozen=True)
@@ -65,8 +65,9 @@ class Candidate:
     implementation: str
 
     @property
-    def name(self) -> str:
-        return f"{self.group}, {self.budget}, {self.implementation}"
+    def network(self) -> str:
+        plain = (self.group, self.budget) == ("z2", "equal parameters")
+        return LABELS[self.group] if plain else f"{LABELS[self.group]}, {self.budget}"
 
     def build(self, settings: Settings) -> UNet:
         group, width = GROUPS[self.group], settings.width
@@ -90,30 +91,30 @@ def candidates(*, escnn: bool) -> list[Candidate]:
 
 
 def measure(settings: Settings, device: torch.device) -> pd.DataFrame:
-    """One row per candidate.
+    """One row per candidate; the first is the plain U-Net, of whose times the others' are multiples.
 
-    Columns: ``group``, ``budget``, ``implementation``, ``parameters``, ``multiplications`` (of a forward pass of one
+    Columns: ``network``, ``implementation``, ``parameters``, ``multiplications`` (of a forward pass of one
     image, in millions), ``build_seconds`` (in a fresh process), ``escnn_init_seconds`` (what escnn's own
     initialisation adds to it), ``training_*`` and ``inference_*`` (of a batch, as of
-    :func:`~study.bench.timing.summarise`; the baseline is the plain U-Net), ``peak_mb`` (of training, above the bare
-    process; on a GPU what torch allocated), ``checkpoint_mb``, and the settings and the provenance.
+    :func:`~study.bench.timing.summarise`), ``peak_mb`` (of training, above the bare process; on a GPU what torch
+    allocated), ``checkpoint_mb``, and the settings and the provenance.
     """
     all_candidates = candidates(escnn=_has_escnn())
     alone = [_in_fresh_process(c, settings, device) for c in tqdm(all_candidates, desc="alone", disable=None)]
     torch.manual_seed(0)
-    networks = {c.name: c.build(settings).to(device) for c in all_candidates}
+    networks = {n: c.build(settings).to(device) for n, c in enumerate(all_candidates)}
     timings = {
-        "training": {name: _training(network, settings, device) for name, network in networks.items()},
-        "inference": {name: _inference(network, settings, device) for name, network in networks.items()},
+        "training": {n: _training(network, settings, device) for n, network in networks.items()},
+        "inference": {n: _inference(network, settings, device) for n, network in networks.items()},
     }
-    rows = pd.DataFrame([asdict(c) | found for c, found in zip(all_candidates, alone, strict=True)])
-    rows.index = list(networks)
+    names = [{"network": c.network, "implementation": c.implementation} for c in all_candidates]
+    rows = pd.DataFrame([name | found for name, found in zip(names, alone, strict=True)])
     for kind, jobs in timings.items():
         for network in networks.values():
             network.train(kind == "training")
         seconds = time_in_turn(jobs, rounds=settings.rounds, device=device)
-        rows = rows.join(summarise(seconds, baseline=BASELINE).add_prefix(f"{kind}_"))
-    return rows.assign(**asdict(settings), **provenance(device)).reset_index(drop=True)
+        rows = rows.join(summarise(seconds, baseline=0).add_prefix(f"{kind}_"))
+    return rows.assign(**asdict(settings), **provenance(device))
 
 
 def _has_escnn() -> bool:
@@ -147,8 +148,9 @@ def _alone(candidate: Candidate, settings: Settings, device: torch.device, threa
     weights = {name: value.cpu() for name, value in network.state_dict().items()}
     torch.save(weights, buffer := io.BytesIO())
     image = torch.randn(1, 3, settings.size, settings.size, device=device)
-    with FlopCounterMode(display=False) as counter, torch.inference_mode():
-        network.eval()(image)
+    network.eval()
+    with FlopCounterMode(display=False) as counter, torch.no_grad():
+        network(image)
     return {
         "parameters": sum(p.numel() for p in network.parameters()),
         "multiplications": counter.get_total_flops() / 2 / 1e6,  # a flop counter counts additions too

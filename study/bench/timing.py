@@ -8,7 +8,7 @@ import pandas as pd
 import torch
 
 
-def time_in_turn(jobs: dict[str, Callable[[], object]], *, rounds: int, device: torch.device) -> pd.DataFrame:
+def time_in_turn(jobs: dict[object, Callable[[], object]], *, rounds: int, device: torch.device) -> pd.DataFrame:
     """The seconds of every job in every round, after one round that does not count: ``(round, job)``.
 
     The order within a round is shuffled, so that no job always runs in the wake of the same other.
@@ -27,7 +27,7 @@ def time_in_turn(jobs: dict[str, Callable[[], object]], *, rounds: int, device: 
     return pd.DataFrame(rows[1:])[list(jobs)]
 
 
-def summarise(seconds: pd.DataFrame, *, baseline: str) -> pd.DataFrame:
+def summarise(seconds: pd.DataFrame, *, baseline: object) -> pd.DataFrame:
     """For each job, from the rounds: ``ms``, the ``ratio`` to the baseline of the same round, and their spread.
 
     Columns: ``ms``, ``ms_low``, ``ms_high``, ``ratio``, ``ratio_low``, ``ratio_high``: medians and quartiles.

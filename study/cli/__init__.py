@@ -5,7 +5,7 @@ import sys
 import torch
 import typer
 
-from study.cli import networks, stores, studies
+from study.cli import bench, networks, stores, studies
 from study.errors import StudyError
 
 app = typer.Typer(
@@ -19,13 +19,17 @@ app = typer.Typer(
     ),
 )
 
-for command in (studies.reproduce, studies.train, networks.evaluate, studies.figures, networks.check):
+for command in (studies.reproduce, studies.train, networks.evaluate, studies.figures, networks.check, networks.convert):
     app.command()(command)
 
 data = typer.Typer(no_args_is_help=True, help="Make a patch store, the one file that training reads.")
 for command in (stores.synthetic, stores.ebhi):
     data.command()(command)
 app.add_typer(data, name="data")
+benchmarks = typer.Typer(no_args_is_help=True, help="What things cost, and how they behave, on this machine.")
+for command in (bench.models, bench.pitfalls):
+    benchmarks.command()(command)
+app.add_typer(benchmarks, name="bench")
 
 
 def main() -> None:

@@ -10,7 +10,8 @@ from rich.console import Console
 from rich.table import Table
 
 from study.cli.devices import launch_fabric
-from study.cli.stores import describe
+from study.cli.stores import check_new, describe
+from study.conversion import convert_checkpoint
 from study.data.patches import PatchStore
 from study.equivariance import equivariance_errors, measure, paper_literal_unet
 from study.errors import StudyError
@@ -85,6 +86,34 @@ def check(
     if not kept:
         print("error: the promise is broken; please report this with the command that you ran", file=sys.stderr)
         raise typer.Exit(1)
+
+
+def convert(
+    checkpoint: Annotated[Path, typer.Argument(help="The best.pt of a trial, below runs/.", show_default=False)],
+    to: Annotated[str, typer.Option(help="The layers to convert to.", metavar="escnn|native")],
+    basis: Annotated[
+        str,
+        typer.Option(help="Of escnn: full (exact) or escnn (its default, the nearest filters).", metavar="full|escnn"),
+    ] = "full",
+    output: Annotated[
+        Path | None, typer.Option(help="The checkpoint to write.", show_default="beside the other, by its layers")
+    ] = None,
+) -> None:
+    """A trained network on other layers: from escnn to ours, or from ours to escnn."""
+    kind = {"native": "native", "escnn": f"escnn-{basis}"}.get(to, to)
+    output = output or checkpoint.with_name(f"{checkpoint.stem}-{kind}.pt")
+    check_new(output)
+    converted = convert_checkpoint(checkpoint, output, to=to, basis=basis if to == "escnn" else None)
+    worst = max(converted.residuals, key=converted.residuals.get)
+    if converted.residuals[worst] > 1e-4:
+        table = Table("Layer", "Of its filter lost", title=f"What the basis {basis!r} lacks")
+        for name, residual in converted.residuals.items():
+            table.add_row(name, f"{100 * residual:.1f} %")
+        Console().print(table)
+    print(
+        f"{len(converted.residuals)} convolutions; largest residual {converted.residuals[worst]:.1e} ({worst}); "
+        f"probabilities on noise differ by at most {converted.difference:.1e}.\n{output}"
+    )
 
 
 def _element(g: int) -> str:

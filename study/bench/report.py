@@ -1,0 +1,121 @@
+"""The measurements as files and as tables for people."""
+
+import re
+from pathlib import Path
+
+import pandas as pd
+
+from study import plots
+from study.errors import StudyError
+from study.files import replacing
+from study.report import markdown
+
+COSTS = Path("results/costs")
+PITFALLS = Path("results/escnn/pitfalls.csv")
+
+
+def device_name(rows: pd.DataFrame) -> str:
+    """The hardware of a table of costs, as the name of its file."""
+    return re.sub(r"[^a-z0-9]+", "-", rows.hardware.iloc[0].lower()).strip("-")
+
+
+def read_costs(root: Path) -> dict[str, pd.DataFrame]:
+    """The tables of costs by device.
+
+    Raises:
+        StudyError: if there are none.
+    """
+    files = sorted((root / COSTS).glob("*.csv"))
+    if not files:
+        raise StudyError(f"no tables in {root / COSTS}; make one with `python -m study bench models`")
+    return {file.stem: pd.read_csv(file) for file in files}
+
+
+def write_costs(root: Path, rows: pd.DataFrame) -> Path:
+    """Write ``results/costs/<device>.csv``, and the table and the figure in ``figures/costs/``.
+
+    Returns:
+        The path of the results.
+
+    Raises:
+        StudyError: if a file cannot be written.
+    """
+    name, figures = device_name(rows), root / "figures" / "costs"
+    path = root / COSTS / f"{name}.csv"
+    _write(path, rows.to_csv(index=False, float_format="%.6g"))
+    _write(figures / f"{name}.md", costs_table(rows))
+    plots.save(plots.costs(rows, costs_caption(rows)), figures / name)
+    return path
+
+
+def write_pitfalls(root: Path, rows: pd.DataFrame) -> Path:
+    """Write ``results/escnn/pitfalls.csv``, and return its path.
+
+    Raises:
+        StudyError: if it cannot be written.
+    """
+    path = root / PITFALLS
+    _write(path, rows.to_csv(index=False))
+    return path
+
+
+def costs_caption(rows: pd.DataFrame) -> str:
+    """What was measured, and on what."""
+    row = rows.iloc[0]
+    return (
+        f"Width {row['width']}, depth {row['depth']}, batches of {row['batch']} images of {row['size']} x {row['size']}, "
+        f"float32; {row['hardware']}, {row['threads']} thread{'s' * (row['threads'] > 1)}, torch {row['torch']}; medians "
+        f"of {row['rounds']} rounds in which all networks took turns"
+    )
+
+
+def costs_cells(rows: pd.DataFrame, *, spread: bool) -> list[list[str]]:
+    """The table of costs as text, its head first; with the quartiles of the times, or without."""
+
+    def times(row, kind: str) -> str:
+        low, high = row[f"{kind}_ratio_low"], row[f"{kind}_ratio_high"]
+        return f"{row[f'{kind}_ratio']:.2f}" + f" [{low:.2f}, {high:.2f}]" * spread
+
+    lines = [["Network", "Layers", "Parameters", "Products", "Build", "Training", "Inference", "Memory", "File"]]
+    for _, row in rows.iterrows():
+        own = f" + {row.escnn_init_seconds:.0f}" * pd.notna(row.escnn_init_seconds)
+        lines.append(
+            [
+                row.network,
+                row.implementation,
+                f"{row.parameters / 1e6:.2f} M",
+                f"{row.multiplications / 1e3:.2f} G",
+                f"{row.build_seconds:.1f}{own} s",
+                times(row, "training"),
+                times(row, "inference"),
+                f"{row.peak_mb:.0f} MB",
+                f"{row.checkpoint_mb:.1f} MB",
+            ]
+        )
+    return lines
+
+
+def costs_legend(rows: pd.DataFrame) -> str:
+    """What the columns of the table of costs mean."""
+    plain = rows.iloc[0]
+    return (
+        "Products: multiplications in a forward pass of one image. Build: in a fresh process; the second number is "
+        "what escnn's own initialisation would add. Training, inference: the time of a batch, as a multiple of the "
+        f"plain U-Net's in the same round ({plain.training_ms:.0f} and {plain.inference_ms:.0f} ms). Memory: the peak of "
+        "training, beyond the bare process. File: the state dict as saved."
+    )
+
+
+def costs_table(rows: pd.DataFrame) -> str:
+    """Markdown: one line per network."""
+    return f"{costs_caption(rows)}.\n\n{markdown(costs_cells(rows, spread=True))}\n\n{costs_legend(rows)}\n"
+
+
+def pitfalls_cells(rows: pd.DataFrame) -> list[list[str]]:
+    """What was tried, and what happened here and on escnn; the head first."""
+    return [["Tried", "Here", "escnn"], *([row.probe, row.native, row.escnn] for row in rows.itertuples())]
+
+
+def _write(path: Path, text: str) -> None:
+    with replacing(path) as temporary:
+        temporary.write_text(text)
