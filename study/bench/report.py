@@ -63,9 +63,9 @@ def costs_caption(rows: pd.DataFrame) -> str:
     """What was measured, and on what."""
     row = rows.iloc[0]
     return (
-        f"Width {row['width']}, depth {row['depth']}, batches of {row['batch']} images of {row['size']} x {row['size']}, "
-        f"float32; {row['hardware']}, {row['threads']} thread{'s' * (row['threads'] > 1)}, torch {row['torch']}; medians "
-        f"of {row['rounds']} rounds in which all networks took turns"
+        f"Width {row['width']}, depth {row['depth']}, batches of {row['batch']} images of {row['size']} x "
+        f"{row['size']}, float32; {row['hardware']}, {row['threads']} thread{'s' * (row['threads'] > 1)}, "
+        f"torch {row['torch']}; medians of {row['rounds']} rounds in which all networks took turns"
     )
 
 
@@ -101,8 +101,8 @@ def costs_legend(rows: pd.DataFrame) -> str:
     return (
         "Products: multiplications in a forward pass of one image. Build: in a fresh process; the second number is "
         "what escnn's own initialisation would add. Training, inference: the time of a batch, as a multiple of the "
-        f"plain U-Net's in the same round ({plain.training_ms:.0f} and {plain.inference_ms:.0f} ms). Memory: the peak of "
-        "training, beyond the bare process. File: the state dict as saved."
+        f"plain U-Net's in the same round ({plain.training_ms:.0f} and {plain.inference_ms:.0f} ms). Memory: the peak "
+        "of training, beyond the bare process. File: the state dict as saved."
     )
 
 
