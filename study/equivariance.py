@@ -8,6 +8,7 @@ transposed convolutions are exact without ``output_padding``, which pads one sid
 """
 
 import copy
+import math
 
 import torch
 from torch import Tensor, nn
@@ -62,6 +63,16 @@ def assert_equivariant(module: nn.Module, x: Tensor, group: PlaneGroup, *, toler
             f"error {errors[mode, g]:.1e} under element {g}, more than {tolerance:.0e}"
         )
     return errors
+
+
+def rotate(x: Tensor, degrees: float) -> Tensor:
+    """Turn images ``(B, C, H, W)`` counter-clockwise by any angle, by bicubic interpolation; beyond the border is 0."""
+    angle = math.radians(degrees)
+    # an affine grid says for each pixel of the output where, in (x, y) with y downwards, the input is read
+    matrix = [[math.cos(angle), -math.sin(angle), 0], [math.sin(angle), math.cos(angle), 0]]
+    theta = torch.tensor([matrix], dtype=x.dtype, device=x.device).expand(len(x), 2, 3)
+    grid = nn.functional.affine_grid(theta, list(x.shape), align_corners=False)
+    return nn.functional.grid_sample(x, grid, mode="bicubic", align_corners=False)
 
 
 def measure(network: nn.Module, image: Tensor) -> dict[str, Tensor]:

@@ -4,7 +4,15 @@ from pathlib import Path
 
 from study import plots
 from study.maps import load_stability_maps
-from study.report import caption, load_records, summary_rows, trial_rows, write_tables
+from study.report import (
+    caption,
+    has_escnn,
+    implementation_rows,
+    load_records,
+    summary_rows,
+    trial_rows,
+    write_tables,
+)
 from study.trials import results_folder
 
 
@@ -15,7 +23,8 @@ def maps_path(root: Path, study: str) -> Path:
 def make_figures(root: Path, study: str) -> list[Path]:
     """Write ``figures/<study>/``: the Dice and stability tables, and the figures, each as PNG and SVG.
 
-    The stability panel is left out where the study has no stability maps of its own data.
+    The comparison of implementations is made where there are trials on escnn, and the stability panel where the study
+    has stability maps of its own data.
 
     Returns:
         What was written to the figures' folder.
@@ -29,6 +38,8 @@ def make_figures(root: Path, study: str) -> list[Path]:
     write_tables(results, figures)
     plots.save(plots.dice_against_data(trial_rows(records), text), figures / "dice_against_data")
     plots.save(plots.p4_against_p4m(summary_rows(records), text), figures / "p4_against_p4m")
+    if has_escnn(records):
+        plots.save(plots.implementations(implementation_rows(records), text), figures / "implementations")
     if maps_path(root, study).is_file():
         maps = load_stability_maps(maps_path(root, study))
         if maps["fingerprint"] == records[0]["data"]["fingerprint"]:

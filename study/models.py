@@ -100,3 +100,9 @@ def load_model(path: Path | str) -> UNet:
     except (TypeError, ValueError, RuntimeError) as error:
         raise StudyError(f"{path} does not fit the network it names; train it again") from error
     return network.eval()
+
+
+def native_counterpart(name: str) -> str | None:
+    """The model from scratch that a model on escnn is the twin of; None for one that only escnn has."""
+    twins = (key for key, model in PAPER_MODELS.items() if model.group == MODELS[name].group and not model.augmented)
+    return next(twins, None)

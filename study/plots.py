@@ -15,7 +15,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, NullLocator
 
 from study.files import replacing
-from study.models import MODELS
+from study.models import MODELS, PAPER_MODELS
 
 COLOURS = {"unet": "#000000", "unet-aug": "#E69F00", "p4": "#009E73", "p4m": "#0072B2"}
 MARKERS = {"unet": "o", "unet-aug": "s", "p4": "^", "p4m": "D"}
@@ -69,7 +69,7 @@ def dice_against_data(trials: pd.DataFrame, caption: str) -> Figure:
     _data_axis(axes, trials)
     axes.set_ylabel("Test Dice (%)")
     figure.legend(loc="outside upper left", ncols=2, frameon=False)
-    return _captioned(figure, caption)
+    return captioned(figure, caption)
 
 
 @styled
@@ -99,45 +99,44 @@ def p4_against_p4m(summary: pd.DataFrame, caption: str) -> Figure:
     for axes in (gain_axes, deviation_axes):
         _data_axis(axes, summary)
     deviation_axes.legend(frameon=False, loc="center left", bbox_to_anchor=(1.0, 0.5))
-    return _captioned(figure, caption)
+    return captioned(figure, caption)
 
 
 @styled
-def costs(rows: pd.DataFrame, caption: str) -> Figure:
-    """Training step, inference and memory of every network, as multiples of the plain U-Net's.
+def implementations(rows: pd.DataFrame, caption: str) -> Figure:
+    """Dice of the same networks on escnn, above the layers from scratch, for P4 and P4M.
 
     Args:
-        rows: of :func:`study.bench.models.measure`.
-        caption: of :func:`study.bench.report.costs_caption`.
+        rows: of :func:`study.report.implementation_rows`; bars are its paired 95 % intervals over test cases.
+        caption: of :func:`study.report.caption`.
     """
-    networks = list(rows.network.unique())
-    rows = rows.assign(peak_ratio=rows.peak_mb / rows.peak_mb.iloc[0])
-    figure = Figure(figsize=(PAGE, 1.0 + 0.28 * len(networks)), layout="constrained")
-    panels = figure.subplots(1, 3, sharey=True)
-    for axes, (column, title) in zip(panels, _COSTS.items(), strict=True):
-        for layers, (colour, marker) in LAYERS.items():
-            chosen = rows[rows.implementation == layers]
-            if chosen.empty:
-                continue
-            y = chosen.network.map(networks.index) + 0.22 * (list(LAYERS).index(layers) - 1)
-            value = chosen[column]
-            if f"{column}_low" in chosen:
-                spread = [value - chosen[f"{column}_low"], chosen[f"{column}_high"] - value]
-                axes.errorbar(value, y, xerr=spread, fmt="none", elinewidth=0.8, color=colour)
-            axes.scatter(value, y, s=14, color=colour, marker=marker, label=layers, zorder=3)
-        axes.axvline(1, color="0.7", lw=0.8, zorder=0)
-        axes.set_xscale("log", base=2)
-        axes.xaxis.set_major_formatter(FuncFormatter(lambda x, _: f"{x:g}×"))
-        axes.xaxis.set_minor_locator(NullLocator())
-        axes.set_xlabel(title)
-    panels[0].set_yticks(range(len(networks)), networks)
-    panels[0].invert_yaxis()
-    figure.legend(*panels[0].get_legend_handles_labels(), loc="outside upper right", ncols=3, frameon=False)
-    return _captioned(figure, caption)
-
-
-_COSTS = {"training_ratio": "Training step", "inference_ratio": "Inference", "peak_ratio": "Peak memory of training"}
-"""Columns of the table of costs, as multiples of the plain U-Net's."""
+    compared = rows[rows.difference.notna()]
+    models = list(compared.native.unique())
+    figure = Figure(figsize=(PAGE, 2.7), layout="constrained")
+    panels = figure.subplots(1, len(models), sharey=True, squeeze=False)[0]
+    for axes, model in zip(panels, models, strict=True):
+        cells = compared[compared.native == model]
+        for layers, offset in _aside(list(cells.layers.unique())):
+            line = cells[cells.layers == layers].sort_values("fraction")
+            spread = [line.difference - line.difference_low, line.difference_high - line.difference]
+            colour, marker = LAYERS[layers]
+            axes.errorbar(
+                line.fraction * offset,
+                line.difference,
+                np.clip(spread, 0, None),
+                color=colour,
+                marker=marker,
+                label=layers,
+                capsize=2,
+                lw=1.2,
+                elinewidth=0.8,
+            )
+        axes.axhline(0, color=LAYERS["native"][0], lw=0.8, ls=":")
+        axes.set_title(MODELS[model].label)
+        _data_axis(axes, cells)
+    panels[0].set_ylabel("Dice above the native layers' (points)")
+    figure.legend(*panels[0].get_legend_handles_labels(), loc="outside upper right", ncols=2, frameon=False)
+    return captioned(figure, caption)
 
 
 @styled
@@ -171,7 +170,7 @@ def stability_panel(maps: dict[str, np.ndarray], caption: str) -> Figure:
         axes.set_title(title)
     figure.colorbar(mean, ax=grid[:, 1:3], location="bottom", shrink=0.5, aspect=40, label="Foreground probability")
     figure.colorbar(deviation, ax=grid[:, 3], location="bottom", shrink=0.9, aspect=20, label="Standard deviation")
-    return _captioned(figure, caption)
+    return captioned(figure, caption)
 
 
 def save(figure: Figure, path: Path | str) -> None:
@@ -186,9 +185,12 @@ def save(figure: Figure, path: Path | str) -> None:
 
 
 def _present(rows: pd.DataFrame) -> list[tuple[str, float]]:
-    """The models in the table, each with a factor that moves its points a little aside from the others'."""
-    models = [model for model in MODELS if model in set(rows.model)]
-    return [(model, 2 ** (0.06 * (n - (len(models) - 1) / 2))) for n, model in enumerate(models)]
+    """The paper's models in the table, each with a factor that moves its points a little aside from the others'."""
+    return _aside([model for model in PAPER_MODELS if model in set(rows.model)])
+
+
+def _aside(names: list[str]) -> list[tuple[str, float]]:
+    return [(name, 2 ** (0.06 * (n - (len(names) - 1) / 2))) for n, name in enumerate(names)]
 
 
 def _look(model: str) -> dict:
@@ -204,7 +206,7 @@ def _data_axis(axes, rows: pd.DataFrame) -> None:
     axes.set_xlabel("Training data (%)")
 
 
-def _captioned(figure: Figure, caption: str) -> Figure:
+def captioned(figure: Figure, caption: str) -> Figure:
     """The caption below, wrapped to the figure's width, small."""
     words, lines = caption.split(), [""]
     for word in words:

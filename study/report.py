@@ -13,7 +13,7 @@ import pandas as pd
 from study.errors import StudyError
 from study.evaluation import dice
 from study.files import replacing
-from study.models import MODELS
+from study.models import ESCNN_MODELS, MODELS, native_counterpart
 from study.trials import Trial, read_records
 
 PAPER_DICE = {
@@ -81,18 +81,18 @@ def summary_rows(records: Sequence[dict]) -> pd.DataFrame:
             "parameters": trials.parameters.iloc[0],
             "paper_dice": PAPER_DICE.get(model, {}).get(fraction, np.nan),
         }
-        rows.append(row | _gain(group, groups.get(("unet", fraction), [])))
+        rows.append(row | _difference("gain", group, groups.get(("unet", fraction), [])))
     return pd.DataFrame(rows)
 
 
-def _gain(records: list[dict], baseline: list[dict]) -> dict[str, float]:
+def _difference(name: str, records: list[dict], baseline: list[dict]) -> dict[str, float]:
     """The Dice above the baseline's, in points, over the seeds that both have, with the paired interval over cases."""
     seeds = {r["trial"]["seed"] for r in records} & {r["trial"]["seed"] for r in baseline}
     if not seeds:
-        return {"gain": np.nan, "gain_low": np.nan, "gain_high": np.nan}
+        return {name: np.nan, f"{name}_low": np.nan, f"{name}_high": np.nan}
     ours, theirs = ([r for r in group if r["trial"]["seed"] in seeds] for group in (records, baseline))
     means = [100 * trial_rows(group).dice.mean() for group in (ours, theirs)]
-    return {"gain": means[0] - means[1], **_interval("gain", _bootstrap_dice(ours) - _bootstrap_dice(theirs))}
+    return {name: means[0] - means[1], **_interval(name, _bootstrap_dice(ours) - _bootstrap_dice(theirs))}
 
 
 def caption(records: Sequence[dict]) -> str:
@@ -157,6 +157,71 @@ def stability_table(records: Sequence[dict]) -> str:
     return f"{caption(records)}\n\n{markdown(lines)}\n\n{legend}\n"
 
 
+def implementation_rows(records: Sequence[dict]) -> pd.DataFrame:
+    """One row per model that is on escnn or has a twin there, and data regime: what the implementation changes.
+
+    Columns: ``native`` (the name of the model from scratch), ``layers`` ("native", "escnn" or "escnn, full basis"),
+    ``fraction``, ``seeds``, ``dice`` (%, mean over seeds), ``dice_sd``, ``difference``, ``difference_low``,
+    ``difference_high`` (Dice above the native layers', in points, over the seeds that both have, with the paired
+    interval over cases), ``deviation``, ``parameters`` and ``training_seconds`` (mean of a trial).
+    """
+    groups = _groups(records)
+    twins = {native_counterpart(model) for model, _ in groups if model in ESCNN_MODELS}
+    rows = []
+    for (model, fraction), group in groups.items():
+        native = native_counterpart(model)
+        if native is None or (model not in ESCNN_MODELS and model not in twins):
+            continue
+        trials = trial_rows(group)
+        basis = ", full basis" if MODELS[model].basis == "full" else ""
+        baseline = groups.get((native, fraction), []) if model in ESCNN_MODELS else []
+        rows.append(
+            {
+                "native": native,
+                "layers": MODELS[model].implementation + basis,
+                "fraction": fraction,
+                "seeds": len(trials),
+                "dice": 100 * trials.dice.mean(),
+                "dice_sd": 100 * trials.dice.std(),
+                **_difference("difference", group, baseline),
+                "deviation": trials.deviation.mean(),
+                "parameters": trials.parameters.iloc[0],
+                "training_seconds": trials.training_seconds.mean(),
+            }
+        )
+    return pd.DataFrame(rows)
+
+
+def implementation_table(records: Sequence[dict]) -> str:
+    """Markdown: Dice on escnn above the same network from scratch, by data regime."""
+    rows = implementation_rows(records)
+    fractions = sorted(rows.fraction.unique())
+    lines = [["Model", "Layers", *(f"{100 * f:g} % of the data" for f in fractions), "Deviation", "Parameters"]]
+    for (native, layers), cells in rows.groupby(["native", "layers"], sort=False):
+        by_fraction = cells.set_index("fraction")
+        largest = by_fraction.loc[by_fraction.index.max()]
+        lines.append(
+            [
+                MODELS[native].label,
+                layers,
+                *(_difference_text(by_fraction.loc[f]) if f in by_fraction.index else "–" for f in fractions),
+                f"{largest.deviation:.1e}",
+                f"{largest.parameters:,.0f}",
+            ]
+        )
+    legend = (
+        "Dice in % of the native layers, and on escnn the difference to them in points, over the seeds that both have, "
+        "with the paired 95 % interval over test cases. Deviation over the eight roto-reflections, on the largest data "
+        "regime."
+    )
+    return f"{caption(records)}\n\n{markdown(lines)}\n\n{legend}\n"
+
+
+def has_escnn(records: Sequence[dict]) -> bool:
+    """Whether any of the models is on escnn and has a twin from scratch."""
+    return any(r["trial"]["model"] in ESCNN_MODELS and native_counterpart(r["trial"]["model"]) for r in records)
+
+
 def write_tables(results: Path, figures: Path) -> None:
     """Write ``trials.csv`` beside the records, and the tables to the folder of the figures.
 
@@ -170,6 +235,8 @@ def write_tables(results: Path, figures: Path) -> None:
         figures / "dice_table.md": dice_table(records),
         figures / "stability_table.md": stability_table(records),
     }
+    if has_escnn(records):
+        texts[figures / "implementation_table.md"] = implementation_table(records)
     for path, text in texts.items():
         with replacing(path) as temporary:
             temporary.write_text(text)
@@ -204,6 +271,12 @@ def _bootstrap_dice(records: list[dict]) -> np.ndarray:
 def _interval(name: str, draws: np.ndarray) -> dict[str, float]:
     low, high = np.percentile(draws, [2.5, 97.5])
     return {f"{name}_low": low, f"{name}_high": high}
+
+
+def _difference_text(row: pd.Series) -> str:
+    if row.layers == "native":
+        return f"{row.dice:.1f}"
+    return f"{row.difference:+.1f} [{row.difference_low:+.1f}, {row.difference_high:+.1f}]"
 
 
 def _dice_text(row: pd.Series) -> str:

@@ -81,17 +81,17 @@ class Candidate:
         return UNet(layers, channels, in_channels=3, num_classes=1, grid=GRIDS["even"])
 
 
-def candidates(*, escnn: bool) -> list[Candidate]:
-    """All that are compared; without those on escnn if it is not there."""
-    implementations = ("native", "escnn", "escnn, full basis") if escnn else ("native",)
+def candidates() -> list[Candidate]:
+    """All that are compared, the plain U-Net first; without those on escnn if that is not installed."""
+    implementations = ("native", "escnn", "escnn, full basis") if _has_escnn() else ("native",)
     cells = [("z2", "equal parameters")]
     cells += [(group, budget) for group in ("p4", "p4m") for budget in ("equal parameters", "equal width")]
     rows = [Candidate(group, budget, kind) for group, budget in cells for kind in implementations]
     return [*rows, Candidate("z2", "compute of P4M", "native")]
 
 
-def measure(settings: Settings, device: torch.device) -> pd.DataFrame:
-    """One row per candidate; the first is the plain U-Net, of whose times the others' are multiples.
+def measure(chosen: list[Candidate], settings: Settings, device: torch.device) -> pd.DataFrame:
+    """One row per candidate; times are multiples of the first one's, the plain U-Net's.
 
     Columns: ``network``, ``implementation``, ``parameters``, ``multiplications`` (of a forward pass of one
     image, in millions), ``build_seconds`` (in a fresh process), ``escnn_init_seconds`` (what escnn's own
@@ -99,15 +99,14 @@ def measure(settings: Settings, device: torch.device) -> pd.DataFrame:
     :func:`~study.bench.timing.summarise`), ``peak_mb`` (of training, above the bare process; on a GPU what torch
     allocated), ``checkpoint_mb``, and the settings and the provenance.
     """
-    all_candidates = candidates(escnn=_has_escnn())
-    alone = [_in_fresh_process(c, settings, device) for c in tqdm(all_candidates, desc="alone", disable=None)]
+    alone = [_in_fresh_process(c, settings, device) for c in tqdm(chosen, desc="alone", disable=None)]
     torch.manual_seed(0)
-    networks = {n: c.build(settings).to(device) for n, c in enumerate(all_candidates)}
+    networks = {n: c.build(settings).to(device) for n, c in enumerate(chosen)}
     timings = {
         "training": {n: _training(network, settings, device) for n, network in networks.items()},
         "inference": {n: _inference(network, settings, device) for n, network in networks.items()},
     }
-    names = [{"network": c.network, "implementation": c.implementation} for c in all_candidates]
+    names = [{"network": c.network, "implementation": c.implementation} for c in chosen]
     rows = pd.DataFrame([name | found for name, found in zip(names, alone, strict=True)])
     for kind, jobs in timings.items():
         for network in networks.values():

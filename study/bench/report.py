@@ -5,13 +5,15 @@ from pathlib import Path
 
 import pandas as pd
 
-from study import plots
+from study.bench import plots
 from study.errors import StudyError
 from study.files import replacing
+from study.plots import save
 from study.report import markdown
 
 COSTS = Path("results/costs")
 PITFALLS = Path("results/escnn/pitfalls.csv")
+ANGLES = Path("results/escnn/angles.csv")
 
 
 def device_name(rows: pd.DataFrame) -> str:
@@ -44,7 +46,7 @@ def write_costs(root: Path, rows: pd.DataFrame) -> Path:
     path = root / COSTS / f"{name}.csv"
     _write(path, rows.to_csv(index=False, float_format="%.6g"))
     _write(figures / f"{name}.md", costs_table(rows))
-    plots.save(plots.costs(rows, costs_caption(rows)), figures / name)
+    save(plots.costs(rows, costs_caption(rows)), figures / name)
     return path
 
 
@@ -59,22 +61,44 @@ def write_pitfalls(root: Path, rows: pd.DataFrame) -> Path:
     return path
 
 
+def write_angles(root: Path, rows: pd.DataFrame) -> Path:
+    """Write ``results/escnn/angles.csv`` and the figure in ``figures/escnn/``, and return the path of the results.
+
+    Raises:
+        StudyError: if a file cannot be written.
+    """
+    path = root / ANGLES
+    _write(path, rows.to_csv(index=False, float_format="%.6g"))
+    save(plots.angles(rows, angles_caption(rows)), root / "figures" / "escnn" / "angles")
+    return path
+
+
+def angles_caption(rows: pd.DataFrame) -> str:
+    """Which networks were turned, and on what data."""
+    row = rows.iloc[0]
+    return (
+        f"Networks of {row['study']} trained on 100 % of the data, seed 0; {row['patches']} test patches of "
+        f"{row['source']}, data {row['fingerprint']}. Turns other than by 90° interpolate, which has a part in the "
+        "difference."
+    )
+
+
 def costs_caption(rows: pd.DataFrame) -> str:
     """What was measured, and on what."""
     row = rows.iloc[0]
     return (
         f"Width {row['width']}, depth {row['depth']}, batches of {row['batch']} images of {row['size']} x "
-        f"{row['size']}, float32; {row['hardware']}, {row['threads']} thread{'s' * (row['threads'] > 1)}, "
+        f"{row['size']}, float32; {row['hardware']}, {row['threads']} thread{'s' if row['threads'] > 1 else ''}, "
         f"torch {row['torch']}; medians of {row['rounds']} rounds in which all networks took turns"
     )
 
 
-def costs_cells(rows: pd.DataFrame, *, spread: bool) -> list[list[str]]:
-    """The table of costs as text, its head first; with the quartiles of the times, or without."""
+def costs_cells(rows: pd.DataFrame) -> list[list[str]]:
+    """The table of costs as text, its head first."""
 
     def times(row, kind: str) -> str:
-        low, high = row[f"{kind}_ratio_low"], row[f"{kind}_ratio_high"]
-        return f"{row[f'{kind}_ratio']:.2f}" + f" [{low:.2f}, {high:.2f}]" * spread
+        ratio, low, high = (row[f"{kind}_ratio{suffix}"] for suffix in ("", "_low", "_high"))
+        return f"{ratio:.2f} [{low:.2f}, {high:.2f}]"
 
     lines = [["Network", "Layers", "Parameters", "Products", "Build", "Training", "Inference", "Memory", "File"]]
     for _, row in rows.iterrows():
@@ -108,7 +132,7 @@ def costs_legend(rows: pd.DataFrame) -> str:
 
 def costs_table(rows: pd.DataFrame) -> str:
     """Markdown: one line per network."""
-    return f"{costs_caption(rows)}.\n\n{markdown(costs_cells(rows, spread=True))}\n\n{costs_legend(rows)}\n"
+    return f"{costs_caption(rows)}.\n\n{markdown(costs_cells(rows))}\n\n{costs_legend(rows)}\n"
 
 
 def pitfalls_cells(rows: pd.DataFrame) -> list[list[str]]:

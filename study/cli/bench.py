@@ -9,9 +9,15 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
+from study.bench import angles as angle_errors
 from study.bench import models as model_costs
 from study.bench import pitfalls as escnn_pitfalls
 from study.bench import report
+from study.data.patches import PatchDataset, to_input
+from study.data.sources import prepare
+from study.errors import StudyError
+from study.models import load_checkpoint, load_model
+from study.provenance import provenance
 
 Root = Annotated[Path, typer.Option(help="Where results/ and figures/ are.", metavar="FOLDER")]
 _DEFAULT = {field.name: field.default for field in fields(model_costs.Settings)}
@@ -30,11 +36,16 @@ def models(
     """What each U-Net costs, from scratch and on escnn: parameters, multiplications, time and memory."""
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     settings = model_costs.Settings(width, depth, size, batch, rounds)
-    rows = model_costs.measure(settings, device)
+    rows = model_costs.measure(model_costs.candidates(), settings, device)
     path = report.write_costs(root, rows)
-    head, *lines = report.costs_cells(rows, spread=False)
-    _show(head, lines, report.costs_caption(rows))
-    print(f"{report.costs_legend(rows)}\n\nResults in {path}")
+    lines = [
+        [f"{row.network}: {row.implementation}"]
+        + [f"{x:.2f}" for x in (row.training_ratio, row.inference_ratio)]
+        + [f"{row.peak_mb:.0f} MB"]
+        for row in rows.itertuples()
+    ]
+    _show(["Network and layers", "Training", "Inference", "Memory"], lines, report.costs_caption(rows))
+    print(f"{report.costs_legend(rows)}\n\nAll columns, with the spread: {path}")
 
 
 def pitfalls(root: Root = Path()) -> None:
@@ -43,6 +54,39 @@ def pitfalls(root: Root = Path()) -> None:
     path = report.write_pitfalls(root, rows)
     head, *lines = report.pitfalls_cells(rows)
     _show(head, lines, "Layers on P4, ours and escnn's")
+    print(f"Results in {path}")
+
+
+def angles(
+    data: Annotated[
+        Path, typer.Option(help="The data that the study was trained on: EBHI-SEG, or a store.", metavar="PATH")
+    ],
+    study: Annotated[str, typer.Option(help="Its name; networks are taken from runs/<study>/.")] = "ebhi-cpu",
+    patches: Annotated[int, typer.Option(help="How many test patches to turn, at the most.", min=1)] = 128,
+    root: Root = Path(),
+) -> None:
+    """How steady trained networks are under turns by any angle: P4, P4M, and P8 and P8M on escnn."""
+    folders = {model: root / "runs" / study / f"{model}-100-0" for model in angle_errors.MODELS}
+    files = {model: folder / "best.pt" for model, folder in folders.items() if (folder / "best.pt").is_file()}
+    if not files:
+        raise StudyError(f"no networks in {root / 'runs' / study}; train some with `python -m study reproduce`")
+    settings = load_checkpoint(next(iter(files.values())))["settings"]
+    store = prepare(
+        settings["source"], data=data, folder=root / "data", size=settings["size"], count=settings["patches"]
+    )
+    dataset = PatchDataset(store, store.indices("test")[:patches])
+    images = to_input(torch.stack([dataset[i][0] for i in range(len(dataset))]))
+    rows = angle_errors.measure({model: load_model(file) for model, file in files.items()}, images).assign(
+        study=study,
+        patches=len(images),
+        source=store.source,
+        fingerprint=store.fingerprint,
+        **provenance(images.device),
+    )
+    path = report.write_angles(root, rows)
+    table = rows.pivot(index="degrees", columns="model", values="difference")[list(files)]
+    lines = [[f"{degrees:g}°", *(f"{value:.1e}" for value in row)] for degrees, row in table.iterrows()]
+    _show(["Turn", *table.columns], lines, "Mean difference of the foreground probability")
     print(f"Results in {path}")
 
 

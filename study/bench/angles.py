@@ -1,0 +1,45 @@
+"""How steady trained networks are when the slide turns by any angle, not only by 90 degrees.
+
+No pixel grid turns by 45 degrees exactly. P8 and P8M are made for it all the same: their filters turn well, because
+they are band-limited, but poolings do not. This measures how much of the promise is left.
+"""
+
+import pandas as pd
+import torch
+from torch import Tensor, nn
+
+from study.equivariance import rotate
+
+ANGLES = tuple(7.5 * step for step in range(13))
+MODELS = ("unet", "unet-aug", "p4", "p4m", "p8-escnn", "p8m-escnn")
+
+
+def measure(networks: dict[str, nn.Module], images: Tensor) -> pd.DataFrame:
+    """One row per network and angle: ``model``, ``degrees``, ``difference`` and ``changed``.
+
+    Args:
+        networks: in eval mode, by the names of their models.
+        images: as networks take them, ``(B, 3, H, W)``, square.
+
+    Compared are the foreground probability of a patch that was turned before the network and of one that was turned
+    behind it: ``difference`` is the mean over all pixels, ``changed`` the share of pixels whose decision changes. Only
+    the disc of half the patch's side counts, so that the empty corners of a turned patch are far away.
+    """
+    rows = []
+    for model, network in networks.items():
+        for degrees in ANGLES:
+            behind, before = turned_both_ways(network, images, degrees)
+            changed = (behind > 0.5) != (before > 0.5)
+            errors = {"difference": (behind - before).abs().mean(), "changed": changed.float().mean()}
+            rows.append({"model": model, "degrees": degrees, **{key: float(value) for key, value in errors.items()}})
+    return pd.DataFrame(rows)
+
+
+@torch.no_grad()
+def turned_both_ways(network: nn.Module, images: Tensor, degrees: float) -> tuple[Tensor, Tensor]:
+    """Foreground probabilities in the disc, ``(B, 1, pixels)``: turned behind the network, and before it."""
+    side = torch.linspace(-1, 1, images.shape[-1], device=images.device)
+    disc = side[:, None] ** 2 + side[None] ** 2 <= 0.25
+    behind = rotate(network(images).sigmoid(), degrees)
+    before = network(rotate(images, degrees)).sigmoid()
+    return behind[..., disc], before[..., disc]

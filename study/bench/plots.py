@@ -1,0 +1,75 @@
+"""The figures of the measurements."""
+
+import pandas as pd
+from matplotlib.figure import Figure
+from matplotlib.ticker import FuncFormatter, NullLocator
+
+from study.models import MODELS, PAPER_MODELS
+from study.plots import COLOURS, LAYERS, MARKERS, PAGE, captioned, styled
+
+_COSTS = {"training_ratio": "Training step", "inference_ratio": "Inference", "peak_ratio": "Peak memory of training"}
+"""Columns of the table of costs, as multiples of the plain U-Net's."""
+
+
+@styled
+def costs(rows: pd.DataFrame, caption: str) -> Figure:
+    """Training step, inference and memory of every network, as multiples of the plain U-Net's.
+
+    Args:
+        rows: of :func:`study.bench.models.measure`.
+        caption: of :func:`study.bench.report.costs_caption`.
+    """
+    networks = list(rows.network.unique())
+    rows = rows.assign(peak_ratio=rows.peak_mb / rows.peak_mb.iloc[0])
+    figure = Figure(figsize=(PAGE, 1.0 + 0.28 * len(networks)), layout="constrained")
+    panels = figure.subplots(1, 3, sharey=True)
+    for axes, (column, title) in zip(panels, _COSTS.items(), strict=True):
+        for layers, (colour, marker) in LAYERS.items():
+            chosen = rows[rows.implementation == layers]
+            if chosen.empty:
+                continue
+            y = chosen.network.map(networks.index) + 0.22 * (list(LAYERS).index(layers) - 1)
+            value = chosen[column]
+            if f"{column}_low" in chosen:
+                spread = [value - chosen[f"{column}_low"], chosen[f"{column}_high"] - value]
+                axes.errorbar(value, y, xerr=spread, fmt="none", elinewidth=0.8, color=colour)
+            axes.scatter(value, y, s=14, color=colour, marker=marker, label=layers, zorder=3)
+        axes.axvline(1, color="0.7", lw=0.8, zorder=0)
+        axes.set_xscale("log", base=2)
+        axes.xaxis.set_major_formatter(FuncFormatter(lambda x, _: f"{x:g}×"))
+        axes.xaxis.set_minor_locator(NullLocator())
+        axes.set_xlabel(title)
+    panels[0].set_yticks(range(len(networks)), networks)
+    panels[0].set_ylim(len(networks) - 0.5, -0.5)
+    figure.legend(*panels[0].get_legend_handles_labels(), loc="outside upper right", ncols=3, frameon=False)
+    return captioned(figure, caption)
+
+
+@styled
+def angles(rows: pd.DataFrame, caption: str) -> Figure:
+    """How much the output of every model changes with the angle by which its input is turned.
+
+    Args:
+        rows: of :func:`study.bench.angles.measure`.
+        caption: says which networks and what data.
+    """
+    figure = Figure(figsize=(PAGE, 2.7), layout="constrained")
+    panels = figure.subplots(1, 2)
+    for model, look in _ANGLES.items():
+        line = rows[rows.model == model]
+        for axes, column, unit in zip(panels, ("difference", "changed"), (1, 100), strict=True):
+            axes.plot(line.degrees, unit * line[column], label=MODELS[model].label, lw=1.2, **look)
+    panels[0].set_ylabel("Mean difference of the probability")
+    panels[1].set_ylabel("Pixels whose decision changes (%)")
+    for axes in panels:
+        axes.set_xticks([0, 22.5, 45, 67.5, 90], ["0°", "22.5°", "45°", "67.5°", "90°"])
+        axes.set_xlabel("Angle of the turn")
+        axes.set_ylim(bottom=0)
+    panels[1].legend(frameon=False, loc="center left", bbox_to_anchor=(1.0, 0.5))
+    return captioned(figure, caption)
+
+
+_ANGLES = {model: {"color": COLOURS[model], "marker": MARKERS[model]} for model in PAPER_MODELS} | {
+    "p8-escnn": {"color": "#CC79A7", "marker": "v"},
+    "p8m-escnn": {"color": "#D55E00", "marker": "P"},
+}
