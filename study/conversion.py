@@ -95,8 +95,8 @@ def convert_checkpoint(path: Path | str, output: Path | str, *, to: str, basis: 
     residuals = copy_weights(source, target)
     difference = _difference(source, target.eval())
     history = {"from": str(path), "implementation": checkpoint["architecture"], "difference": difference}
-    known = {key: value for key, value in checkpoint.items() if key not in ("architecture", "weights")}
-    save_checkpoint(output, architecture, target.state_dict(), **known, converted=history)
+    provenance = {key: value for key, value in checkpoint.items() if key not in ("architecture", "weights")}
+    save_checkpoint(output, architecture, target.state_dict(), **provenance | {"converted": history})
     return Converted(target, residuals, difference)
 
 

@@ -10,6 +10,7 @@ from pathlib import Path
 import h5py
 import numpy as np
 import pytest
+from conftest import HAS_ESCNN
 from data_helpers import SPLIT, make_patches
 
 import study
@@ -230,3 +231,47 @@ def test_maps_follow_the_networks_and_old_pictures_do_not_stay(run, tmp_path):
     np.savez(maps, **others)
     run("figures", "--name", "tiny")
     assert not (tmp_path / "figures/tiny/stability.png").exists()
+
+
+@pytest.mark.skipif(not HAS_ESCNN, reason="escnn is not installed")
+def test_a_network_is_trained_on_escnn_and_converted_both_ways(run, tmp_path):
+    code, output, _ = run("reproduce", *TINY, "--set", "models=p4m,p4m-escnn,p4m-escnn-full")
+    assert code == 0
+    assert "P4M U-Net, escnn, full basis" in output
+    assert (tmp_path / "figures/tiny/implementation_table.md").is_file()
+    assert (tmp_path / "figures/tiny/implementations.png").is_file()
+    trained = tmp_path / "runs/tiny/p4m-escnn-100-0/best.pt"
+    code, output, _ = run("convert", trained, "--to", "native")
+    assert code == 0
+    assert "8 convolutions; largest residual 0.0e+00" in output
+    converted = trained.with_name("best-native.pt")
+    assert converted.is_file()
+    run("convert", converted, "--to", "escnn")
+    assert converted.with_name("best-native-escnn-full.pt").is_file()
+    code, output, _ = run("convert", tmp_path / "runs/tiny/p4m-100-0/best.pt", "--to", "escnn", "--basis", "escnn")
+    assert "up.0.0" in output
+    assert "Of its filter lost" in output
+    data = tmp_path / "data/synthetic-16.h5"
+    dice = [run("evaluate", path, "--data", data)[1].split("pixels")[1].split()[1] for path in (trained, converted)]
+    assert dice[0] == dice[1]
+    assert "exists; choose another name" in refused(run("convert", trained, "--to", "native"))
+    assert "choose from native, escnn" in refused(run("convert", trained, "--to", "tensorflow"))
+    assert "choose from escnn, full" in refused(run("convert", trained, "--to", "escnn", "--basis", "half"))
+
+
+@pytest.mark.skipif(not HAS_ESCNN, reason="escnn is not installed")
+def test_check_holds_escnn_to_float32_and_shows_45_degrees(run):
+    code, output, _ = run("check", "p8-escnn", "--width", 8, "--depth", 1, "--size", 16)
+    assert code == 0
+    assert "45°" in output
+
+
+@pytest.mark.skipif(not HAS_ESCNN, reason="escnn is not installed")
+def test_turns_by_any_angle(run, tmp_path):
+    run("reproduce", *TINY, "--set", "models=p4m,p8-escnn")
+    code, output, _ = run("bench", "angles", "--study", "tiny", "--data", tmp_path / "data/synthetic-16.h5")
+    assert code == 0
+    assert "45°" in output
+    assert (tmp_path / "results/escnn/angles.csv").is_file()
+    assert (tmp_path / "figures/escnn/angles.png").is_file()
+    assert "no networks in" in refused(run("bench", "angles", "--data", tmp_path / "data/synthetic-16.h5"))

@@ -2,15 +2,18 @@
 
 from pathlib import Path
 
+import pandas as pd
 import pytest
 
 from study import report
+from study.bench import report as bench_report
 from study.maps import load_stability_maps
+from study.models import ESCNN_MODELS
 from study.presets import PRESETS
 from study.trials import Trial
 
 ROOT = Path(__file__).parents[1]
-STUDIES = sorted(folder.name for folder in (ROOT / "results").iterdir() if folder.is_dir())
+STUDIES = sorted(folder.parent.name for folder in (ROOT / "results").glob("*/trials"))
 
 
 @pytest.fixture(params=STUDIES)
@@ -30,9 +33,10 @@ def test_quick_and_a_study_on_real_tissue_are_committed():
 def test_trials_are_of_the_preset_by_its_present_settings_and_complete_where_a_cpu_is_enough(study, records):
     preset = PRESETS[study]
     grid = {Trial(m, f, s) for m in preset.models for f in preset.fractions for s in preset.seeds}
+    more = {Trial(m, f, s) for m in ESCNN_MODELS for f in preset.fractions for s in preset.seeds}
     done = {Trial(**record["trial"]) for record in records}
-    assert done <= grid
-    assert done == grid or study not in ("quick", "ebhi-cpu")
+    assert done <= grid | more
+    assert done >= grid or study not in ("quick", "ebhi-cpu")
     assert all(record["settings"] == preset.trial_settings() for record in records)
 
 
@@ -47,6 +51,8 @@ def test_tables_are_those_of_the_records(study, records):
     figures = ROOT / "figures" / study
     assert (figures / "dice_table.md").read_text() == report.dice_table(records)
     assert (figures / "stability_table.md").read_text() == report.stability_table(records)
+    if report.has_escnn(records):
+        assert (figures / "implementation_table.md").read_text() == report.implementation_table(records)
     assert len((ROOT / "results" / study / "trials.csv").read_text().splitlines()) == len(records) + 1
 
 
@@ -57,9 +63,34 @@ def test_the_readme_shows_the_table_of_the_real_tissue():
     assert all(row in readme for row in rows)
 
 
+def test_both_bases_of_escnn_were_trained_on_all_regimes_of_the_real_tissue():
+    rows = report.implementation_rows(report.load_records(ROOT / "results" / "ebhi-cpu"))
+    cells = rows.groupby(["native", "layers"]).fraction.agg(set)
+    assert set(cells.index) == {(n, k) for n in ("p4", "p4m") for k in ("native", "escnn", "escnn, full basis")}
+    assert all(fractions == {0.125, 0.25, 0.5, 1.0} for fractions in cells)
+    assert (rows[rows.layers == "escnn, full basis"].parameters > rows[rows.layers == "escnn"].parameters.max()).all()
+
+
+def test_costs_are_of_all_networks_and_of_committed_code():
+    tables = bench_report.read_costs(ROOT)
+    for name, rows in tables.items():
+        assert len(rows) == 16
+        assert not rows.version.str.endswith("-dirty").any()
+        assert (ROOT / "figures" / "costs" / f"{name}.md").read_text() == bench_report.costs_table(rows)
+        assert (ROOT / "figures" / "costs" / f"{name}.svg").is_file()
+
+
+def test_the_angles_are_of_all_groups_and_of_committed_code():
+    rows = pd.read_csv(ROOT / bench_report.ANGLES).set_index(["model", "degrees"])
+    assert not rows.version.str.endswith("-dirty").any()
+    assert {"unet", "p4", "p4m", "p8-escnn", "p8m-escnn"} <= set(rows.index.get_level_values("model"))
+    for model in ("p4", "p4m", "p8-escnn", "p8m-escnn"):
+        assert rows.difference[model, 90.0] < 1e-4 < rows.difference[model, 45.0]
+
+
 def test_p4m_is_steady_wherever_it_was_trained_and_the_unet_is_not(study, records):
     for record in records:
-        if record["trial"]["model"] == "p4m":
+        if record["trial"]["model"].startswith("p4m"):
             assert record["metrics"]["deviation_max"] < 1e-5
             assert record["metrics"]["changed"] < 1e-4
         if record["trial"]["model"] == "unet":

@@ -1,9 +1,11 @@
 """pyproject.toml, constraints.txt, environment.yml, the Makefile and the imports say the same."""
 
 import ast
+import importlib
 import re
 import sys
 import tomllib
+from importlib.metadata import requires, version
 from pathlib import Path
 
 import pytest
@@ -30,7 +32,7 @@ def pins() -> dict[str, list[str]]:
 
 
 def test_every_dependency_is_pinned_to_what_was_tested():
-    wanted = [*PROJECT["dependencies"], *(requirement for extra in EXTRAS.values() for requirement in extra)]
+    wanted = [*PROJECT["dependencies"], *(requirement for extra in EXTRAS.values() for requirement in extra), "escnn"]
     missing = [requirement for requirement in wanted if name(requirement) not in pins()]
     assert not missing, f"add to constraints.txt: {missing}"
 
@@ -42,8 +44,6 @@ def test_every_pin_is_exact_and_there_is_one_per_package_and_python():
 
 
 def test_what_is_installed_is_what_is_pinned():
-    from importlib.metadata import version
-
     for requirement in PROJECT["dependencies"]:
         package = name(requirement)
         allowed = [re.search(r"==([^ ;]+)", line)[1] for line in pins()[package]]
@@ -59,6 +59,19 @@ def test_conda_uses_the_same_constraints_and_extras():
     makefile = (ROOT / "Makefile").read_text()
     assert set(re.search(r'"\.\[(.*)\]"', makefile)[1].split(",")) <= extras
     assert "--constraint constraints.txt" in makefile
+
+
+def test_escnn_is_installed_without_a_fortran_compiler():
+    makefile = (ROOT / "Makefile").read_text()
+    (line,) = (line for line in makefile.splitlines() if "--no-deps" in line)
+    assert "--constraint constraints.txt --no-deps escnn" in line
+    (pip,) = (entry["pip"] for entry in CONDA["dependencies"] if isinstance(entry, dict))
+    assert "escnn" in pip  # py3nj is there by then, compiled by conda
+    declared = {name(requirement) for requirement in EXTRAS["escnn"]} | {name(r) for r in PROJECT["dependencies"]}
+    if sys.version_info < (3, 13):  # on newer ones lie_learn cannot be installed
+        needed = {name(requirement) for requirement in requires("escnn") if "extra" not in requirement}
+        assert {n.replace("_", "-") for n in needed} - {"py3nj"} <= {d.replace("_", "-") for d in declared}
+        importlib.import_module("escnn.nn")
 
 
 def test_conda_brings_what_pip_would_have_to_compile_and_a_python_that_fits():
@@ -80,7 +93,7 @@ def test_every_import_of_the_package_is_a_declared_dependency():
                 imported |= {alias.name.split(".")[0] for alias in node.names}
             elif isinstance(node, ast.ImportFrom):
                 imported.add(node.module.split(".")[0])
-    undeclared = imported - declared - set(sys.stdlib_module_names) - {"study"}
+    undeclared = imported - declared - set(sys.stdlib_module_names) - {"study", "escnn"}
     assert not undeclared
     assert declared <= imported, "a dependency that nothing imports"
 

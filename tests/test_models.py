@@ -1,11 +1,12 @@
 import pytest
 import torch
+from conftest import HAS_ESCNN
 
 from study.errors import StudyError
-from study.models import MODELS, Architecture, load_model, save_checkpoint
+from study.models import MODELS, PAPER_MODELS, Architecture, load_model, native_counterpart, save_checkpoint
 
 
-@pytest.mark.parametrize("name", MODELS)
+@pytest.mark.parametrize("name", MODELS if HAS_ESCNN else PAPER_MODELS)
 def test_a_saved_network_comes_back_with_the_same_output(name, tmp_path):
     architecture = MODELS[name].architecture(width=4, depth=1, grid="odd")
     network = architecture.build().eval()
@@ -14,6 +15,14 @@ def test_a_saved_network_comes_back_with_the_same_output(name, tmp_path):
     loaded = load_model(tmp_path / "best.pt")
     assert not loaded.training
     assert torch.equal(loaded(images), network(images))
+
+
+def test_the_twins_of_models_on_escnn():
+    twins = {name: native_counterpart(name) for name in MODELS if "escnn" in name}
+    assert twins == {
+        **{"p4-escnn": "p4", "p4-escnn-full": "p4", "p4m-escnn": "p4m", "p4m-escnn-full": "p4m"},
+        **{"p8-escnn": None, "p8m-escnn": None},
+    }
 
 
 def test_a_missing_checkpoint_is_named(tmp_path):

@@ -226,3 +226,49 @@ def test_maps_without_an_array_are_named(finished):
     np.savez(maps_path(finished.root, finished.name), image=np.zeros(3))
     with pytest.raises(StudyError, match=r"stability_maps\.npz is damaged"):
         make_figures(finished.root, finished.name)
+
+
+@pytest.fixture
+def with_escnn(records):
+    more = [record("p4m-escnn", f, 0, cases, training_seconds=2.0) for f, cases in [(0.25, CASES), (1.0, WORSE)]]
+    more += [record("p4m-escnn-full", 1.0, s, CASES) for s in (0, 1)]
+    more += [record("p8-escnn", 1.0, 0, CASES)]
+    for row in records + more:
+        row["metrics"].setdefault("training_seconds", 1.0)
+    return records + more
+
+
+def test_implementations_are_compared_with_the_layers_from_scratch(with_escnn):
+    rows = report.implementation_rows(with_escnn).set_index(["layers", "fraction"])
+    assert set(rows.native) == {"p4m"}  # P8 has no twin, and the U-Net none on escnn
+    assert set(rows.index) == {
+        *(("native", f) for f in (0.25, 1.0)),
+        *(("escnn", f) for f in (0.25, 1.0)),
+        ("escnn, full basis", 1.0),
+    }
+    assert rows.loc[("native", 1.0), ["difference", "difference_low"]].isna().all()
+    assert rows.loc[("escnn, full basis", 1.0), ["difference", "difference_low", "difference_high"]].tolist() == [
+        0,
+        0,
+        0,
+    ]
+    lower = rows.loc[("escnn", 1.0)]  # one seed against the native layers' same seed
+    assert lower.difference_low <= lower.difference <= lower.difference_high < 0
+    table = report.implementation_table(with_escnn)
+    assert "| P4M U-Net | escnn, full basis | – | +0.0 [+0.0, +0.0] |" in table
+    assert "P8" not in table
+
+
+def test_the_dice_table_has_every_model_and_the_figures_of_the_paper_only_its_own(with_escnn):
+    assert "P8 U-Net, escnn" in report.dice_table(with_escnn)
+    figure = plots.dice_against_data(report.trial_rows(with_escnn), "")
+    labels = [text.get_text() for text in figure.legends[0].get_texts()]
+    assert labels == ["U-Net", "P4M U-Net"]
+    figure = plots.implementations(report.implementation_rows(with_escnn), "")
+    assert [axes.get_title() for axes in figure.axes] == ["P4M U-Net"]
+    assert [text.get_text() for text in figure.legends[0].get_texts()] == ["escnn", "escnn, full basis"]
+
+
+def test_studies_without_escnn_have_no_table_of_it(records):
+    assert not report.has_escnn(records)
+    assert not report.has_escnn([record("p8-escnn", 1.0, 0, CASES)])

@@ -8,7 +8,9 @@ import torch
 import typer
 from rich.console import Console
 from rich.table import Table
+from torch import nn
 
+from study.bench.angles import turned_both_ways
 from study.cli.devices import launch_fabric
 from study.cli.stores import check_new, describe
 from study.conversion import convert_checkpoint
@@ -16,7 +18,7 @@ from study.data.patches import PatchStore
 from study.equivariance import equivariance_errors, measure, paper_literal_unet
 from study.errors import StudyError
 from study.evaluation import summarise
-from study.groups import GROUPS, P4M
+from study.groups import P4M
 from study.models import MODELS, Architecture, load_checkpoint, load_model
 from study.trials import score_test_patches
 
@@ -65,7 +67,7 @@ def check(
     side = size if size is not None else 65 if architecture.grid == "odd" else 64
     columns = measure(network, torch.randn(2, 3, side, side, dtype=torch.float64))
 
-    promised = GROUPS[architecture.group].order
+    promised = {"z2": 1, "p4": 4, "p8": 4, "p4m": 8, "p8m": 8}[architecture.group]
     table = Table("Roto-reflection", *columns, "Promised", title=f"{model}: error relative to the largest logit")
     for g in range(P4M.order):
         cells = [f"{errors[g]:.1e}" for errors in columns.values()]
@@ -75,8 +77,17 @@ def check(
         kind: torch.stack([errors[:promised].max().double() for name, errors in columns.items() if kind in name]).max()
         for kind in ("float64", "float32")
     }
-    kept = worst["float64"] <= 1e-10 and worst["float32"] <= 1e-4
+    native = architecture.implementation == "native"
+    kept = worst["float64"] <= (1e-10 if native else 1e-5) and worst["float32"] <= 1e-4
     print(f"Over what is promised: {worst['float64']:.1e} in float64, {worst['float32']:.1e} in float32.")
+    if not native:
+        print("(escnn computes its filters in float32, so float64 cannot be much better.)")
+    smooth = nn.functional.interpolate(torch.randn(2, 3, 8, 8), size=(side, side), mode="bicubic")
+    behind, before = turned_both_ways(network.eval(), smooth, 45)
+    print(
+        "A turn by 45°, which no pixel grid does exactly, changes the foreground probability by "
+        f"{(behind - before).abs().mean():.3f} on average (smooth noise, a hardly trained network)."
+    )
     torch.manual_seed(0)  # the same number whatever was measured before
     literal = equivariance_errors(paper_literal_unet().train(), torch.randn(1, 3, 320, 320))[1]
     print(
