@@ -5,7 +5,7 @@ import torch
 from matplotlib.figure import Figure
 from torch import Tensor, nn
 
-from study.gconv import filters
+from study.gconv import GroupConv2d, LiftingConv2d, ProjectionConv2d, filters
 from study.groups import P4, PlaneGroup
 from study.plots import PAGE, styled
 
@@ -13,7 +13,7 @@ from study.plots import PAGE, styled
 def element_name(g: int) -> str:
     """A roto-reflection in words: its index, and what it does."""
     turn = f"turn {90 * (g % 4)}°" if g % 4 else ""
-    words = ", ".join(filter(None, ["mirror" if g >= 4 else "", turn])) or "identity"
+    words = ",\n".join(filter(None, ["mirror" if g >= 4 else "", turn])) or "identity"
     return f"{g}: {words}"
 
 
@@ -21,7 +21,7 @@ def element_name(g: int) -> str:
 def orbit(psi: Tensor, group: PlaneGroup) -> Figure:
     """The |G| transformed copies of a planar filter ``(k, k)``, which are the weight of a lifting convolution."""
     copies = filters.lifting_weight(psi[None, None], filters.image_filter_taps(group, len(psi)))[:, 0]
-    figure = Figure(figsize=(PAGE, 1.2), layout="constrained")
+    figure = Figure(figsize=(PAGE, 1.35), layout="constrained")
     for g, (axes, copy) in enumerate(zip(figure.subplots(1, group.order), copies, strict=True)):
         _filter(axes, copy)
         axes.set_title(element_name(g))
@@ -43,6 +43,22 @@ def expanded(psi: Tensor, group: PlaneGroup) -> Figure:
     return figure
 
 
+@torch.no_grad()
+def example_layers() -> tuple[LiftingConv2d, GroupConv2d, ProjectionConv2d]:
+    """Three convolutions on P4 with filters made by hand: they see edges, where edges meet, and where much of it is."""
+    offset = torch.arange(-4, 5.0)
+    bell = torch.exp(-(offset**2) / 8)
+    lift = LiftingConv2d(3, 1, 9, group=P4, padding=4, bias=False)
+    lift.weight.copy_(-offset * bell * bell[:, None])  # light on the left, dark on the right
+    conv = GroupConv2d(1, 1, 9, group=P4, padding=4, bias=False)
+    conv.weight.zero_()
+    conv.weight[0, 0, 0] = bell * bell[:, None] * (offset[:, None] > 0)  # such an edge below,
+    conv.weight[0, 0, 1] = bell * bell[:, None] * (offset > 0)  # and one a quarter turn from it to the right
+    project = ProjectionConv2d(1, 1, 9, group=P4, padding=4, bias=False)
+    project.weight.copy_(bell * bell[:, None])
+    return lift, conv, project
+
+
 @styled
 @torch.no_grad()
 def three_convolutions(image: Tensor, layers: tuple[nn.Module, nn.Module, nn.Module], g: int = 1) -> Figure:
@@ -53,26 +69,25 @@ def three_convolutions(image: Tensor, layers: tuple[nn.Module, nn.Module, nn.Mod
         layers: a lifting, a group and a projecting convolution, all on P4 and with one field or channel as output.
         g: the element of P4 by which the second image is turned.
     """
-    figure = Figure(figsize=(PAGE, 3.0), layout="constrained")
-    panels = figure.subplots(2, 2 + P4.order + 2)
     lift, conv, project = layers
+    figure = Figure(figsize=(PAGE, 1.9), layout="constrained")
+    figure.get_layout_engine().set(w_pad=0.01, h_pad=0.02, wspace=0, hspace=0.02)
+    panels = figure.subplots(2, 1 + P4.order + P4.order + 1)
     for row, x in zip(panels, (image, P4.transform_image(image, g)), strict=True):
-        lifted = lift(x).relu()
-        combined = conv(lifted).relu()
+        lifted = lift(x - x.mean()).relu()
+        combined = conv(lifted)
         row[0].imshow(x[0].permute(1, 2, 0))
-        for axes, plane in zip(row[1:5], lifted[0, 0], strict=True):
-            axes.imshow(plane, cmap="viridis")
-        row[5].imshow(combined[0, 0, 0], cmap="viridis")
-        row[6].imshow(combined[0, 0, 1], cmap="viridis")
-        row[7].imshow(project(combined)[0, 0], cmap="magma")
-    titles = ["Image", *(f"Lifted, plane {h}" for h in range(P4.order)), "Group, 0", "Group, 1", "Projected"]
+        for axes, plane in zip(row[1:-1], torch.cat([lifted[0, 0], combined[0, 0]]), strict=True):
+            axes.imshow(plane[8:-8, 8:-8], cmap="magma")  # without the edges that the padding makes
+        row[-1].imshow(project(combined)[0, 0, 8:-8, 8:-8], cmap="viridis")
+    titles = ["Image", *(f"Lifted, {h}" for h in range(4)), *(f"Group, {h}" for h in range(4)), "Projected"]
     for axes, title in zip(panels[0], titles, strict=True):
-        axes.set_title(title)
+        axes.set_title(title, fontsize=7)
     for axes in panels.flat:
         axes.set(xticks=[], yticks=[])
         axes.spines[:].set_visible(False)
-    panels[0, 0].set_ylabel("x")
-    panels[1, 0].set_ylabel(f"x, {element_name(g)}")
+    panels[0, 0].set_ylabel("as it is")
+    panels[1, 0].set_ylabel("turned")
     return figure
 
 

@@ -140,6 +140,17 @@ def pitfalls_cells(rows: pd.DataFrame) -> list[list[str]]:
     return [["Tried", "Here", "escnn"], *([row.probe, row.native, row.escnn] for row in rows.itertuples())]
 
 
+def pitfalls_table(rows: pd.DataFrame) -> str:
+    """Markdown: what did not go as a torch user expects is bold."""
+    head, *lines = pitfalls_cells(rows)
+    fine = rows[["native_fine", "escnn_fine"]].to_numpy()
+    marked = [
+        [tried, *(text if good else f"**{text}**" for text, good in zip(outcomes, row, strict=True))]
+        for (tried, *outcomes), row in zip(lines, fine, strict=True)
+    ]
+    return f"{markdown([head, *marked])}\n"
+
+
 def _write(path: Path, text: str) -> None:
     with replacing(path) as temporary:
         temporary.write_text(text)
