@@ -4,8 +4,10 @@ from dataclasses import replace
 
 import pytest
 import torch
+from conftest import HAS_ESCNN
 from lightning_fabric import Fabric
 
+from study.conversion import copy_weights
 from study.equivariance import assert_equivariant, train_briefly
 from study.evaluation import stability
 from study.groups import P4, P4M
@@ -47,3 +49,17 @@ def test_a_trial_runs_and_p4m_stays_steady(study, precision):
         metrics = run_trial(study, trial, Fabric(accelerator="cuda", devices=1, precision=precision))["metrics"]
         if trial.model == "p4m":
             assert metrics["deviation_max"] < 1e-5
+
+
+@pytest.mark.skipif(not HAS_ESCNN, reason="escnn is not installed")
+@pytest.mark.parametrize("group", ["p4", "p4m"])
+@pytest.mark.parametrize("basis", ["escnn", "full"])
+def test_a_network_trained_on_escnn_is_the_same_function_in_ours(group, basis):
+    theirs = build_unet(group, width=8, depth=2, implementation="escnn", basis=basis).cuda()
+    images = torch.randn(2, 3, 32, 32, device="cuda")
+    train_briefly(theirs, images)
+    ours = build_unet(group, width=8, depth=2).cuda()
+    copy_weights(theirs, ours)
+    with torch.backends.cudnn.flags(enabled=True, allow_tf32=False):
+        difference = ours.eval()(images).sigmoid() - theirs.eval()(images).sigmoid()
+    assert difference.abs().max() <= 1e-5
