@@ -36,7 +36,9 @@ def copy_filter(source: nn.Module, target: nn.Module) -> float:
     if _shape(psi) != _shape(wanted) or (bias is None) != (has_bias is None):
         shapes = f"a filter of shape {_shape(psi)} does not fit a {type(target).__name__} of {_shape(wanted)}"
         raise StudyError(f"{shapes}, or one of them has a bias; convert between equal architectures")
-    return _write(target, psi, bias)
+    _write(target, psi, bias)
+    wanted, found = (filter_.detach().double().reshape(wanted.shape) for filter_ in (psi, _read(target)[0]))
+    return float((found - wanted).norm() / wanted.norm().clamp_min(1e-300))  # a filter may be all zeros
 
 
 def copy_weights(source: UNet, target: UNet) -> dict[str, float]:
@@ -94,9 +96,14 @@ def convert_checkpoint(path: Path | str, output: Path | str, *, to: str, basis: 
     target = architecture.build()
     residuals = copy_weights(source, target)
     difference = _difference(source, target.eval())
-    history = {"from": str(path), "implementation": checkpoint["architecture"], "difference": difference}
+    step = {"from": str(path), "architecture": checkpoint["architecture"], "difference": difference}
     provenance = {key: value for key, value in checkpoint.items() if key not in ("architecture", "weights")}
-    save_checkpoint(output, architecture, target.state_dict(), **provenance | {"converted": history})
+    save_checkpoint(
+        output,
+        architecture,
+        target.state_dict(),
+        **provenance | {"converted": [*checkpoint.get("converted", []), step]},
+    )
     return Converted(target, residuals, difference)
 
 
@@ -122,15 +129,15 @@ def _read(layer: nn.Module) -> tuple[Tensor, Tensor | None]:
 
 
 @torch.no_grad()
-def _write(layer: nn.Module, psi: Tensor, bias: Tensor | None) -> float:
+def _write(layer: nn.Module, psi: Tensor, bias: Tensor | None) -> None:
     if hasattr(layer, "set_filter"):
+        layer.set_filter(psi)
         layer.set_field_bias(bias)
-        return layer.set_filter(psi)
+        return
     own, own_bias = _read(layer)
     own.copy_(psi.reshape(own.shape))
     if bias is not None:
         own_bias.copy_(bias)
-    return 0.0
 
 
 def _shape(psi: Tensor) -> tuple[int, ...]:

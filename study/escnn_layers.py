@@ -1,5 +1,7 @@
 """The layers of :mod:`study.gconv` on escnn: the same constructors, the same 5-D feature maps, escnn's own arithmetic.
 
+(Batch norm and pooling take a ``group`` too, which escnn has to know.)
+
 Each layer holds the escnn module of its kind on regular representations and only wraps and unwraps its tensors, so what
 is compared is escnn. Two bases of filters can be chosen:
 
@@ -10,6 +12,7 @@ is compared is escnn. Two bases of filters can be chosen:
 Importing this module imports escnn; nothing else in the study does.
 """
 
+import contextlib
 import copy
 import math
 import warnings
@@ -20,6 +23,7 @@ import torch
 from torch import Tensor, nn
 
 from study.errors import MissingPackageError, StudyError
+from study.gconv.layers import check_sizes
 from study.groups import P4, P4M, P8, P8M, Z2, PlaneGroup
 
 try:
@@ -27,7 +31,7 @@ try:
         warnings.filterwarnings("ignore", message=".*py3nj.*")  # for SO(3) only, and the one part that needs Fortran
         from escnn import gspaces
         from escnn import nn as enn
-        from escnn.nn.init import _generalized_he_init_variances
+        from escnn.nn.init import _generalized_he_init_variances, generalized_he_init
 except ImportError as error:
     raise MissingPackageError(
         f"escnn cannot be imported ({error}); install it without a Fortran compiler by `pip install '.[escnn]'` and "
@@ -60,11 +64,13 @@ def feature_type(group: PlaneGroup, fields: int) -> enn.FieldType:
 class _EscnnConv2d(nn.Module):
     """What the four convolutions share: an escnn convolution, and its filter in the form of :mod:`study.gconv`.
 
-    In two respects a layer is kinder than what it holds, or the study could not train it: the filter that escnn caches
-    in eval mode is no part of the state dict, and it is expanded again when a state dict is loaded.
+    In three respects a layer is kinder than what it holds, or the study could not train it: the filter that escnn
+    caches in eval mode is no part of the state dict, it is expanded again when a state dict is loaded, and it is used
+    only where no gradient is wanted, because it has none.
     """
 
     kind = enn.R2Conv
+    padding_modes = ("zeros", "reflect", "replicate", "circular")
     input_type = staticmethod(feature_type)
     output_type = staticmethod(feature_type)
 
@@ -84,6 +90,9 @@ class _EscnnConv2d(nn.Module):
         super().__init__()
         if group not in _GSPACES:
             raise TypeError(f"group is {group!r}; give one of study.groups.Z2, P4, P4M, P8, P8M")
+        check_sizes(in_channels, out_channels, kernel_size, stride, padding)
+        if padding_mode not in self.padding_modes:
+            raise ValueError(f"padding_mode is {padding_mode!r}; give one of {', '.join(self.padding_modes)}")
         if basis not in BASES:
             raise StudyError(f"unknown basis {basis!r}; choose from {', '.join(BASES)}")
         self.in_channels = in_channels
@@ -114,7 +123,8 @@ class _EscnnConv2d(nn.Module):
         """
         types = cls.input_type(group, in_channels), cls.output_type(group, out_channels)
         try:
-            return cls.kind(*types, kernel_size, **{"initialize": False, **options})
+            with contextlib.redirect_stdout(None):  # escnn prints a warning before it raises
+                return cls.kind(*types, kernel_size, initialize=False, **options)
         except ValueError as error:
             if "empty" not in str(error):
                 raise
@@ -128,31 +138,29 @@ class _EscnnConv2d(nn.Module):
         escnn computes the same variance for every pair of fields again, one weight at a time, which takes minutes for
         wide layers (escnn issue 54); here they are computed for one pair.
         """
-        deviations = _he_deviations(type(self), self.group, self.kernel_size, self.basis)
+        deviations = _he_deviations(type(self), self.group, self.kernel_size, self.basis).to(self.conv.weights)
         with torch.no_grad():
             weights = torch.randn_like(self.conv.weights).view(-1, len(deviations))
             self.conv.weights.copy_((weights * deviations / math.sqrt(self.in_channels)).flatten())
             if self.conv.bias is not None:
                 self.conv.bias.zero_()
 
+    def reset_parameters_as_escnn(self) -> None:
+        """The same by escnn's own function, however long it takes."""
+        generalized_he_init(self.conv.weights.data, self.conv.basisexpansion)
+
     def filter(self) -> Tensor:
         """The learned filter as the weight of the native layer: ``(out, in, k, k)`` or ``(out, in, |G|, k, k)``."""
         weights = self.conv.weights.view(self.out_channels, self.in_channels, -1)  # (out, in, dimension)
         return (weights @ self._taps()).view(self._filter_shape())
 
-    def set_filter(self, psi: Tensor) -> float:
-        """Take the weight of a native layer, or the nearest filter (least squares) that the basis has.
-
-        Returns:
-            The residual ``|psi - filter()| / |psi|``, 0 up to rounding in the full basis.
-        """
+    def set_filter(self, psi: Tensor) -> None:
+        """Take the weight of a native layer, or the nearest filter (least squares) that the basis has."""
         wanted = psi.detach().double().view(self.out_channels, self.in_channels, -1)  # (out, in, element * k * k)
         taps = self._taps().double()
-        weights = wanted @ torch.linalg.pinv(taps)
         with torch.no_grad():
-            self.conv.weights.copy_(weights.flatten())
+            self.conv.weights.copy_((wanted @ torch.linalg.pinv(taps)).flatten())
         _expand_again(self)
-        return float((weights @ taps - wanted).norm() / wanted.norm().clamp_min(1e-300))  # a filter may be all zeros
 
     def field_bias(self) -> Tensor | None:
         """The bias as the native layer has it, one value per field: ``(out,)``."""
@@ -178,6 +186,7 @@ class _EscnnConv2d(nn.Module):
             raise ValueError(
                 f"{type(self).__name__} expects (B, {', '.join(map(str, expected))}, H, W), not {tuple(f.shape)}"
             )
+        self.conv.training = self.training or torch.is_grad_enabled()  # or it would use the cached filter
         planes = self.conv(self.conv.in_type(f.flatten(1, -3))).tensor  # (B, K, |G|, H, W) -> (B, out * |G|, H', W')
         return planes.unflatten(1, (self.out_channels, *self._element_axis(self.output_type)))
 
@@ -222,6 +231,7 @@ class GroupConvTranspose2d(_EscnnConv2d):
     """Up-sampling: ``R2ConvTransposed`` between regular fields; see :class:`gconv.GroupConvTranspose2d`."""
 
     kind = enn.R2ConvTransposed
+    padding_modes = ("zeros",)
 
 
 class ProjectionConv2d(_EscnnConv2d):
@@ -276,7 +286,7 @@ class ReLU(_PerField):
 def _expand_again(layer: _EscnnConv2d, _incompatible_keys=None) -> None:
     """In eval mode escnn goes on with the filter of the old weights; drop it and expand the new ones."""
     if not layer.training:
-        layer.conv.train()
+        layer.train()
         layer.eval()
 
 
@@ -284,13 +294,13 @@ def _own_basis(conv: nn.Module) -> None:
     """Give a layer its own basis module.
 
     escnn shares one among all layers of a process, so that casting or moving one layer would silently cast or move the
-    basis of all. The tensor itself stays shared.
+    basis of all, and that loading one could change all.
     """
     for parent in list(conv.modules()):
         for name, child in parent.named_children():
             if hasattr(child, "sampled_basis"):
                 own = copy.copy(child)
-                own._buffers = dict(child._buffers)
+                own._buffers = {key: buffer.clone() for key, buffer in child._buffers.items()}
                 setattr(parent, name, own)
 
 

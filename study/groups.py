@@ -19,7 +19,7 @@ _MIRROR = np.array([[1, 0], [0, -1]])  # flips the columns
 
 @dataclass(frozen=True)
 class PlaneGroup:
-    """Translations together with the point group of ``rotations`` quarter turns, with or without reflections.
+    """Translations together with the point group of ``rotations`` turns, with or without reflections.
 
     Functions on the group are stored as ``(B, K, |G|, H, W)``: K fields with one plane for each of the |G| = ``order``
     point-group elements. The group acts on them by ``[L_g f](h, y) = f(g^-1 h, g^-1 y)`` (Cohen and Welling 2016,

@@ -163,7 +163,7 @@ def implementation_rows(records: Sequence[dict]) -> pd.DataFrame:
     Columns: ``native`` (the name of the model from scratch), ``layers`` ("native", "escnn" or "escnn, full basis"),
     ``fraction``, ``seeds``, ``dice`` (%, mean over seeds), ``dice_sd``, ``difference``, ``difference_low``,
     ``difference_high`` (Dice above the native layers', in points, over the seeds that both have, with the paired
-    interval over cases), ``deviation``, ``parameters`` and ``training_seconds`` (mean of a trial).
+    interval over cases), ``deviation`` and ``parameters``.
     """
     groups = _groups(records)
     twins = {native_counterpart(model) for model, _ in groups if model in ESCNN_MODELS}
@@ -186,7 +186,6 @@ def implementation_rows(records: Sequence[dict]) -> pd.DataFrame:
                 **_difference("difference", group, baseline),
                 "deviation": trials.deviation.mean(),
                 "parameters": trials.parameters.iloc[0],
-                "training_seconds": trials.training_seconds.mean(),
             }
         )
     return pd.DataFrame(rows)
@@ -229,8 +228,9 @@ def _seeds_text(rows: pd.DataFrame) -> str:
 
 
 def has_escnn(records: Sequence[dict]) -> bool:
-    """Whether any of the models is on escnn and has a twin from scratch."""
-    return any(r["trial"]["model"] in ESCNN_MODELS and native_counterpart(r["trial"]["model"]) for r in records)
+    """Whether any trial on escnn has its twin from scratch, on the same data and with the same seed."""
+    rows = implementation_rows(records)
+    return bool(len(rows) and rows.difference.notna().any())
 
 
 def write_tables(results: Path, figures: Path) -> None:
@@ -287,6 +287,8 @@ def _interval(name: str, draws: np.ndarray) -> dict[str, float]:
 def _difference_text(row: pd.Series) -> str:
     if row.layers == "native":
         return f"{row.dice:.1f}"
+    if np.isnan(row.difference):
+        return "–"
     return f"{row.difference:+.1f} [{row.difference_low:+.1f}, {row.difference_high:+.1f}]"
 
 

@@ -74,6 +74,10 @@ def test_budgets_are_what_they_say():
 def test_settings_that_cannot_be_compared_are_refused():
     with pytest.raises(StudyError, match="width is 12; give a multiple of 8"):
         models.Settings(width=12)
+    with pytest.raises(StudyError, match="width is 0; give a multiple of 8"):
+        models.Settings(width=0)
+    with pytest.raises(StudyError, match="depth is 6; give 1 to 5"):
+        models.Settings(depth=6)
     with pytest.raises(StudyError, match="not a multiple of 16"):
         models.Settings(size=100)
 
@@ -92,7 +96,7 @@ def test_the_costs_of_two_networks(costs, tmp_path):
     assert (plain.training_ratio, plain.inference_ratio) == (1, 1)
     assert pd.isna(plain.escnn_init_seconds)
     assert escnn.escnn_init_seconds > 0
-    assert (costs[["training_ms", "inference_ms", "build_seconds", "checkpoint_mb"]] > 0).all(axis=None)
+    assert (costs[["training_ms", "inference_ms", "build_seconds", "checkpoint_mb", "peak_mb"]] > 0).all(axis=None)
     assert {"command", "version", "hardware", "torch", "threads", "rounds"} <= set(costs.columns)
 
     path = report.write_costs(tmp_path, costs)
@@ -102,6 +106,12 @@ def test_the_costs_of_two_networks(costs, tmp_path):
     assert table == report.costs_table(read)
     assert "batches of 2 images of 16 x 16" in table
     assert (tmp_path / "figures" / "costs" / f"{path.stem}.png").is_file()
+
+
+def test_a_table_without_escnn(costs, tmp_path):
+    report.write_costs(tmp_path, costs[:1])
+    (table,) = (tmp_path / "figures" / "costs").glob("*.md")
+    assert "nan" not in table.read_text()
 
 
 def test_missing_costs_are_named(tmp_path):
@@ -155,6 +165,12 @@ def test_the_difference_of_a_turn_is_none_at_right_angles_for_p4_and_for_no_turn
     assert rows.difference["p8-escnn", 90.0] < 1e-4
     assert rows.difference["unet", 90.0] > 1e-3
     assert rows.changed.between(0, 1).all()
+
+
+def test_patches_are_taken_from_all_over_the_test_split():
+    indices = np.arange(100, 200)
+    assert angles.spread_evenly(indices, 4).tolist() == [100, 133, 166, 199]
+    assert angles.spread_evenly(indices, 1000).tolist() == indices.tolist()
 
 
 def test_a_network_that_looks_at_single_pixels_commutes_with_any_turn():

@@ -243,7 +243,7 @@ def test_a_network_is_trained_on_escnn_and_converted_both_ways(run, tmp_path):
     trained = tmp_path / "runs/tiny/p4m-escnn-100-0/best.pt"
     code, output, _ = run("convert", trained, "--to", "native")
     assert code == 0
-    assert "8 convolutions; largest residual 0.0e+00" in output
+    assert "8 convolutions; largest residual" in output
     converted = trained.with_name("best-native.pt")
     assert converted.is_file()
     run("convert", converted, "--to", "escnn")
@@ -257,6 +257,11 @@ def test_a_network_is_trained_on_escnn_and_converted_both_ways(run, tmp_path):
     assert "exists; choose another name" in refused(run("convert", trained, "--to", "native"))
     assert "choose from native, escnn" in refused(run("convert", trained, "--to", "tensorflow"))
     assert "choose from escnn, full" in refused(run("convert", trained, "--to", "escnn", "--basis", "half"))
+    assert "--basis full is for escnn" in refused(run("convert", trained, "--to", "native", "--basis", "full"))
+    assert "no checkpoint at ." in refused(run("convert", ".", "--to", "native"))
+    code, output, _ = run("reproduce", *TINY[:-1], "alone", "--set", "models=p4m-escnn")
+    assert code == 0
+    assert not (tmp_path / "figures/alone/implementation_table.md").exists()
 
 
 @pytest.mark.skipif(not HAS_ESCNN, reason="escnn is not installed")
@@ -275,3 +280,6 @@ def test_turns_by_any_angle(run, tmp_path):
     assert (tmp_path / "results/escnn/angles.csv").is_file()
     assert (tmp_path / "figures/escnn/angles.png").is_file()
     assert "no networks in" in refused(run("bench", "angles", "--data", tmp_path / "data/synthetic-16.h5"))
+    synthetic_store(tmp_path / "other.h5", count=48, size=16, seed=7)
+    other = run("bench", "angles", "--study", "tiny", "--data", tmp_path / "other.h5")
+    assert "was trained on other data than" in refused(other)

@@ -43,7 +43,7 @@ def test_a_network_trained_on_escnn_is_the_same_function_in_ours(group, basis):
     ours = build(group)
     residuals = copy_weights(theirs, ours)
     assert len(residuals) == 13
-    assert set(residuals.values()) == {0}
+    assert max(residuals.values()) < 1e-15
     x = images(ours)
     for mode in (False, True):
         difference = ours.train(mode)(x).sigmoid() - theirs.train(mode)(x).sigmoid()
@@ -73,9 +73,11 @@ def test_trained_networks_agree_in_float64(group, basis):
         gradients = [torch.autograd.grad(output.sin().sum(), x)[0] for output in outputs]
         for one, other in (outputs, gradients):
             assert (one - other).abs().max() <= 1e-5 * other.abs().max()  # 1e-6 a layer, and there are thirteen
-    for name, moments in ours.state_dict().items():
-        if "running" in name:
-            assert torch.isfinite(moments).all()
+    for name, layer in ours.named_modules():  # in train mode both saw x
+        if isinstance(layer, torch.nn.modules.batchnorm._BatchNorm):
+            twin = getattr(theirs.get_submodule(name), "moments", None)
+            torch.testing.assert_close(twin.running_mean, layer.running_mean, atol=1e-6, rtol=1e-5)
+            torch.testing.assert_close(twin.running_var, layer.running_var, atol=1e-6, rtol=1e-5)
     assert equivariance_errors(ours, x.detach(), GROUPS[group]).max() < 1e-12
     assert equivariance_errors(theirs, x.detach(), GROUPS[group]).max() < 1e-5
 
@@ -128,7 +130,9 @@ def test_a_checkpoint_of_either_kind_is_converted(grid, to, basis, tmp_path):
     checkpoint = load_checkpoint(tmp_path / "b.pt")
     assert Architecture(**checkpoint["architecture"]) == expected
     assert checkpoint["data"] == {"source": "test"}
-    assert checkpoint["converted"]["from"].endswith("a.pt")
+    (step,) = checkpoint["converted"]
+    assert step["from"].endswith("a.pt")
+    assert step["architecture"]["implementation"] == source.implementation
     x = images(network)
     difference = load_model(tmp_path / "b.pt")(x).sigmoid() - network.eval()(x).sigmoid()
     assert difference.abs().max() <= 1e-5

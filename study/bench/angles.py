@@ -4,6 +4,7 @@ No pixel grid turns by 45 degrees exactly. P8 and P8M are made for it all the sa
 they are band-limited, but poolings do not. This measures how much of the promise is left.
 """
 
+import numpy as np
 import pandas as pd
 import torch
 from torch import Tensor, nn
@@ -35,11 +36,18 @@ def measure(networks: dict[str, nn.Module], images: Tensor) -> pd.DataFrame:
     return pd.DataFrame(rows)
 
 
+def spread_evenly(indices: np.ndarray, count: int) -> np.ndarray:
+    """At most ``count`` of the ``indices``, evenly spaced: the patches of a case stand together in a store."""
+    return indices[np.linspace(0, len(indices) - 1, min(count, len(indices))).round().astype(int)]
+
+
 @torch.no_grad()
 def turned_both_ways(network: nn.Module, images: Tensor, degrees: float) -> tuple[Tensor, Tensor]:
     """Foreground probabilities in the disc, ``(B, 1, pixels)``: turned behind the network, and before it."""
     side = torch.linspace(-1, 1, images.shape[-1], device=images.device)
     disc = side[:, None] ** 2 + side[None] ** 2 <= 0.25
-    behind = rotate(network(images).sigmoid(), degrees)
-    before = network(rotate(images, degrees)).sigmoid()
-    return behind[..., disc], before[..., disc]
+    behind, before = [], []
+    for batch in images.split(16):
+        behind.append(rotate(network(batch).sigmoid(), degrees)[..., disc])
+        before.append(network(rotate(batch, degrees)).sigmoid()[..., disc])
+    return torch.cat(behind), torch.cat(before)

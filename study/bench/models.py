@@ -43,8 +43,10 @@ class Settings:
     rounds: int = 7
 
     def __post_init__(self) -> None:
-        if self.width % P4M.order:
+        if self.width < P4M.order or self.width % P4M.order:
             raise StudyError(f"width is {self.width}; give a multiple of {P4M.order}")
+        if not 1 <= self.depth <= 5:
+            raise StudyError(f"depth is {self.depth}; give 1 to 5")
         GRIDS["even"].check(self.size, self.size, self.depth)
 
 
@@ -111,7 +113,8 @@ def measure(chosen: list[Candidate], settings: Settings, device: torch.device) -
     for kind, jobs in timings.items():
         for network in networks.values():
             network.train(kind == "training")
-        seconds = time_in_turn(jobs, rounds=settings.rounds, device=device)
+        with torch.backends.cudnn.flags(enabled=True, allow_tf32=False):  # float32 is meant
+            seconds = time_in_turn(jobs, rounds=settings.rounds, device=device)
         rows = rows.join(summarise(seconds, baseline=0).add_prefix(f"{kind}_"))
     return rows.assign(**asdict(settings), **provenance(device))
 
@@ -160,17 +163,13 @@ def _alone(candidate: Candidate, settings: Settings, device: torch.device, threa
     }
 
 
-def _escnn_init_seconds(network: nn.Module) -> float | None:
+def _escnn_init_seconds(network: nn.Module) -> float:
     """The time of escnn's own initialisation, which our layers on escnn replace by the same draws at once."""
-    layers = [layer for layer in network.cpu().modules() if hasattr(layer, "set_filter")]
-    if not layers:
-        return None
-    from escnn.nn.init import generalized_he_init
-
+    layers = [layer for layer in network.cpu().modules() if hasattr(layer, "reset_parameters_as_escnn")]
     start = time.perf_counter()
     for layer in layers:
-        generalized_he_init(layer.conv.weights.data, layer.conv.basisexpansion)
-    return time.perf_counter() - start
+        layer.reset_parameters_as_escnn()
+    return time.perf_counter() - start if layers else math.nan
 
 
 def _training(network: nn.Module, settings: Settings, device: torch.device):
@@ -196,5 +195,9 @@ def _peak_mb(device: torch.device) -> float:
     """The most memory held so far: by torch on a GPU, by the process on a CPU."""
     if device.type == "cuda":
         return torch.cuda.max_memory_allocated(device) / 2**20
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return peak / 2**20 if sys.platform == "darwin" else peak / 2**10  # bytes there, kilobytes elsewhere
+    try:  # not ru_maxrss, which on Linux begins with the peak of the parent process
+        with open("/proc/self/status") as file:
+            return next(int(line.split()[1]) / 2**10 for line in file if line.startswith("VmHWM"))
+    except OSError:
+        peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+        return peak / 2**20 if sys.platform == "darwin" else peak / 2**10  # bytes there, kilobytes elsewhere

@@ -1,6 +1,6 @@
 """What users of escnn trip over, tried on a layer of escnn and on ours: the same probe, two outcomes.
 
-Every probe builds a 3x3 convolution between feature maps on P4, does what somebody did who then opened an issue, and
+Every probe builds a convolution between feature maps on P4, does what somebody did who then opened an issue, and
 says what happened.
 """
 
@@ -33,7 +33,8 @@ class Native:
     """Our layers: a convolution from ``(B, fields, 4, H, W)`` to the same, and a batch norm of two fields."""
 
     def conv(self, fields: int = 2, kernel_size: int = 3, padding_mode: str = "zeros") -> nn.Module:
-        return GroupConv2d(fields, fields, kernel_size, group=P4, padding=1, padding_mode=padding_mode)
+        padding = kernel_size // 2
+        return GroupConv2d(fields, fields, kernel_size, group=P4, padding=padding, padding_mode=padding_mode)
 
     def norm(self) -> nn.Module:
         return GroupBatchNorm2d(2)
@@ -67,7 +68,8 @@ class Escnn:
 
     def conv(self, fields: int = 2, kernel_size: int = 3, padding_mode: str = "zeros") -> nn.Module:
         kind = self._layers.feature_type(P4, fields)
-        return EscnnConv(self._layers.enn.R2Conv(kind, kind, kernel_size, padding=1, padding_mode=padding_mode))
+        padding = kernel_size // 2
+        return EscnnConv(self._layers.enn.R2Conv(kind, kind, kernel_size, padding=padding, padding_mode=padding_mode))
 
     def norm(self) -> nn.Module:
         return self._layers.GroupBatchNorm2d(2, group=P4)
@@ -137,7 +139,7 @@ def built_in_float64(of: Native | Escnn) -> Outcome:
     default = torch.get_default_dtype()
     torch.set_default_dtype(torch.float64)
     try:
-        return _try(lambda: of.conv(kernel_size=5)(_sample(torch.float64)))
+        return _try(lambda: of.conv(kernel_size=5)(_sample(torch.float64)))  # a basis that no layer asked for before
     finally:
         torch.set_default_dtype(default)
 

@@ -57,6 +57,8 @@ def angles(rows: pd.DataFrame, caption: str) -> Figure:
     panels = figure.subplots(1, 2)
     for model, look in _ANGLES.items():
         line = rows[rows.model == model]
+        if line.empty:
+            continue
         for axes, column, unit in zip(panels, ("difference", "changed"), (1, 100), strict=True):
             axes.plot(line.degrees, unit * line[column], label=MODELS[model].label, lw=1.2, **look)
     panels[0].set_ylabel("Mean difference of the probability")

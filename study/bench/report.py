@@ -44,7 +44,7 @@ def write_costs(root: Path, rows: pd.DataFrame) -> Path:
     """
     name, figures = device_name(rows), root / "figures" / "costs"
     path = root / COSTS / f"{name}.csv"
-    _write(path, rows.to_csv(index=False, float_format="%.6g"))
+    rows = _write_csv(path, rows)
     _write(figures / f"{name}.md", costs_table(rows))
     save(plots.costs(rows, costs_caption(rows)), figures / name)
     return path
@@ -68,7 +68,7 @@ def write_angles(root: Path, rows: pd.DataFrame) -> Path:
         StudyError: if a file cannot be written.
     """
     path = root / ANGLES
-    _write(path, rows.to_csv(index=False, float_format="%.6g"))
+    rows = _write_csv(path, rows)
     save(plots.angles(rows, angles_caption(rows)), root / "figures" / "escnn" / "angles")
     return path
 
@@ -102,7 +102,7 @@ def costs_cells(rows: pd.DataFrame) -> list[list[str]]:
 
     lines = [["Network", "Layers", "Parameters", "Products", "Build", "Training", "Inference", "Memory", "File"]]
     for _, row in rows.iterrows():
-        own = f" + {row.escnn_init_seconds:.0f}" * pd.notna(row.escnn_init_seconds)
+        own = f" + {row.escnn_init_seconds:.0f}" if pd.notna(row.escnn_init_seconds) else ""
         lines.append(
             [
                 row.network,
@@ -149,6 +149,12 @@ def pitfalls_table(rows: pd.DataFrame) -> str:
         for (tried, *outcomes), row in zip(lines, fine, strict=True)
     ]
     return f"{markdown([head, *marked])}\n"
+
+
+def _write_csv(path: Path, rows: pd.DataFrame) -> pd.DataFrame:
+    """Write a table, and return it as it can be read again: what is drawn must not know more digits."""
+    _write(path, rows.to_csv(index=False, float_format="%.6g"))
+    return pd.read_csv(path)
 
 
 def _write(path: Path, text: str) -> None:

@@ -37,7 +37,9 @@ def main() -> None:
     try:
         app()
     except torch.OutOfMemoryError:
-        remedy = "give a smaller batch (--set batch_size=N and a --name; for evaluate, --batch-size N)"
+        remedy = (
+            "give a smaller batch (--set batch_size=N and a --name; for evaluate, --batch-size N; for bench, --batch N)"
+        )
         print(f"error: the GPU's memory is full; {remedy}", file=sys.stderr)
         sys.exit(2)
     except StudyError as error:

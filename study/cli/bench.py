@@ -70,11 +70,15 @@ def angles(
     files = {model: folder / "best.pt" for model, folder in folders.items() if (folder / "best.pt").is_file()}
     if not files:
         raise StudyError(f"no networks in {root / 'runs' / study}; train some with `python -m study reproduce`")
-    settings = load_checkpoint(next(iter(files.values())))["settings"]
+    checkpoints = {file: load_checkpoint(file) for file in files.values()}
+    settings = next(iter(checkpoints.values()))["settings"]
     store = prepare(
         settings["source"], data=data, folder=root / "data", size=settings["size"], count=settings["patches"]
     )
-    dataset = PatchDataset(store, store.indices("test")[:patches])
+    for file, checkpoint in checkpoints.items():
+        if checkpoint["data"]["fingerprint"] != store.fingerprint:
+            raise StudyError(f"{file} was trained on other data than {data}; give the data of {study}")
+    dataset = PatchDataset(store, angle_errors.spread_evenly(store.indices("test"), patches))
     images = to_input(torch.stack([dataset[i][0] for i in range(len(dataset))]))
     rows = angle_errors.measure({model: load_model(file) for model, file in files.items()}, images).assign(
         study=study,

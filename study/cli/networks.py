@@ -21,6 +21,7 @@ from study.evaluation import summarise
 from study.groups import P4M
 from study.models import MODELS, Architecture, load_checkpoint, load_model
 from study.trials import score_test_patches
+from study.unet import IMPLEMENTATIONS
 
 
 def evaluate(
@@ -65,6 +66,8 @@ def check(
     else:
         raise StudyError(f"unknown model {model!r}; choose from {', '.join(MODELS)}, or give a checkpoint (.pt)")
     side = size if size is not None else 65 if architecture.grid == "odd" else 64
+    smooth = nn.functional.interpolate(torch.randn(2, 3, 8, 8), size=(side, side), mode="bicubic")
+    behind, before = turned_both_ways(network.eval(), smooth, 45)  # before `measure` trains it
     columns = measure(network, torch.randn(2, 3, side, side, dtype=torch.float64))
 
     promised = {"z2": 1, "p4": 4, "p8": 4, "p4m": 8, "p8m": 8}[architecture.group]
@@ -82,11 +85,9 @@ def check(
     print(f"Over what is promised: {worst['float64']:.1e} in float64, {worst['float32']:.1e} in float32.")
     if not native:
         print("(escnn computes its filters in float32, so float64 cannot be much better.)")
-    smooth = nn.functional.interpolate(torch.randn(2, 3, 8, 8), size=(side, side), mode="bicubic")
-    behind, before = turned_both_ways(network.eval(), smooth, 45)
     print(
         "A turn by 45°, which no pixel grid does exactly, changes the foreground probability by "
-        f"{(behind - before).abs().mean():.3f} on average (smooth noise, a hardly trained network)."
+        f"{(behind - before).abs().mean():.1e} on average (on smooth noise)."
     )
     torch.manual_seed(0)  # the same number whatever was measured before
     literal = equivariance_errors(paper_literal_unet().train(), torch.randn(1, 3, 320, 320))[1]
@@ -103,18 +104,30 @@ def convert(
     checkpoint: Annotated[Path, typer.Argument(help="The best.pt of a trial, below runs/.", show_default=False)],
     to: Annotated[str, typer.Option(help="The layers to convert to.", metavar="escnn|native")],
     basis: Annotated[
-        str,
-        typer.Option(help="Of escnn: full (exact) or escnn (its default, the nearest filters).", metavar="full|escnn"),
-    ] = "full",
+        str | None,
+        typer.Option(
+            help="Of escnn: full (exact) or escnn (its default, the nearest filters).",
+            metavar="full|escnn",
+            show_default="full",
+        ),
+    ] = None,
     output: Annotated[
         Path | None, typer.Option(help="The checkpoint to write.", show_default="beside the other, by its layers")
     ] = None,
 ) -> None:
     """A trained network on other layers: from escnn to ours, or from ours to escnn."""
-    kind = {"native": "native", "escnn": f"escnn-{basis}"}.get(to, to)
+    if to not in IMPLEMENTATIONS:
+        raise StudyError(f"unknown implementation {to!r}; choose from {', '.join(IMPLEMENTATIONS)}")
+    if to == "native" and basis is not None:
+        raise StudyError(f"--basis {basis} is for escnn; native layers have every filter")
+    if to == "escnn":
+        basis = basis or "full"
+    if not checkpoint.is_file():
+        raise StudyError(f"no checkpoint at {checkpoint}; train one with `python -m study train`")
+    kind = "native" if to == "native" else f"escnn-{basis}"
     output = output or checkpoint.with_name(f"{checkpoint.stem}-{kind}.pt")
     check_new(output)
-    converted = convert_checkpoint(checkpoint, output, to=to, basis=basis if to == "escnn" else None)
+    converted = convert_checkpoint(checkpoint, output, to=to, basis=basis)
     worst = max(converted.residuals, key=converted.residuals.get)
     if converted.residuals[worst] > 1e-4:
         table = Table("Layer", "Of its filter lost", title=f"What the basis {basis!r} lacks")
