@@ -62,7 +62,7 @@ def angles(
         Path, typer.Option(help="The data that the study was trained on: EBHI-SEG, or a store.", metavar="PATH")
     ],
     study: Annotated[str, typer.Option(help="Its name; networks are taken from runs/<study>/.")] = "ebhi-cpu",
-    patches: Annotated[int, typer.Option(help="How many test patches to turn, at the most.", min=1)] = 128,
+    patches: Annotated[int, typer.Option(help="How many test patches to turn, at the most.", min=1)] = 64,
     root: Root = Path(),
 ) -> None:
     """How steady trained networks are under turns by any angle: P4, P4M, and P8 and P8M on escnn."""
