@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from study.errors import StudyError
 from study.groups import APPROXIMATE_GROUPS
-from study.models import Architecture, load_checkpoint, load_model, save_checkpoint
+from study.models import Architecture, load_checkpoint, rebuild, save_checkpoint
 from study.unet import UNet
 
 GROUPY_ELEMENTS = [0, 1, 2, 3, 6, 5, 4, 7]
@@ -88,7 +88,7 @@ def convert_checkpoint(path: Path | str, output: Path | str, *, to: str, basis: 
             and not installed.
     """
     checkpoint = load_checkpoint(path)
-    source = load_model(path)
+    source = rebuild(checkpoint, path)
     architecture = Architecture(**checkpoint["architecture"])
     if to == "native" and architecture.group in APPROXIMATE_GROUPS:
         raise StudyError(f"{path} is of the group {architecture.group}, which only escnn has; nothing was written")

@@ -23,7 +23,7 @@ import torch
 from torch import Tensor, nn
 
 from study.errors import MissingPackageError, StudyError
-from study.gconv.layers import check_sizes
+from study.gconv.layers import check_arguments
 from study.groups import P4, P4M, P8, P8M, Z2, PlaneGroup
 
 try:
@@ -90,9 +90,15 @@ class _EscnnConv2d(nn.Module):
         super().__init__()
         if group not in _GSPACES:
             raise TypeError(f"group is {group!r}; give one of study.groups.Z2, P4, P4M, P8, P8M")
-        check_sizes(in_channels, out_channels, kernel_size, stride, padding)
-        if padding_mode not in self.padding_modes:
-            raise ValueError(f"padding_mode is {padding_mode!r}; give one of {', '.join(self.padding_modes)}")
+        check_arguments(
+            in_channels=in_channels,
+            out_channels=out_channels,
+            kernel_size=kernel_size,
+            stride=stride,
+            padding=padding,
+            padding_mode=padding_mode,
+            padding_modes=self.padding_modes,
+        )
         if basis not in BASES:
             raise StudyError(f"unknown basis {basis!r}; choose from {', '.join(BASES)}")
         self.in_channels = in_channels
@@ -204,9 +210,8 @@ class _EscnnConv2d(nn.Module):
 
         In the output plane of the identity an escnn filter holds ``psi(u, t)`` itself; all the rest follows from it.
         """
-        (sampled,) = (m.sampled_basis for m in self.conv.modules() if hasattr(m, "sampled_basis"))
         elements = math.prod(self._filter_shape()[2:-2])
-        return sampled[:, 0, :elements].flatten(1)  # (dimension, out plane, in plane, k * k)
+        return _block(self.conv).sampled_basis[:, 0, :elements].flatten(1)  # (dimension, out plane, in plane, k * k)
 
     def _bias_scale(self) -> Tensor:
         """What a weight of the trivial irrep adds to each plane of its field: ``(out,)``."""
@@ -296,12 +301,17 @@ def _own_basis(conv: nn.Module) -> None:
     escnn shares one among all layers of a process, so that casting or moving one layer would silently cast or move the
     basis of all, and that loading one could change all.
     """
-    for parent in list(conv.modules()):
-        for name, child in parent.named_children():
-            if hasattr(child, "sampled_basis"):
-                own = copy.copy(child)
-                own._buffers = {key: buffer.clone() for key, buffer in child._buffers.items()}
-                setattr(parent, name, own)
+    shared = _block(conv)
+    own = copy.copy(shared)
+    own._buffers = {key: buffer.clone() for key, buffer in shared._buffers.items()}
+    (name,) = (name for name, child in conv.basisexpansion.named_children() if child is shared)
+    setattr(conv.basisexpansion, name, own)
+
+
+def _block(conv: nn.Module) -> nn.Module:
+    """The module that holds the basis: one, since all fields of the input are alike, and all of the output."""
+    (block,) = (module for module in conv.modules() if hasattr(module, "sampled_basis"))
+    return block
 
 
 @cache
@@ -330,7 +340,7 @@ def _basis_options(layer: type[_EscnnConv2d], group: PlaneGroup, kernel_size: in
         "frequencies_cutoff": lambda radius: pixels[min(rings, key=lambda ring: abs(ring - radius))] // 2,
     }
     conv = layer.make(group, 1, 1, kernel_size, **options)
-    (block,) = (m for m in conv.modules() if hasattr(m, "sampled_basis"))
+    block = _block(conv)
     independent = _independent_rows(block.sampled_basis.flatten(1).double())
     kept = {filter_["idx"] for filter_, keep in zip(block.get_basis_info(), independent, strict=True) if keep}
     return options | {"basis_filter": lambda filter_: filter_["idx"] in kept}

@@ -36,9 +36,17 @@ class Model:
     implementation: str = "native"
     basis: str | None = None
 
+    @property
+    def layers(self) -> str:
+        """One of :data:`LAYERS`."""
+        return f"{self.implementation}, full basis" if self.basis == "full" else self.implementation
+
     def architecture(self, *, width: int, depth: int, grid: str) -> Architecture:
         return Architecture(self.group, width, depth, grid, self.implementation, self.basis)
 
+
+LAYERS = ("native", "escnn", "escnn, full basis")
+"""What the same network can be made of, in the order of tables and figures."""
 
 PAPER_MODELS = {
     "unet": Model("U-Net", "z2"),
@@ -91,7 +99,11 @@ def load_model(path: Path | str) -> UNet:
     Raises:
         StudyError: if the file is missing or is not a checkpoint, or is on escnn and that is not installed.
     """
-    checkpoint = load_checkpoint(path)
+    return rebuild(load_checkpoint(path), path)
+
+
+def rebuild(checkpoint: dict, path: Path | str) -> UNet:
+    """The network of a checkpoint that was loaded from ``path``; see :func:`load_model`."""
     try:
         network = Architecture(**checkpoint["architecture"]).build()
         network.load_state_dict(checkpoint["weights"])

@@ -5,6 +5,7 @@ bootstrap interval that draws the test cases anew, for what a test set of this s
 """
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -13,7 +14,7 @@ import pandas as pd
 from study.errors import StudyError
 from study.evaluation import dice
 from study.files import replacing
-from study.models import ESCNN_MODELS, MODELS, native_counterpart
+from study.models import ESCNN_MODELS, LAYERS, MODELS, native_counterpart
 from study.trials import Trial, read_records
 
 PAPER_DICE = {
@@ -173,12 +174,11 @@ def implementation_rows(records: Sequence[dict]) -> pd.DataFrame:
         if native is None or (model not in ESCNN_MODELS and model not in twins):
             continue
         trials = trial_rows(group)
-        basis = ", full basis" if MODELS[model].basis == "full" else ""
         baseline = groups.get((native, fraction), []) if model in ESCNN_MODELS else []
         rows.append(
             {
                 "native": native,
-                "layers": MODELS[model].implementation + basis,
+                "layers": MODELS[model].layers,
                 "fraction": fraction,
                 "seeds": len(trials),
                 "dice": 100 * trials.dice.mean(),
@@ -219,7 +219,7 @@ def implementation_table(records: Sequence[dict]) -> str:
 
 def _layers_order(key: tuple[str, str]) -> tuple[int, int]:
     native, layers = key
-    return list(MODELS).index(native), ("native", "escnn", "escnn, full basis").index(layers)
+    return list(MODELS).index(native), LAYERS.index(layers)
 
 
 def _seeds_text(rows: pd.DataFrame) -> str:
@@ -229,8 +229,8 @@ def _seeds_text(rows: pd.DataFrame) -> str:
 
 def has_escnn(records: Sequence[dict]) -> bool:
     """Whether any trial on escnn has its twin from scratch, on the same data and with the same seed."""
-    rows = implementation_rows(records)
-    return bool(len(rows) and rows.difference.notna().any())
+    trials = {Trial(**record["trial"]) for record in records}
+    return any(t.model in ESCNN_MODELS and replace(t, model=native_counterpart(t.model)) in trials for t in trials)
 
 
 def write_tables(results: Path, figures: Path) -> None:

@@ -225,10 +225,9 @@ def build_unet(
     for name, value, known in [
         ("implementation", implementation, IMPLEMENTATIONS),
         ("grid", grid, GRIDS),
-        ("basis", basis, (None, "escnn", "full")),
     ]:
         if value not in known:
-            raise StudyError(f"unknown {name} {value!r}; choose from {', '.join(filter(None, known))}")
+            raise StudyError(f"unknown {name} {value!r}; choose from {', '.join(known)}")
     if group not in groups:
         if group in APPROXIMATE_GROUPS:
             raise StudyError(f'only escnn has layers of the group {group!r}; give implementation="escnn"')

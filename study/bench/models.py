@@ -19,10 +19,11 @@ from tqdm import tqdm
 from study.bench.timing import summarise, time_in_turn
 from study.errors import MissingPackageError, StudyError
 from study.groups import GROUPS, P4M
+from study.models import LAYERS, PAPER_MODELS
 from study.provenance import provenance
 from study.unet import GRIDS, UNet, field_counts, make_layers
 
-LABELS = {"z2": "U-Net", "p4": "P4 U-Net", "p4m": "P4M U-Net"}
+LABELS = {model.group: model.label for model in PAPER_MODELS.values() if not model.augmented}
 
 
 @dataclass(frozen=True)
@@ -59,7 +60,7 @@ class Candidate:
         budget: what it has as much of as the U-Net: "equal parameters" (width / sqrt(|G|) fields), "equal width"
             (width / |G| fields, hence as many planes), or "compute of P4M", a U-Net as costly as the P4M U-Net of equal
             parameters.
-        implementation: "native", "escnn" (its default basis) or "escnn, full basis".
+        implementation: one of :data:`~study.models.LAYERS`.
     """
 
     group: str
@@ -72,6 +73,7 @@ class Candidate:
         return LABELS[self.group] if plain else f"{LABELS[self.group]}, {self.budget}"
 
     def build(self, settings: Settings) -> UNet:
+        """A new network: images ``(B, 3, H, W)`` -> logits ``(B, 1, H, W)``; the caller seeds torch."""
         group, width = GROUPS[self.group], settings.width
         channels = {
             "equal parameters": field_counts(group, width, settings.depth),
@@ -85,7 +87,7 @@ class Candidate:
 
 def candidates() -> list[Candidate]:
     """All that are compared, the plain U-Net first; without those on escnn if that is not installed."""
-    implementations = ("native", "escnn", "escnn, full basis") if _has_escnn() else ("native",)
+    implementations = LAYERS if _has_escnn() else ("native",)
     cells = [("z2", "equal parameters")]
     cells += [(group, budget) for group in ("p4", "p4m") for budget in ("equal parameters", "equal width")]
     rows = [Candidate(group, budget, kind) for group, budget in cells for kind in implementations]

@@ -1,6 +1,5 @@
 """``python -m study bench``: what things cost, and how they behave, on this machine."""
 
-from dataclasses import fields
 from pathlib import Path
 from typing import Annotated
 
@@ -13,29 +12,29 @@ from study.bench import angles as angle_errors
 from study.bench import models as model_costs
 from study.bench import pitfalls as escnn_pitfalls
 from study.bench import report
+from study.bench.models import Settings
 from study.data.patches import PatchDataset, to_input
 from study.data.sources import prepare
 from study.errors import StudyError
-from study.models import load_checkpoint, load_model
+from study.models import load_checkpoint, rebuild
 from study.provenance import provenance
 
 Root = Annotated[Path, typer.Option(help="Where results/ and figures/ are.", metavar="FOLDER")]
-_DEFAULT = {field.name: field.default for field in fields(model_costs.Settings)}
 
 
 def models(
-    width: Annotated[int, typer.Option(help="Channels of the U-Net at full resolution; a multiple of 8.")] = _DEFAULT[
-        "width"
-    ],
-    depth: Annotated[int, typer.Option(help="Number of poolings, 1 to 5.")] = _DEFAULT["depth"],
-    size: Annotated[int, typer.Option(help="Side of the images in pixels.")] = _DEFAULT["size"],
-    batch: Annotated[int, typer.Option(help="Images at a time.", min=1)] = _DEFAULT["batch"],
-    rounds: Annotated[int, typer.Option(help="How often everything is timed.", min=1)] = _DEFAULT["rounds"],
+    width: Annotated[
+        int, typer.Option(help="Channels of the U-Net at full resolution; a multiple of 8.")
+    ] = Settings.width,
+    depth: Annotated[int, typer.Option(help="Number of poolings, 1 to 5.")] = Settings.depth,
+    size: Annotated[int, typer.Option(help="Side of the images in pixels.")] = Settings.size,
+    batch: Annotated[int, typer.Option(help="Images at a time.", min=1)] = Settings.batch,
+    rounds: Annotated[int, typer.Option(help="How often everything is timed.", min=1)] = Settings.rounds,
     root: Root = Path(),
 ) -> None:
     """What each U-Net costs, from scratch and on escnn: parameters, multiplications, time and memory."""
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    settings = model_costs.Settings(width, depth, size, batch, rounds)
+    settings = Settings(width, depth, size, batch, rounds)
     rows = model_costs.measure(model_costs.candidates(), settings, device)
     path = report.write_costs(root, rows)
     lines = [
@@ -70,17 +69,18 @@ def angles(
     files = {model: folder / "best.pt" for model, folder in folders.items() if (folder / "best.pt").is_file()}
     if not files:
         raise StudyError(f"no networks in {root / 'runs' / study}; train some with `python -m study reproduce`")
-    checkpoints = {file: load_checkpoint(file) for file in files.values()}
+    checkpoints = {model: load_checkpoint(file) for model, file in files.items()}
     settings = next(iter(checkpoints.values()))["settings"]
     store = prepare(
         settings["source"], data=data, folder=root / "data", size=settings["size"], count=settings["patches"]
     )
-    for file, checkpoint in checkpoints.items():
+    for model, checkpoint in checkpoints.items():
         if checkpoint["data"]["fingerprint"] != store.fingerprint:
-            raise StudyError(f"{file} was trained on other data than {data}; give the data of {study}")
+            raise StudyError(f"{files[model]} was trained on other data than {data}; give the data of {study}")
     dataset = PatchDataset(store, angle_errors.spread_evenly(store.indices("test"), patches))
     images = to_input(torch.stack([dataset[i][0] for i in range(len(dataset))]))
-    rows = angle_errors.measure({model: load_model(file) for model, file in files.items()}, images).assign(
+    networks = {model: rebuild(checkpoint, files[model]) for model, checkpoint in checkpoints.items()}
+    rows = angle_errors.measure(networks, images).assign(
         study=study,
         patches=len(images),
         source=store.source,

@@ -19,7 +19,7 @@ from study.equivariance import equivariance_errors, measure, paper_literal_unet
 from study.errors import StudyError
 from study.evaluation import summarise
 from study.groups import P4M
-from study.models import MODELS, Architecture, load_checkpoint, load_model
+from study.models import MODELS, Architecture, load_checkpoint, load_model, rebuild
 from study.trials import score_test_patches
 from study.unet import IMPLEMENTATIONS
 
@@ -58,8 +58,9 @@ def check(
     """Measure how equivariant a model is: on all eight roto-reflections, before and after a few training steps."""
     torch.manual_seed(0)
     if Path(model).suffix == ".pt":
-        network = load_model(model)
-        architecture = Architecture(**load_checkpoint(model)["architecture"])
+        checkpoint = load_checkpoint(model)
+        network = rebuild(checkpoint, model)
+        architecture = Architecture(**checkpoint["architecture"])
     elif model in MODELS:
         architecture = MODELS[model].architecture(width=width, depth=depth, grid=grid)
         network = architecture.build()

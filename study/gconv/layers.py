@@ -17,17 +17,14 @@ from study.gconv import filters
 from study.groups import PlaneGroup
 
 
-def check_sizes(in_channels: int, out_channels: int, kernel_size: int, stride: int, padding: int) -> None:
-    """Raise a ValueError that names the first argument that is no integer or too small."""
-    for name, value, least in [
-        ("in_channels", in_channels, 1),
-        ("out_channels", out_channels, 1),
-        ("kernel_size", kernel_size, 1),
-        ("stride", stride, 1),
-        ("padding", padding, 0),
-    ]:
+def check_arguments(*, padding_mode: str, padding_modes: tuple[str, ...], **sizes: int) -> None:
+    """Raise a ValueError that names the first size that is no integer or too small, or an unknown padding mode."""
+    for name, value in sizes.items():
+        least = 0 if name == "padding" else 1
         if not isinstance(value, Integral) or value < least:
             raise ValueError(f"{name} is {value!r}; give an integer of at least {least}")
+    if padding_mode not in padding_modes:
+        raise ValueError(f"padding_mode is {padding_mode!r}; give one of {', '.join(padding_modes)}")
 
 
 class _PlaneGroupConv2d(nn.Module):
@@ -51,9 +48,15 @@ class _PlaneGroupConv2d(nn.Module):
         super().__init__()
         if not isinstance(group, PlaneGroup):
             raise TypeError(f"group is {group!r}; give one of study.groups.Z2, P4, P4M")
-        check_sizes(in_channels, out_channels, kernel_size, stride, padding)
-        if padding_mode not in self.padding_modes:
-            raise ValueError(f"padding_mode is {padding_mode!r}; give one of {', '.join(self.padding_modes)}")
+        check_arguments(
+            in_channels=in_channels,
+            out_channels=out_channels,
+            kernel_size=kernel_size,
+            stride=stride,
+            padding=padding,
+            padding_mode=padding_mode,
+            padding_modes=self.padding_modes,
+        )
         self.in_channels = in_channels
         self.out_channels = out_channels
         self.kernel_size = kernel_size
