@@ -61,6 +61,27 @@ class PlaneGroup:
         """The index of the inverse of each element, ``(order,)``."""
         return (self.product == 0).argmax(axis=1)
 
+    @cached_property
+    def irreps(self) -> tuple[np.ndarray, ...]:
+        """The real irreducible representations of the point group, each as orthogonal matrices ``(order, d, d)``.
+
+        First those of dimension 1, the trivial one leading; last, but for Z2, that of dimension 2: the matrices. P4M has
+        4 and 1, all irreducible over the complex numbers too. P4 has 2 and 1, whose plane, as complex numbers, are
+        two of dimension 1 (Serre 1977, Sections 5.1, 5.3 and 13.2).
+
+        Raises:
+            StudyError: for P8 and P8M, as :attr:`matrices`.
+        """
+        turns = np.arange(self.order) % self.rotations
+        characters = [np.ones(self.order)]
+        if self.rotations % 2 == 0:
+            characters.append((-1.0) ** turns)
+        if self.reflections:
+            determinants = np.linalg.det(self.matrices).round()
+            characters += [character * determinants for character in characters]
+        one_dimensional = [character.reshape(-1, 1, 1) for character in characters]
+        return (*one_dimensional, self.matrices.astype(float)) if self.rotations > 2 else tuple(one_dimensional)
+
     def transform_image(self, x: Tensor, g: int) -> Tensor:
         """Roto-reflect an image: ``[L_g x](y) = x(g^-1 y)`` for ``x`` of shape ``(..., H, W)``.
 

@@ -13,8 +13,10 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from study.gconv import filters
+from study.gconv import filters, fourier, rules
 from study.groups import PlaneGroup
+
+ALGORITHMS = ("auto", "dense", "fourier")
 
 
 def check_arguments(*, padding_mode: str, padding_modes: tuple[str, ...], **sizes: int) -> None:
@@ -186,8 +188,22 @@ class GroupConv2d(_PlaneGroupConv2d):
     ``out(g, y) = sum_{k,u,t} f_k(gu, y + r_g t) psi_k(u, t)``
 
     Shapes: input ``(B, in_channels, |G|, H, W)``, output ``(B, out_channels, |G|, H', W')``, weight
-    ``(out, in, |G|, k, k)`` = ``psi_k(u, t)``. Arguments and errors as for :class:`LiftingConv2d`.
+    ``(out, in, |G|, k, k)`` = ``psi_k(u, t)``. Arguments and errors as for :class:`LiftingConv2d`, and:
+
+    Args:
+        algorithm: how the same is computed: "dense", as an ordinary convolution of planes (:mod:`study.gconv.filters`);
+            "fourier", by the Fourier transform of the point group (:mod:`study.gconv.fourier`), where the layer has one,
+            with stride 1; or "auto", the faster of the two as measured (:mod:`study.gconv.rules`). May be changed later.
     """
+
+    def __init__(self, *args, algorithm: str = "auto", **kwargs) -> None:
+        super().__init__(*args, **kwargs)
+        if algorithm not in ALGORITHMS:
+            raise ValueError(f"algorithm is {algorithm!r}; give one of {', '.join(ALGORITHMS)}")
+        self.algorithm = algorithm
+
+    def extra_repr(self) -> str:
+        return super().extra_repr() + (f", algorithm={self.algorithm!r}" if self.algorithm != "auto" else "")
 
     def _weight_shape(self) -> tuple[int, ...]:
         return (self.out_channels, self.in_channels, self.group.order, self.kernel_size, self.kernel_size)
@@ -196,10 +212,31 @@ class GroupConv2d(_PlaneGroupConv2d):
         return filters.feature_filter_taps(self.group, self.kernel_size)
 
     def forward(self, f: Tensor) -> Tensor:
-        return self._fields(self._convolve(self._planes(f)))
+        planes = self._planes(f)
+        dtype = torch.get_autocast_dtype(f.device.type) if torch.is_autocast_enabled(f.device.type) else f.dtype
+        if not self._by_fourier(f, dtype):
+            return self._fields(self._convolve(planes))
+        out = self._transform_and_multiply(f.to(dtype), self.weight.to(dtype))
+        return out if self.bias is None else out + self.bias.to(dtype).view(-1, 1, 1, 1)
 
     def expanded_weight(self) -> Tensor:
         return filters.group_weight(self.weight, self._taps)
+
+    def _by_fourier(self, f: Tensor, dtype: torch.dtype) -> bool:
+        """Whether to take the Fourier form for this input."""
+        if self.algorithm == "dense" or not self._has_fourier_form(f):
+            return False
+        return self.algorithm == "fourier" or rules.fourier_is_faster(self, f, dtype)
+
+    def _has_fourier_form(self, f: Tensor) -> bool:
+        enough = min(f.shape[-2:]) + 2 * self.padding >= self.kernel_size  # else let torch complain
+        return self.group.order > 1 and self.stride == 1 and enough
+
+    def _transform_and_multiply(self, f: Tensor, psi: Tensor) -> Tensor:
+        padding = self.padding
+        if self.padding_mode != "zeros":
+            f, padding = F.pad(f.flatten(1, 2), 4 * [padding], mode=self.padding_mode).unflatten(1, f.shape[1:3]), 0
+        return fourier.group_conv(f, psi, self.group.name, padding)
 
 
 class GroupConvTranspose2d(GroupConv2d):
@@ -220,6 +257,13 @@ class GroupConvTranspose2d(GroupConv2d):
 
     def expanded_weight(self) -> Tensor:
         return super().expanded_weight().transpose(0, 1)  # conv_transpose2d wants (in, out, k, k)
+
+    def _has_fourier_form(self, f: Tensor) -> bool:
+        enough = (min(f.shape[-2:]) - 1) * self.stride - 2 * self.padding + self.kernel_size > 0
+        return self.group.order > 1 and enough
+
+    def _transform_and_multiply(self, f: Tensor, psi: Tensor) -> Tensor:
+        return fourier.group_conv_transpose(f, psi, self.group.name, self.stride, self.padding)
 
     def _convolve(self, planes: Tensor) -> Tensor:
         return F.conv_transpose2d(planes, self.expanded_weight(), self._plane_bias(), self.stride, self.padding)
