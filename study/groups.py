@@ -65,9 +65,8 @@ class PlaneGroup:
     def irreps(self) -> tuple[np.ndarray, ...]:
         """The real irreducible representations of the point group, each as orthogonal matrices ``(order, d, d)``.
 
-        First those of dimension 1, the trivial one leading; last, but for Z2, that of dimension 2: the matrices. P4M has
-        4 and 1, all irreducible over the complex numbers too. P4 has 2 and 1, whose plane, as complex numbers, are
-        two of dimension 1 (Serre 1977, Sections 5.1, 5.3 and 13.2).
+        First those of dimension 1, the trivial one leading; last, but for Z2, one of dimension 2: the matrices. P4M has
+        four and one, P4 two and one; the latter is irreducible over the real numbers only (Serre 1977, Chapter 13).
 
         Raises:
             StudyError: for P8 and P8M, as :attr:`matrices`.

@@ -124,6 +124,40 @@ def test_transform_feature_reads_f_at_g_inverse_h_and_g_inverse_y(group, size):
             assert torch.equal(turned[:, :, h, y[0], y[1]], f[:, :, source, row, column])
 
 
+# Irreps
+
+
+@ALL
+def test_irreps_are_homomorphisms_to_orthogonal_matrices(group):
+    for irrep in group.irreps:
+        assert (irrep[0] == np.eye(irrep.shape[-1])).all()
+        for g, h in pairs(group):
+            assert (irrep[group.product[g, h]] == irrep[g] @ irrep[h]).all()
+            assert (irrep[group.inverse[g]] == irrep[g].T).all()
+
+
+@ALL
+def test_entries_of_irreps_are_orthogonal_functions_on_the_group(group):
+    """Schur's relations. Those of P4's plane come in equal pairs, as they commute with a quarter turn."""
+    functions, norms = [], []
+    for irrep in group.irreps:
+        entries = irrep[:, 0] if group is P4 else irrep.reshape(group.order, -1)
+        functions += list(entries.T)
+        norms += entries.shape[1] * [group.order / irrep.shape[-1]]
+    assert (np.inner(functions, functions) == np.diag(norms)).all()
+
+
+@ALL
+def test_irreps_are_complete(group):
+    """Their characters tell all apart, and the regular representation has room for no other."""
+    characters = np.stack([np.trace(irrep, axis1=1, axis2=2) for irrep in group.irreps])  # (irrep, element)
+    gram = characters @ characters.T / group.order
+    kinds = np.diag(gram)  # 1 where only multiples of 1 commute with the irrep, 2 where rotations do
+    assert (gram == np.diag(kinds)).all()
+    assert sum(len(irrep[0]) ** 2 / kind for irrep, kind in zip(group.irreps, kinds, strict=True)) == group.order
+    assert {"z2": [1], "p4": [1, 1, 2], "p4m": [1, 1, 1, 1, 1]}[group.name] == kinds.tolist()
+
+
 @pytest.mark.parametrize(
     ("group", "element"),
     [(Z2, 1), (P4, 4), (P4, 7), (P4M, 8), (Z2, -1), (P4, -1), (P4M, -1)],

@@ -15,7 +15,7 @@ import torch
 SOURCE = Path(__file__).with_name("transform.cpp")
 _FLAGS = ["-std=c++17", "-O3", "-fno-math-errno", "-fopenmp", "-shared", "-fPIC"]
 _INSTRUCTIONS = {
-    "AVX512": "-mavx512f -mavx512dq -mavx512vl -mavx512bw -mfma -mprefer-vector-width=512".split(),
+    "AVX512": ["-mavx512f", "-mavx512dq", "-mavx512vl", "-mavx512bw", "-mfma", "-mprefer-vector-width=512"],
     "AVX2": ["-mavx2", "-mfma"],
 }
 """By torch's own name for what the CPU can do; others get the compiler's default. Not -march=native: a home directory

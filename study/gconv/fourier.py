@@ -23,6 +23,7 @@ A transposed convolution, ``z = stride * y + r_g t``, needs no substitution: for
 Everything is done block by block of positions, of which only one has its ``v^`` in memory.
 """
 
+import math
 import threading
 from dataclasses import dataclass
 from functools import cache
@@ -31,6 +32,7 @@ import numpy as np
 import torch
 from torch import Tensor
 from torch.nn import functional as F
+from torch.utils.flop_counter import register_flop_formula
 
 from study.gconv import filters
 from study.gconv.transform import Block, analyse, synthesise
@@ -208,7 +210,14 @@ def _scatter(
 
 
 def _gather_backward(
-    e: Tensor, f: Tensor, psi: Tensor, filters: FilterTransform, taps: Tensor, stride: int, wants_f: bool, wants_psi: bool
+    e: Tensor,
+    f: Tensor,
+    psi: Tensor,
+    filters: FilterTransform,
+    taps: Tensor,
+    stride: int,
+    wants_f: bool,
+    wants_psi: bool,
 ) -> tuple[Tensor, Tensor]:
     """Both gradients from one transform of e; see the head of this file."""
     e, f = e.contiguous(), f.contiguous()
@@ -248,7 +257,7 @@ def _add_outer_products(gradients: list[Tensor], a: Tensor, b: Tensor) -> None:
 
 
 def _times_transposed(a: Tensor, b: Tensor) -> Tensor:
-    """``a @ b.T``. On a CPU by oneDNN, which convolutions use too: up to twice as fast as ``a @ b.T`` with MKL on AMD."""
+    """``a @ b.T``, on a CPU by oneDNN, as convolutions are: on AMD twice as fast as MKL, which is behind ``@``."""
     if a.device.type == "cpu" and a.dtype == torch.float32 and _ONEDNN:
         return torch.ops.mkldnn._linear_pointwise(a, b, None, "none", [], "")
     return a @ b.T
@@ -273,7 +282,7 @@ def _blocks(grid: Tensor, components: int, f: Tensor) -> tuple[list[Block], Tens
 
 
 def _workspace(size: int, f: Tensor) -> Tensor:
-    """Memory that is overwritten by the next call. On a CPU it is kept, as the system takes long to give fresh pages."""
+    """Memory that the next call overwrites. On a CPU it is kept, since the system takes long to give fresh pages."""
     if f.device.type != "cpu":
         return f.new_empty(size)
     kept = _KEPT.__dict__.get(f.dtype)
@@ -311,6 +320,25 @@ def _(e, f, psi, group, padding, wants_f, wants_psi):
 @group_conv_transpose_backward.register_fake
 def _(e, f, psi, group, stride, padding, wants_f, wants_psi):
     return torch.empty_like(f) if wants_f else f.new_empty(0), torch.empty_like(psi) if wants_psi else psi.new_empty(0)
+
+
+@register_flop_formula([torch.ops.study.group_conv, torch.ops.study.group_conv_transpose])
+def _forward_flops(f_shape, psi_shape, *settings, out_shape, **_) -> int:
+    positions = out_shape if len(settings) == 2 else f_shape  # of a transposed convolution those of its input
+    return _flops(psi_shape, positions)
+
+
+@register_flop_formula([torch.ops.study.group_conv_backward, torch.ops.study.group_conv_transpose_backward])
+def _backward_flops(e_shape, f_shape, psi_shape, group, *settings, **_) -> int:
+    *settings, wants_f, wants_psi = settings
+    return (wants_f + wants_psi) * _flops(psi_shape, e_shape if len(settings) == 1 else f_shape)
+
+
+def _flops(psi_shape, positions) -> int:
+    """Two per product: sum_rho d_rho^3 (in real arithmetic) for every position, tap and pair of fields."""
+    outputs, inputs, order, *kernel = psi_shape
+    images, _, _, *grid = positions
+    return 2 * {4: 2 + 4, 8: 4 + 8}[order] * outputs * inputs * math.prod(kernel) * images * math.prod(grid)
 
 
 def _keep(tensors: int):

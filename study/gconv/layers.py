@@ -192,8 +192,9 @@ class GroupConv2d(_PlaneGroupConv2d):
 
     Args:
         algorithm: how the same is computed: "dense", as an ordinary convolution of planes (:mod:`study.gconv.filters`);
-            "fourier", by the Fourier transform of the point group (:mod:`study.gconv.fourier`), where the layer has one,
-            with stride 1; or "auto", the faster of the two as measured (:mod:`study.gconv.rules`). May be changed later.
+            "fourier", by the Fourier transform of the point group (:mod:`study.gconv.fourier`), for which the stride
+            must be 1 and the group not Z2, else it is dense after all; or "auto", by the rules of what was measured to
+            be faster (:mod:`study.gconv.rules`). The attribute may be changed later.
     """
 
     def __init__(self, *args, algorithm: str = "auto", **kwargs) -> None:

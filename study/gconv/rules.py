@@ -1,7 +1,7 @@
 """Which form of a group convolution is faster: measured once, kept in ``rules.csv``, looked up for every input.
 
-A rule says from how many fields on (the geometric mean of input and output) the Fourier form of a layer is the faster one.
-`python -m study bench layers` measures, and :func:`study.bench.layers.rules` draws the rules from what it found.
+A rule says from how many fields on (the geometric mean of input and output) the Fourier form of a layer is the faster
+one. `python -m study bench layers` measures, and :func:`study.bench.layers.rules` draws the rules from what it found.
 Where there is no rule, the dense form is taken.
 """
 
@@ -22,7 +22,7 @@ with Path(__file__).with_name("rules.csv").open(newline="") as _file:
 
 
 def fourier_is_faster(layer: nn.Module, f: Tensor, dtype: torch.dtype) -> bool:
-    """Whether to take the Fourier form of a :class:`~study.gconv.GroupConv2d` for feature maps like f, in that dtype."""
+    """Whether to take the Fourier form of a :class:`~study.gconv.GroupConv2d` for inputs like f, in that dtype."""
     device = f.device.type
     key = (device, transform.form(device), str(dtype).removeprefix("torch."), layer.group.name, type(layer).__name__)
     return math.sqrt(layer.in_channels * layer.out_channels) >= RULES.get(key, math.inf)

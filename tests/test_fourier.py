@@ -1,0 +1,303 @@
+"""The Fourier form of the group convolution: the same function as the equations and the dense form, in every detail."""
+
+import warnings
+from concurrent.futures import ThreadPoolExecutor
+
+import pytest
+import torch
+from equations import assert_obeys_its_equation, random_input, relative_error
+from torch import nn
+from torch.autograd import gradcheck, gradgradcheck
+from torch.utils.flop_counter import FlopCounterMode
+
+from study.equivariance import assert_equivariant
+from study.gconv import GroupConv2d, GroupConvTranspose2d, compiler, fourier, rules
+from study.groups import P4, P4M, Z2
+
+GROUPS = pytest.mark.parametrize("group", [P4, P4M], ids=lambda group: group.name)
+CONVOLUTION = pytest.mark.parametrize("kind", [GroupConv2d, GroupConvTranspose2d], ids=lambda kind: kind.__name__)
+GATHERING = [(1, 0), (2, 0), (3, 0), (3, 1), (3, 4), (4, 1), (5, 2), (7, 3)]
+SPREADING = [(2, 2, 0), (3, 2, 1), (4, 2, 1), (3, 1, 0), (3, 1, 2), (5, 3, 1)]
+CASES = [(GroupConv2d, {"kernel_size": k, "padding": p}) for k, p in GATHERING] + [
+    (GroupConvTranspose2d, {"kernel_size": k, "stride": s, "padding": p}) for k, s, p in SPREADING
+]
+CASE = pytest.mark.parametrize(("kind", "arguments"), CASES, ids=str)
+
+
+@pytest.fixture(params=["compiled", "plain"])
+def form(request, monkeypatch):
+    """Both forms of the transforms: in C++, and in plain PyTorch."""
+    if request.param == "plain":
+        monkeypatch.setattr(compiler, "load", lambda: None)
+    elif compiler.load() is None:
+        pytest.skip("there is no C++ compiler")
+    return request.param
+
+
+def both(kind, in_channels, out_channels, *, dtype=torch.float64, **arguments):
+    """A layer that computes by Fourier, and its twin that computes densely."""
+    layer = kind(in_channels, out_channels, algorithm="fourier", **arguments).to(dtype)
+    dense = kind(in_channels, out_channels, algorithm="dense", **arguments).to(dtype)
+    dense.load_state_dict(layer.state_dict())
+    return layer, dense
+
+
+def assert_agree(layer, dense, f, tolerance):
+    """In the output and in all gradients."""
+    ours, theirs = layer(f), dense(f)
+    assert relative_error(ours, theirs) <= tolerance
+    e = torch.randn_like(ours)
+    gradients = torch.autograd.grad(ours, [f, *layer.parameters()], e)
+    expected = torch.autograd.grad(theirs, [f, *dense.parameters()], e)
+    for gradient, of_dense in zip(gradients, expected, strict=True):
+        assert relative_error(gradient, of_dense) <= tolerance
+
+
+@GROUPS
+@pytest.mark.parametrize("kernel_size", range(1, 6))
+@pytest.mark.parametrize(("padding", "bias"), [(0, True), (2, False)], ids=str)
+def test_it_obeys_equation_2(form, group, kernel_size, padding, bias):
+    layer = GroupConv2d(2, 3, kernel_size, group=group, padding=padding, bias=bias, algorithm="fourier")
+    assert_obeys_its_equation(layer, (8, 7))
+
+
+@GROUPS
+@pytest.mark.parametrize(("kernel_size", "stride", "padding"), [(2, 2, 0), (3, 2, 1), (4, 2, 1), (3, 1, 1), (4, 3, 0)])
+def test_it_obeys_equation_2_transposed(form, group, kernel_size, stride, padding):
+    arguments = {"group": group, "stride": stride, "padding": padding, "algorithm": "fourier"}
+    assert_obeys_its_equation(GroupConvTranspose2d(2, 3, kernel_size, **arguments), (3, 4))
+
+
+@GROUPS
+@CASE
+@pytest.mark.parametrize(("dtype", "tolerance"), [(torch.float64, 1e-12), (torch.float32, 1e-5)], ids=str)
+def test_it_is_the_dense_form(form, group, kind, arguments, dtype, tolerance):
+    layer, dense = both(kind, 3, 5, group=group, dtype=dtype, **arguments)
+    assert_agree(layer, dense, random_input(layer, (7, 20), dtype=dtype).requires_grad_(), tolerance)
+
+
+@CASE
+@pytest.mark.parametrize("positions", [1, 9, 50, 200], ids="{} positions".format)
+def test_it_does_not_depend_on_the_size_of_the_blocks(form, kind, arguments, positions, monkeypatch):
+    layer, dense = both(kind, 2, 3, group=P4M, **arguments)
+    f = random_input(layer, (9, 7), batch=3).requires_grad_()
+    monkeypatch.setitem(fourier.BLOCK_BYTES, "cpu", 8 * 8 * 9 * 3 * positions)
+    assert_agree(layer, dense, f, 1e-12)
+
+
+@GROUPS
+@CONVOLUTION
+def test_gradients_are_those_of_finite_differences(group, kind):
+    layer = kind(2, 3, 3, group=group, padding=1, algorithm="fourier").double()
+    f = random_input(layer, (3, 2), batch=1).requires_grad_()
+
+    def run(f, weight, bias):
+        return torch.func.functional_call(layer, {"weight": weight, "bias": bias}, (f,))
+
+    assert gradcheck(run, (f, layer.weight, layer.bias))
+    assert gradgradcheck(run, (f, layer.weight, layer.bias))
+
+
+@GROUPS
+@CONVOLUTION
+@pytest.mark.parametrize("frozen", ["input", "weight"])
+def test_a_gradient_that_is_not_wanted_is_not_given(group, kind, frozen):
+    layer, dense = both(kind, 2, 3, kernel_size=3, group=group, bias=False)
+    f = random_input(layer).requires_grad_(frozen != "input")
+    layer.weight.requires_grad_(frozen != "weight")
+    layer(f).square().sum().backward()
+    g = f.detach().clone().requires_grad_()
+    dense(g).square().sum().backward()
+    if frozen == "input":
+        assert f.grad is None
+        assert relative_error(layer.weight.grad, dense.weight.grad) <= 1e-12
+    else:
+        assert layer.weight.grad is None
+        assert relative_error(f.grad, g.grad) <= 1e-12
+
+
+@GROUPS
+@pytest.mark.parametrize("padding_mode", ["reflect", "replicate", "circular"])
+def test_other_paddings_are_those_of_the_dense_form(group, padding_mode):
+    layer, dense = both(GroupConv2d, 2, 3, kernel_size=3, padding=1, group=group, padding_mode=padding_mode)
+    assert_agree(layer, dense, random_input(layer).requires_grad_(), 1e-12)
+
+
+@GROUPS
+@CASE
+def test_it_is_equivariant(form, group, kind, arguments):
+    layer = kind(2, 3, group=group, algorithm="fourier", **arguments).double()
+    assert_equivariant(layer, random_input(layer, (8, 6)), group, tolerance=1e-12)
+
+
+@pytest.mark.parametrize(("group", "stride"), [(P4M, 2), (P4, 3), (Z2, 1)], ids=str)
+def test_without_a_fourier_form_the_dense_one_is_taken(group, stride):
+    layer, dense = both(GroupConv2d, 2, 3, kernel_size=3, group=group, stride=stride)
+    f = random_input(layer, (7, 7))
+    assert torch.equal(layer(f), dense(f))
+
+
+@CONVOLUTION
+def test_strided_and_empty_inputs(form, kind):
+    layer, dense = both(kind, 2, 3, kernel_size=3, group=P4M)
+    f = random_input(layer, (6, 5)).transpose(-1, -2).requires_grad_()
+    assert_agree(layer, dense, f, 1e-12)
+    assert layer(f[:0]).shape == dense(f[:0]).shape
+    layer(f[:0]).sum().backward()
+    assert not layer.weight.grad.any()
+
+
+@CONVOLUTION
+def test_an_input_smaller_than_the_filter_is_refused_as_by_the_dense_form(kind):
+    layer, dense = both(kind, 2, 3, kernel_size=3, padding=2 if kind is GroupConvTranspose2d else 0, group=P4M)
+    f = random_input(layer, (1, 2))
+    for module in (layer, dense):
+        with pytest.raises(RuntimeError):
+            module(f)
+
+
+@CONVOLUTION
+def test_two_threads_may_compute_at_once(form, kind):
+    """The memory that is kept between calls is each thread's own."""
+    layer, dense = both(kind, 4, 4, kernel_size=3, group=P4M)
+    inputs = [random_input(layer, (16, 16)) for _ in range(8)]
+    with torch.no_grad(), ThreadPoolExecutor(4) as pool:
+        outputs = list(pool.map(torch.no_grad()(layer), inputs))
+        for f, out in zip(inputs, outputs, strict=True):
+            assert relative_error(out, dense(f)) <= 1e-12
+
+
+@CONVOLUTION
+@pytest.mark.parametrize("mode", ["autocast", "bfloat16", "float16"])
+def test_half_precision_stays_near_float32(kind, mode):
+    layer, dense = both(kind, 4, 4, kernel_size=3, group=P4M, dtype=torch.float32)
+    f = random_input(layer, dtype=torch.float32)
+    expected = dense(f)
+    if mode == "autocast":
+        with torch.autocast("cpu", dtype=torch.bfloat16):
+            out = layer(f)
+        assert out.dtype == torch.bfloat16
+        out.float().square().sum().backward()
+        assert layer.weight.grad.dtype == torch.float32
+    else:
+        dtype = getattr(torch, mode)
+        out = layer.to(dtype)(f.to(dtype))
+    assert relative_error(out.float(), expected) < 0.03
+
+
+@GROUPS
+@CONVOLUTION
+def test_torch_finds_no_fault_with_the_operators(group, kind):
+    layer = kind(2, 2, 3, group=group)
+    f = random_input(layer, (4, 3), dtype=torch.float32).requires_grad_()
+    settings = (group.name, 1) if kind is GroupConv2d else (group.name, 2, 1)
+    operator = fourier.group_conv if kind is GroupConv2d else fourier.group_conv_transpose
+    torch.library.opcheck(operator, (f, layer.weight, *settings))
+
+
+@CONVOLUTION
+def test_it_compiles_and_exports_without_a_graph_break(kind):
+    layer = kind(2, 3, 3, group=P4M, algorithm="fourier")
+    f = random_input(layer, dtype=torch.float32)
+    assert relative_error(torch.compile(layer, fullgraph=True)(f), layer(f)) <= 1e-6
+    assert relative_error(torch.export.export(layer, (f,)).module()(f), layer(f)) <= 1e-6
+
+
+@CONVOLUTION
+def test_the_algorithm_is_no_part_of_the_state_and_may_be_changed(kind):
+    layer, dense = both(kind, 2, 3, kernel_size=3, group=P4M)
+    assert layer.state_dict().keys() == dense.state_dict().keys() == {"weight", "bias"}
+    f = random_input(layer)
+    fourier_output = layer(f)
+    layer.algorithm = "dense"
+    assert torch.equal(layer(f), dense(f))
+    assert not torch.equal(layer(f), fourier_output)  # another order of the sums
+    assert "algorithm='fourier'" in repr(both(kind, 2, 3, kernel_size=3, group=P4M)[0])
+
+
+@CONVOLUTION
+def test_an_unknown_algorithm_is_refused(kind):
+    with pytest.raises(ValueError, match=r"algorithm is 'fast'; give one of auto, dense, fourier"):
+        kind(2, 3, 3, group=P4M, algorithm="fast")
+
+
+@pytest.mark.parametrize(("group", "factor"), [(P4, 16 / 6), (P4M, 64 / 12)], ids=str)
+@CONVOLUTION
+def test_it_has_fewer_products_by_the_factor_of_the_theory(group, factor, kind):
+    arguments = {"kernel_size": 4, "stride": 2, "padding": 1} if kind is GroupConvTranspose2d else {"kernel_size": 3}
+    counts = []
+    for layer in both(kind, 4, 4, group=group, dtype=torch.float32, **arguments):
+        f = random_input(layer, dtype=torch.float32).requires_grad_()
+        with FlopCounterMode(display=False) as counter:
+            layer(f).sum().backward()
+        counts.append(counter.get_total_flops())
+    assert counts[1] / counts[0] == pytest.approx(factor)
+
+
+# The choice
+
+
+def test_auto_follows_the_rules(monkeypatch):
+    layer = GroupConv2d(16, 64, 3, group=P4M)
+    f = random_input(layer, dtype=torch.float32)
+    for form in ("compiled", "plain"):
+        monkeypatch.setitem(rules.RULES, ("cpu", form, "float32", "p4m", "GroupConv2d"), 32.0)  # the geometric mean
+    assert rules.fourier_is_faster(layer, f, torch.float32)
+    assert not rules.fourier_is_faster(GroupConv2d(16, 63, 3, group=P4M), f, torch.float32)
+    assert not rules.fourier_is_faster(layer, f, torch.bfloat16)  # no rule
+    taken = []
+    layer.bias = None
+    monkeypatch.setattr(fourier, "group_conv", lambda f, *_: taken.append(True) or f)
+    layer(f)
+    assert taken
+
+
+def test_a_network_of_many_fields_computes_the_same_by_either():
+    layers = [
+        GroupConv2d(32, 32, 3, padding=1, group=P4M),
+        nn.ReLU(),
+        GroupConvTranspose2d(32, 16, 2, stride=2, group=P4M),
+    ]
+    network = nn.Sequential(*layers)
+    f = torch.randn(2, 32, 8, 6, 6)
+    out = network(f)
+    for layer in network[::2]:
+        assert rules.fourier_is_faster(layer, f, torch.float32) or compiler.load() is None
+        layer.algorithm = "dense"
+    assert relative_error(out, network(f)) <= 1e-5
+
+
+# The compiler
+
+
+@pytest.fixture
+def fresh(tmp_path, monkeypatch):
+    """An empty cache of compiled libraries."""
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    compiler.load.cache_clear()
+    yield tmp_path
+    compiler.load.cache_clear()
+
+
+def test_the_library_is_compiled_once(fresh, monkeypatch):
+    if compiler.load() is None:
+        pytest.skip("there is no C++ compiler")
+    (library,) = fresh.rglob("*.so")
+    compiler.load.cache_clear()
+    monkeypatch.setattr(compiler.subprocess, "run", lambda *_, **__: pytest.fail("compiled again"))
+    assert compiler.load() is not None
+    assert list(fresh.rglob("*")) == [library.parent, library]
+
+
+@pytest.mark.parametrize("broken", ["missing", "failing"])
+def test_without_a_compiler_it_warns_once_and_computes_in_plain_pytorch(fresh, broken, monkeypatch):
+    monkeypatch.setenv("CXX", "/nowhere/c++" if broken == "missing" else "false")
+    layer, dense = both(GroupConv2d, 2, 3, kernel_size=3, group=P4M)
+    f = random_input(layer)
+    with pytest.warns(RuntimeWarning, match=r"could not be compiled .* install g\+\+"):
+        out = layer(f)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert torch.equal(layer(f), out)
+    assert relative_error(out, dense(f)) <= 1e-12
+    assert not list(fresh.rglob("*.so"))
