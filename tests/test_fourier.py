@@ -242,9 +242,9 @@ def test_auto_follows_the_rules(monkeypatch):
     f = random_input(layer, dtype=torch.float32)
     for form in ("compiled", "plain"):
         monkeypatch.setitem(rules.RULES, ("cpu", form, "float32", "p4m", "GroupConv2d"), 32.0)  # the geometric mean
-    assert rules.fourier_is_faster(layer, f, torch.float32)
-    assert not rules.fourier_is_faster(GroupConv2d(16, 63, 3, group=P4M), f, torch.float32)
-    assert not rules.fourier_is_faster(layer, f, torch.bfloat16)  # no rule
+    assert rules.fourier_is_faster(layer, "cpu", torch.float32)
+    assert not rules.fourier_is_faster(GroupConv2d(16, 63, 3, group=P4M), "cpu", torch.float32)
+    assert not rules.fourier_is_faster(layer, "cpu", torch.bfloat16)  # no rule
     taken = []
     layer.bias = None
     monkeypatch.setattr(fourier, "group_conv", lambda f, *_: taken.append(True) or f)
@@ -262,7 +262,7 @@ def test_a_network_of_many_fields_computes_the_same_by_either():
     f = torch.randn(2, 32, 8, 6, 6)
     out = network(f)
     for layer in network[::2]:
-        assert rules.fourier_is_faster(layer, f, torch.float32) or compiler.load() is None
+        assert layer.prefers_fourier("cpu", torch.float32) or compiler.load() is None
         layer.algorithm = "dense"
     assert relative_error(out, network(f)) <= 1e-5
 

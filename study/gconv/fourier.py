@@ -49,8 +49,8 @@ def group_conv(f: Tensor, psi: Tensor, group: str, padding: int) -> Tensor:
     Shapes: f ``(B, K, |G|, H, W)``, psi ``(O, K, |G|, k, k)`` -> ``(B, O, |G|, H', W')``.
     """
     filters = FilterTransform.get(group, "convolution", psi)
-    height, width = (size + 2 * padding - psi.shape[-1] + 1 for size in f.shape[-2:])
-    return _gather(f, filters.weight(psi), filters, filters.taps - padding, 1, (height, width))
+    size = _output_size(f, psi.shape[-1], padding)
+    return _gather(f, filters.weight(psi), filters, filters.taps - padding, 1, size)
 
 
 @torch.library.custom_op("study::group_conv_backward", mutates_args=())
@@ -69,8 +69,8 @@ def group_conv_transpose(f: Tensor, psi: Tensor, group: str, stride: int, paddin
     Shapes: f ``(B, K, |G|, H, W)``, psi ``(O, K, |G|, k, k)`` -> ``(B, O, |G|, H', W')``.
     """
     filters = FilterTransform.get(group, "transposed convolution", psi)
-    height, width = ((size - 1) * stride - 2 * padding + psi.shape[-1] for size in f.shape[-2:])
-    return _scatter(f, filters.weight(psi), filters, filters.taps - padding, stride, (height, width))
+    size = _transposed_output_size(f, psi.shape[-1], stride, padding)
+    return _scatter(f, filters.weight(psi), filters, filters.taps - padding, stride, size)
 
 
 @torch.library.custom_op("study::group_conv_transpose_backward", mutates_args=())
@@ -80,6 +80,32 @@ def group_conv_transpose_backward(
     """The gradients of f and psi, given that of the output; empty where they are not wanted."""
     filters = FilterTransform.get(group, "adjoint transposed convolution", psi)
     return _gather_backward(e, f, psi, filters, filters.taps - padding, stride, wants_f, wants_psi)
+
+
+@torch.library.custom_op("study::group_conv_ready", mutates_args=())
+def group_conv_ready(
+    f: Tensor, one: Tensor, two: Tensor, bias: Tensor, group: str, kernel_size: int, stride: int, padding: int
+) -> Tensor:
+    """:func:`group_conv` for inference, with a filter that :func:`ready_filter` has transformed and a bias ``(O,)``."""
+    filters = _filter_transform(GROUPS[group], "convolution", kernel_size, f.dtype, f.device)
+    size = _output_size(f, kernel_size, padding)
+    return _gather(f, (one, two), filters, filters.taps - padding, 1, size).add_(bias.view(-1, 1, 1, 1))
+
+
+@torch.library.custom_op("study::group_conv_transpose_ready", mutates_args=())
+def group_conv_transpose_ready(
+    f: Tensor, one: Tensor, two: Tensor, bias: Tensor, group: str, kernel_size: int, stride: int, padding: int
+) -> Tensor:
+    """:func:`group_conv_transpose` for inference, likewise."""
+    filters = _filter_transform(GROUPS[group], "transposed convolution", kernel_size, f.dtype, f.device)
+    size = _transposed_output_size(f, kernel_size, stride, padding)
+    return _scatter(f, (one, two), filters, filters.taps - padding, stride, size).add_(bias.view(-1, 1, 1, 1))
+
+
+def ready_filter(psi: Tensor, group: str, *, transposed: bool) -> tuple[Tensor, Tensor]:
+    """The filter ``(O, K, |G|, k, k)`` as the two above want it."""
+    kind = "transposed convolution" if transposed else "convolution"
+    return FilterTransform.get(group, kind, psi).weight(psi)
 
 
 @dataclass(frozen=True)
@@ -300,16 +326,35 @@ def _in_place(order: int) -> Tensor:
     return torch.zeros(1, order, 2, dtype=torch.int64)
 
 
+def _output_size(f: Tensor, kernel_size: int, padding: int) -> tuple[int, int]:
+    height, width = (size + 2 * padding - kernel_size + 1 for size in f.shape[-2:])
+    return height, width
+
+
+def _transposed_output_size(f: Tensor, kernel_size: int, stride: int, padding: int) -> tuple[int, int]:
+    height, width = ((size - 1) * stride - 2 * padding + kernel_size for size in f.shape[-2:])
+    return height, width
+
+
 @group_conv.register_fake
-def _(f: Tensor, psi: Tensor, group: str, padding: int) -> Tensor:
-    height, width = (size + 2 * padding - psi.shape[-1] + 1 for size in f.shape[-2:])
-    return f.new_empty(f.shape[0], psi.shape[0], f.shape[2], height, width)
+def _(f, psi, group, padding):
+    return f.new_empty(f.shape[0], psi.shape[0], f.shape[2], *_output_size(f, psi.shape[-1], padding))
 
 
 @group_conv_transpose.register_fake
-def _(f: Tensor, psi: Tensor, group: str, stride: int, padding: int) -> Tensor:
-    height, width = ((size - 1) * stride - 2 * padding + psi.shape[-1] for size in f.shape[-2:])
-    return f.new_empty(f.shape[0], psi.shape[0], f.shape[2], height, width)
+def _(f, psi, group, stride, padding):
+    size = _transposed_output_size(f, psi.shape[-1], stride, padding)
+    return f.new_empty(f.shape[0], psi.shape[0], f.shape[2], *size)
+
+
+@group_conv_ready.register_fake
+def _(f, one, two, bias, group, kernel_size, stride, padding):
+    return f.new_empty(f.shape[0], *bias.shape, f.shape[2], *_output_size(f, kernel_size, padding))
+
+
+@group_conv_transpose_ready.register_fake
+def _(f, one, two, bias, group, kernel_size, stride, padding):
+    return f.new_empty(f.shape[0], *bias.shape, f.shape[2], *_transposed_output_size(f, kernel_size, stride, padding))
 
 
 @group_conv_backward.register_fake

@@ -29,7 +29,7 @@ def check_arguments(*, padding_mode: str, padding_modes: tuple[str, ...], **size
         raise ValueError(f"padding_mode is {padding_mode!r}; give one of {', '.join(padding_modes)}")
 
 
-class _PlaneGroupConv2d(nn.Module):
+class PlaneGroupConv2d(nn.Module):
     """What the four convolutions share: one learned filter, its table of taps, and one bias per field."""
 
     plain = nn.Conv2d
@@ -132,7 +132,7 @@ class _PlaneGroupConv2d(nn.Module):
         """The bias of a field, repeated for its |G| planes: ``(out * |G|,)``."""
         return None if self.bias is None else self.bias.repeat_interleave(self.group.order)
 
-    def _apply(self, fn, recurse: bool = True) -> "_PlaneGroupConv2d":
+    def _apply(self, fn, recurse: bool = True) -> "PlaneGroupConv2d":
         super()._apply(fn, recurse)
         self._taps = self._make_taps().to(self.weight.device)  # to_empty() would leave garbage in it
         return self
@@ -150,7 +150,7 @@ class _PlaneGroupConv2d(nn.Module):
         return text
 
 
-class LiftingConv2d(_PlaneGroupConv2d):
+class LiftingConv2d(PlaneGroupConv2d):
     """The first layer: from an image to a feature map on the group (Eq. 1, Z2 -> G).
 
     ``out(g, y) = sum_{k,t} f_k(y + r_g t) psi_k(t)``
@@ -182,7 +182,7 @@ class LiftingConv2d(_PlaneGroupConv2d):
         return filters.lifting_weight(self.weight, self._taps)
 
 
-class GroupConv2d(_PlaneGroupConv2d):
+class GroupConv2d(PlaneGroupConv2d):
     """From a feature map on the group to another (Eq. 2, G -> G).
 
     ``out(g, y) = sum_{k,u,t} f_k(gu, y + r_g t) psi_k(u, t)``
@@ -214,24 +214,28 @@ class GroupConv2d(_PlaneGroupConv2d):
 
     def forward(self, f: Tensor) -> Tensor:
         planes = self._planes(f)
-        dtype = torch.get_autocast_dtype(f.device.type) if torch.is_autocast_enabled(f.device.type) else f.dtype
-        if not self._by_fourier(f, dtype):
+        device = f.device.type
+        dtype = torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else f.dtype
+        if not (self.prefers_fourier(device, dtype) and self._has_output(f)):
             return self._fields(self._convolve(planes))
         out = self._transform_and_multiply(f.to(dtype), self.weight.to(dtype))
         return out if self.bias is None else out + self.bias.to(dtype).view(-1, 1, 1, 1)
 
+    def prefers_fourier(self, device: str, dtype: torch.dtype) -> bool:
+        """Whether the Fourier form is taken, on such a device ("cpu" or "cuda") and in that precision."""
+        if self.algorithm == "dense" or not self._has_fourier_form():
+            return False
+        return self.algorithm == "fourier" or rules.fourier_is_faster(self, device, dtype)
+
     def expanded_weight(self) -> Tensor:
         return filters.group_weight(self.weight, self._taps)
 
-    def _by_fourier(self, f: Tensor, dtype: torch.dtype) -> bool:
-        """Whether to take the Fourier form for this input."""
-        if self.algorithm == "dense" or not self._has_fourier_form(f):
-            return False
-        return self.algorithm == "fourier" or rules.fourier_is_faster(self, f, dtype)
+    def _has_fourier_form(self) -> bool:
+        return self.group.order > 1 and self.stride == 1
 
-    def _has_fourier_form(self, f: Tensor) -> bool:
-        enough = min(f.shape[-2:]) + 2 * self.padding >= self.kernel_size  # else let torch complain
-        return self.group.order > 1 and self.stride == 1 and enough
+    def _has_output(self, f: Tensor) -> bool:
+        """Otherwise the dense form shall complain, as torch does."""
+        return min(f.shape[-2:]) + 2 * self.padding >= self.kernel_size
 
     def _transform_and_multiply(self, f: Tensor, psi: Tensor) -> Tensor:
         padding = self.padding
@@ -259,9 +263,11 @@ class GroupConvTranspose2d(GroupConv2d):
     def expanded_weight(self) -> Tensor:
         return super().expanded_weight().transpose(0, 1)  # conv_transpose2d wants (in, out, k, k)
 
-    def _has_fourier_form(self, f: Tensor) -> bool:
-        enough = (min(f.shape[-2:]) - 1) * self.stride - 2 * self.padding + self.kernel_size > 0
-        return self.group.order > 1 and enough
+    def _has_fourier_form(self) -> bool:
+        return self.group.order > 1
+
+    def _has_output(self, f: Tensor) -> bool:
+        return (min(f.shape[-2:]) - 1) * self.stride - 2 * self.padding + self.kernel_size > 0
 
     def _transform_and_multiply(self, f: Tensor, psi: Tensor) -> Tensor:
         return fourier.group_conv_transpose(f, psi, self.group.name, self.stride, self.padding)
@@ -270,7 +276,7 @@ class GroupConvTranspose2d(GroupConv2d):
         return F.conv_transpose2d(planes, self.expanded_weight(), self._plane_bias(), self.stride, self.padding)
 
 
-class ProjectionConv2d(_PlaneGroupConv2d):
+class ProjectionConv2d(PlaneGroupConv2d):
     """The last layer, new in the paper: from a feature map on the group to an image (Eq. 3, G -> Z2).
 
     ``out(y) = sum_{k,h,t} f_k(h, y + r_h t) psi_k(t)``

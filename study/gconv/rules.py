@@ -1,4 +1,4 @@
-"""Which form of a group convolution is faster: measured once, kept in ``rules.csv``, looked up for every input.
+"""Which form of a group convolution is faster: measured once, kept in ``rules.csv``, looked up in every call.
 
 A rule says from how many fields on (the geometric mean of input and output) the Fourier form of a layer is the faster
 one. `python -m study bench layers` measures, and :func:`study.bench.layers.rules` draws the rules from what it found.
@@ -10,7 +10,7 @@ import math
 from pathlib import Path
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from study.gconv import transform
 
@@ -21,8 +21,7 @@ with Path(__file__).with_name("rules.csv").open(newline="") as _file:
     }
 
 
-def fourier_is_faster(layer: nn.Module, f: Tensor, dtype: torch.dtype) -> bool:
-    """Whether to take the Fourier form of a :class:`~study.gconv.GroupConv2d` for inputs like f, in that dtype."""
-    device = f.device.type
+def fourier_is_faster(layer: nn.Module, device: str, dtype: torch.dtype) -> bool:
+    """Whether to take the Fourier form of a :class:`~study.gconv.GroupConv2d` on that device, in that precision."""
     key = (device, transform.form(device), str(dtype).removeprefix("torch."), layer.group.name, type(layer).__name__)
     return math.sqrt(layer.in_channels * layer.out_channels) >= RULES.get(key, math.inf)
