@@ -238,16 +238,20 @@ def test_it_has_fewer_products_by_the_factor_of_the_theory(group, factor, kind):
 
 
 def test_auto_follows_the_rules(monkeypatch):
-    layer = GroupConv2d(16, 64, 3, group=P4M)
-    f = random_input(layer, dtype=torch.float32)
+    layer = GroupConv2d(16, 64, 3, group=P4M, bias=False)
+    f = random_input(layer, dtype=torch.float32)  # 2 images of 5 x 4
     for form in ("compiled", "plain"):
-        monkeypatch.setitem(rules.RULES, ("cpu", form, "float32", "p4m", "GroupConv2d"), 32.0)  # the geometric mean
-    assert rules.fourier_is_faster(layer, "cpu", torch.float32)
+        rule = rules.Rule(fields=32, work=16 * 64 * (40 + 256))
+        monkeypatch.setitem(rules.RULES, ("cpu", form, "float32", "p4m", "GroupConv2d"), rule)
+    assert rules.fourier_is_faster(layer, "cpu", torch.float32, positions=40)
+    assert rules.fourier_is_faster(layer, "cpu", torch.float32)  # as many as you like
+    assert not rules.fourier_is_faster(layer, "cpu", torch.float32, positions=39)
     assert not rules.fourier_is_faster(GroupConv2d(16, 63, 3, group=P4M), "cpu", torch.float32)
     assert not rules.fourier_is_faster(layer, "cpu", torch.bfloat16)  # no rule
     taken = []
-    layer.bias = None
     monkeypatch.setattr(fourier, "group_conv", lambda f, *_: taken.append(True) or f)
+    layer(f[:1])
+    assert not taken
     layer(f)
     assert taken
 
@@ -259,10 +263,10 @@ def test_a_network_of_many_fields_computes_the_same_by_either():
         GroupConvTranspose2d(32, 16, 2, stride=2, group=P4M),
     ]
     network = nn.Sequential(*layers)
-    f = torch.randn(2, 32, 8, 6, 6)
+    f = torch.randn(2, 32, 8, 16, 16)
     out = network(f)
     for layer in network[::2]:
-        assert layer.prefers_fourier("cpu", torch.float32) or compiler.load() is None
+        assert layer.prefers_fourier("cpu", torch.float32, 2 * 16 * 16) or compiler.load() is None
         layer.algorithm = "dense"
     assert relative_error(out, network(f)) <= 1e-5
 

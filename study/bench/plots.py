@@ -46,6 +46,86 @@ def costs(rows: pd.DataFrame, caption: str) -> Figure:
 
 
 @styled
+def layers(rows: pd.DataFrame, caption: str) -> Figure:
+    """Speed-up over the dense form against the number of fields, and how near the machine's limit each form comes.
+
+    Args:
+        rows: of :func:`study.bench.layers.measure`.
+        caption: of :func:`study.bench.speed.layers_caption`.
+    """
+    figure = Figure(figsize=(PAGE, 5.0), layout="constrained")
+    panels = figure.subplots(2, 3, sharex=True)
+    columns = {"forward_speed": "Forward", "both_speed": "Forward and backward", "both_roofline": "Share of the limit"}
+    rows = rows.assign(forward_speed=1 / rows.forward_ratio, both_speed=1 / rows.both_ratio)
+    for line, group in zip(panels, ("p4m", "p4"), strict=True):
+        chosen = rows[rows.group == group]
+        for axes, (column, title) in zip(line, columns.items(), strict=True):
+            for form, (label, colour, marker) in _FORMS.items():
+                part = chosen[chosen.form == form]
+                if part.empty or (form == "dense" and column != "both_roofline"):
+                    continue
+                for layer, face in [("GroupConv2d", colour), ("GroupConvTranspose2d", "none")]:
+                    points = part[part.layer == layer]
+                    axes.scatter(points.fields, points[column], s=14, marker=marker, facecolors=face, edgecolors=colour)
+                middle = part.groupby("fields")[column].median()
+                axes.plot(middle.index, middle, color=colour, lw=0.8, label=label)
+            axes.set_xscale("log", base=2)
+            axes.xaxis.set_major_formatter(FuncFormatter(lambda x, _: f"{x:g}"))
+            if column == "both_roofline":
+                axes.set_ylim(0, 1)
+                axes.yaxis.set_major_formatter(FuncFormatter(lambda y, _: f"{100 * y:.0f} %"))
+            else:
+                axes.axhline(1, color="0.7", lw=0.8, zorder=0)
+                axes.set_yscale("log", base=2)
+                axes.yaxis.set_major_formatter(FuncFormatter(lambda y, _: f"{y:g}×"))
+            if group == "p4m":
+                axes.set_title(title)
+            else:
+                axes.set_xlabel("Fields")
+        line[0].set_ylabel(f"{group.upper()}, against the dense form")
+    handles, labels = panels[0][2].get_legend_handles_labels()
+    figure.legend(handles, labels, loc="outside upper right", ncols=4, frameon=False)
+    return captioned(
+        figure, f"Filled: 3 x 3; hollow: transposed 4 x 4; lines: medians over grids. 1× is the dense form. {caption}"
+    )
+
+
+_FORMS = {
+    "dense": ("Dense", "#000000", "o"),
+    "fourier": ("Fourier", "#0072B2", "D"),
+    "escnn": ("escnn", "#D55E00", "s"),
+    "plain": ("Plain, equal parameters", "#009E73", "^"),
+}
+
+
+@styled
+def steps(rows: pd.DataFrame, caption: str) -> Figure:
+    """Training step, inference and memory of whole networks.
+
+    Args:
+        rows: of :func:`study.bench.steps.measure`, with a ``label``.
+        caption: of :func:`study.bench.speed.steps_caption`.
+    """
+    figure = Figure(figsize=(PAGE, 1.0 + 0.24 * len(rows)), layout="constrained")
+    panels = figure.subplots(1, 3, sharey=True)
+    colours = {"native": "#0072B2", "dense": "#56B4E9", "escnn": "#D55E00", "escnn, full basis": "#CC79A7"}
+    values = {
+        "Training step (ms)": rows.training_ms,
+        "Inference, deployed if possible (ms)": rows.deployed_ms.fillna(rows.inference_ms),
+        "Peak memory of training (MB)": rows.peak_mb,
+    }
+    face = ["#000000" if row.group == "z2" else colours[row.form] for row in rows.itertuples()]
+    for axes, (title, value) in zip(panels, values.items(), strict=True):
+        bars = axes.barh(range(len(rows)), value, color=face, height=0.7)
+        axes.bar_label(bars, [f"{x:,.0f}" for x in value], padding=2, fontsize=6)
+        axes.set_xlabel(title)
+        axes.margins(x=0.25)
+    panels[0].set_yticks(range(len(rows)), rows.label)
+    panels[0].invert_yaxis()
+    return captioned(figure, caption)
+
+
+@styled
 def angles(rows: pd.DataFrame, caption: str) -> Figure:
     """How much the output of every model changes with the angle by which its input is turned.
 

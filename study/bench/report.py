@@ -44,8 +44,8 @@ def write_costs(root: Path, rows: pd.DataFrame) -> Path:
     """
     name, figures = device_name(rows), root / "figures" / "costs"
     path = root / COSTS / f"{name}.csv"
-    rows = _write_csv(path, rows)
-    _write(figures / f"{name}.md", costs_table(rows))
+    rows = write_csv(path, rows)
+    write_text(figures / f"{name}.md", costs_table(rows))
     save(plots.costs(rows, costs_caption(rows)), figures / name)
     return path
 
@@ -57,7 +57,7 @@ def write_pitfalls(root: Path, rows: pd.DataFrame) -> Path:
         StudyError: if it cannot be written.
     """
     path = root / PITFALLS
-    _write(path, rows.to_csv(index=False))
+    write_text(path, rows.to_csv(index=False))
     return path
 
 
@@ -68,7 +68,7 @@ def write_angles(root: Path, rows: pd.DataFrame) -> Path:
         StudyError: if a file cannot be written.
     """
     path = root / ANGLES
-    rows = _write_csv(path, rows)
+    rows = write_csv(path, rows)
     save(plots.angles(rows, angles_caption(rows)), root / "figures" / "escnn" / "angles")
     return path
 
@@ -151,12 +151,13 @@ def pitfalls_table(rows: pd.DataFrame) -> str:
     return f"{markdown([head, *marked])}\n"
 
 
-def _write_csv(path: Path, rows: pd.DataFrame) -> pd.DataFrame:
+def write_csv(path: Path, rows: pd.DataFrame) -> pd.DataFrame:
     """Write a table, and return it as it can be read again: what is drawn must not know more digits."""
-    _write(path, rows.to_csv(index=False, float_format="%.6g"))
+    write_text(path, rows.to_csv(index=False, float_format="%.6g"))
     return pd.read_csv(path)
 
 
-def _write(path: Path, text: str) -> None:
+def write_text(path: Path, text: str) -> None:
+    """Write a text, whole or not at all."""
     with replacing(path) as temporary:
         temporary.write_text(text)

@@ -27,7 +27,7 @@ for command in (stores.synthetic, stores.ebhi):
     data.command()(command)
 app.add_typer(data, name="data")
 benchmarks = typer.Typer(no_args_is_help=True, help="What things cost, and how they behave, on this machine.")
-for command in (bench.models, bench.pitfalls, bench.angles):
+for command in (bench.models, bench.layers, bench.training_step, bench.pitfalls, bench.angles):
     benchmarks.command()(command)
 app.add_typer(benchmarks, name="bench")
 

@@ -9,13 +9,18 @@ from rich.console import Console
 from rich.table import Table
 
 from study.bench import angles as angle_errors
+from study.bench import layers as layer_speed
 from study.bench import models as model_costs
 from study.bench import pitfalls as escnn_pitfalls
-from study.bench import report
+from study.bench import report, speed
+from study.bench import steps as step_speed
+from study.bench.layers import Settings as LayerSettings
 from study.bench.models import Settings
+from study.bench.steps import Settings as StepSettings
 from study.data.patches import PatchDataset, to_input
 from study.data.sources import prepare
 from study.errors import StudyError
+from study.gconv.rules import PATH as RULES
 from study.models import load_checkpoint, rebuild
 from study.provenance import provenance
 
@@ -33,9 +38,8 @@ def models(
     root: Root = Path(),
 ) -> None:
     """What each U-Net costs, from scratch and on escnn: parameters, multiplications, time and memory."""
-    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     settings = Settings(width, depth, size, batch, rounds)
-    rows = model_costs.measure(model_costs.candidates(), settings, device)
+    rows = model_costs.measure(model_costs.candidates(), settings, _device())
     path = report.write_costs(root, rows)
     lines = [
         [f"{row.network}: {row.implementation}"]
@@ -45,6 +49,40 @@ def models(
     ]
     _show(["Network and layers", "Training", "Inference", "Memory"], lines, report.costs_caption(rows))
     print(f"{report.costs_legend(rows)}\n\nAll columns, with the spread: {path}")
+
+
+def layers(
+    widths: Annotated[str, typer.Option(help="Channels of the U-Nets, with commas between them.")] = "16,32,64",
+    size: Annotated[int, typer.Option(help="Side of the images in pixels.")] = LayerSettings.size,
+    batches: Annotated[str, typer.Option(help="How many images at a time, likewise.")] = "1,4",
+    precision: Annotated[str, typer.Option(help="float32, bfloat16 or float16.")] = LayerSettings.precision,
+    rounds: Annotated[int, typer.Option(help="How often everything is timed.", min=1)] = LayerSettings.rounds,
+    root: Root = Path(),
+) -> None:
+    """Each group convolution of the U-Nets: dense, by Fourier, on escnn, and a plain one; the rules of choice."""
+    settings = LayerSettings(_integers("widths", widths), size, _integers("batches", batches), precision, rounds)
+    rows = layer_speed.measure(layer_speed.cases(settings), settings, _device())
+    path = speed.write_layers(root, rows)
+    head, *lines = speed.layers_brief(rows)
+    _show(head, lines, speed.layers_caption(rows))
+    print(f"Forward and backward, times as fast as the dense form. All columns: {path}; the rules of choice: {RULES}")
+
+
+def training_step(
+    width: Annotated[int, typer.Option(help="Channels of the U-Net at full resolution.")] = StepSettings.width,
+    size: Annotated[int, typer.Option(help="Side of the images in pixels.")] = StepSettings.size,
+    batch: Annotated[int, typer.Option(help="Images at a time.", min=1)] = StepSettings.batch,
+    precision: Annotated[str, typer.Option(help="float32, bfloat16 or float16.")] = StepSettings.precision,
+    rounds: Annotated[int, typer.Option(help="How often everything is timed.", min=1)] = StepSettings.rounds,
+    root: Root = Path(),
+) -> None:
+    """A training step and inference of whole U-Nets: dense, by Fourier, on escnn; on a GPU also compiled."""
+    settings = StepSettings(width, size, batch, precision, rounds)
+    rows = step_speed.measure(step_speed.candidates(_device()), settings, _device())
+    path = speed.write_steps(root, rows)
+    head, *lines = speed.steps_brief(rows)
+    _show(head, lines, speed.steps_caption(rows))
+    print(f"{speed.steps_legend(rows)}\n\nAll columns: {path}")
 
 
 def pitfalls(root: Root = Path()) -> None:
@@ -92,6 +130,17 @@ def angles(
     lines = [[f"{degrees:g}°", *(f"{value:.1e}" for value in row)] for degrees, row in table.iterrows()]
     _show(["Turn", *table.columns], lines, "Mean difference of the foreground probability")
     print(f"Results in {path}")
+
+
+def _integers(name: str, text: str) -> tuple[int, ...]:
+    try:
+        return tuple(int(number) for number in text.split(","))
+    except ValueError as error:
+        raise StudyError(f"{name} are {text!r}; give integers with commas between them, such as 1,4") from error
+
+
+def _device() -> torch.device:
+    return torch.device("cuda" if torch.cuda.is_available() else "cpu")
 
 
 def _show(head: list[str], lines: list[list[str]], title: str) -> None:

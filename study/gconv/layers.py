@@ -216,16 +216,16 @@ class GroupConv2d(PlaneGroupConv2d):
         planes = self._planes(f)
         device = f.device.type
         dtype = torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else f.dtype
-        if not (self.prefers_fourier(device, dtype) and self._has_output(f)):
+        if not (self.prefers_fourier(device, dtype, f.shape[0] * f.shape[3] * f.shape[4]) and self._has_output(f)):
             return self._fields(self._convolve(planes))
         out = self._transform_and_multiply(f.to(dtype), self.weight.to(dtype))
         return out if self.bias is None else out + self.bias.to(dtype).view(-1, 1, 1, 1)
 
-    def prefers_fourier(self, device: str, dtype: torch.dtype) -> bool:
-        """Whether the Fourier form is taken, on such a device ("cpu" or "cuda") and in that precision."""
+    def prefers_fourier(self, device: str, dtype: torch.dtype, positions: float = math.inf) -> bool:
+        """Whether the Fourier form is taken; arguments as of :func:`study.gconv.rules.fourier_is_faster`."""
         if self.algorithm == "dense" or not self._has_fourier_form():
             return False
-        return self.algorithm == "fourier" or rules.fourier_is_faster(self, device, dtype)
+        return self.algorithm == "fourier" or rules.fourier_is_faster(self, device, dtype, positions)
 
     def expanded_weight(self) -> Tensor:
         return filters.group_weight(self.weight, self._taps)

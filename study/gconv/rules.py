@@ -1,27 +1,61 @@
 """Which form of a group convolution is faster: measured once, kept in ``rules.csv``, looked up in every call.
 
-A rule says from how many fields on (the geometric mean of input and output) the Fourier form of a layer is the faster
-one. `python -m study bench layers` measures, and :func:`study.bench.layers.rules` draws the rules from what it found.
-Where there is no rule, the dense form is taken.
+The Fourier form saves products, of which every position has inputs x outputs, and costs additions, of which it has
+inputs + outputs, and some time in every call. So it pays from a number of fields on, if there is enough to do: a rule
+says how many, and how much. `python -m study bench layers` measures, and :func:`study.bench.layers.rules` draws the
+rules from what it found. Where there is no rule, the dense form is taken.
 """
 
 import csv
 import math
 from pathlib import Path
+from typing import NamedTuple
 
 import torch
 from torch import nn
 
 from study.gconv import transform
 
-with Path(__file__).with_name("rules.csv").open(newline="") as _file:
+
+class Rule(NamedTuple):
+    """From how many :func:`fields` and how much :func:`work` on the Fourier form is the faster one."""
+
+    fields: float
+    work: float
+
+
+def fields(inputs: int, outputs: int) -> float:
+    """The geometric mean of the fields of input and output."""
+    return math.sqrt(inputs * outputs)
+
+
+def work(inputs: int, outputs: int, positions: float) -> float:
+    """Pairs of fields times positions of the input, in all images; the constant stands for preparing the filter."""
+    return inputs * outputs * (positions + 256)
+
+
+PATH = Path(__file__).with_name("rules.csv")
+with PATH.open(newline="") as _file:
     RULES = {
-        (row["device"], row["form"], row["dtype"], row["group"], row["layer"]): float(row["fields"])
+        (row["device"], row["form"], row["dtype"], row["group"], row["layer"]): Rule(
+            float(row["fields"]), float(row["work"])
+        )
         for row in csv.DictReader(_file)
     }
 
 
-def fourier_is_faster(layer: nn.Module, device: str, dtype: torch.dtype) -> bool:
-    """Whether to take the Fourier form of a :class:`~study.gconv.GroupConv2d` on that device, in that precision."""
+def fourier_is_faster(layer: nn.Module, device: str, dtype: torch.dtype, positions: float = math.inf) -> bool:
+    """Whether to take the Fourier form of a :class:`~study.gconv.GroupConv2d`.
+
+    Args:
+        layer: the convolution, or the transposed one.
+        device: "cpu" or "cuda".
+        dtype: of the products.
+        positions: of the input, in all images together; many, if it is not known.
+    """
     key = (device, transform.form(device), str(dtype).removeprefix("torch."), layer.group.name, type(layer).__name__)
-    return math.sqrt(layer.in_channels * layer.out_channels) >= RULES.get(key, math.inf)
+    rule = RULES.get(key)
+    if rule is None:
+        return False
+    pair = layer.in_channels, layer.out_channels
+    return fields(*pair) >= rule.fields and work(*pair, positions) >= rule.work

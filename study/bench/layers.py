@@ -1,0 +1,233 @@
+"""The group convolutions of a U-Net one by one: dense, by Fourier, on escnn, and a plain one of equal parameters."""
+
+import math
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from functools import partial
+from itertools import product
+
+import pandas as pd
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+from tqdm import tqdm
+
+from study.bench.memory import extra_mb
+from study.bench.networks import autocast, has_escnn
+from study.bench.timing import summarise, time_in_turn
+from study.errors import StudyError
+from study.gconv import rules as rules_of_layers
+from study.gconv import transform
+from study.groups import GROUPS, P4, P4M
+from study.provenance import provenance
+from study.unet import GRIDS, field_counts, make_layers
+
+DEPTH = 4
+FORMS = ("dense", "fourier", "escnn", "plain")
+"""As an ordinary convolution of planes; by the Fourier transform; escnn's; torch's own with as many parameters."""
+
+
+PRECISIONS = ("float32", "bfloat16", "float16")
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What is measured.
+
+    Attributes:
+        widths: channels of the U-Nets, whose levels give the sizes.
+        size: side of the images in pixels.
+        batches: how many at a time.
+        precision: "float32", or "bfloat16" or "float16": of the feature maps, and of the rest by autocast.
+        rounds: how often everything is timed.
+    """
+
+    widths: tuple[int, ...] = (16, 32, 64)
+    size: int = 96
+    batches: tuple[int, ...] = (1, 4)
+    precision: str = "float32"
+    rounds: int = 5
+
+    def __post_init__(self) -> None:
+        GRIDS["even"].check(self.size, self.size, DEPTH)
+        if self.precision not in PRECISIONS:
+            raise StudyError(f"unknown precision {self.precision!r}; choose from {', '.join(PRECISIONS)}")
+
+
+@dataclass(frozen=True)
+class Case:
+    """A layer of a group U-Net, and the side of the feature maps that it takes, and how many at a time."""
+
+    group: str
+    layer: str
+    inputs: int
+    outputs: int
+    grid: int
+    batch: int
+
+    @property
+    def transposed(self) -> bool:
+        return self.layer == "GroupConvTranspose2d"
+
+    @property
+    def positions(self) -> int:
+        """Of the input, in all images together."""
+        return self.batch * self.grid**2
+
+    def channels(self, form: str) -> tuple[int, int]:
+        """Of input and output: fields, or for the plain convolution as many as give it as many parameters."""
+        if form != "plain":
+            return self.inputs, self.outputs
+        return tuple(round(fields * math.sqrt(GROUPS[self.group].order)) for fields in (self.inputs, self.outputs))
+
+    def build(self, form: str) -> nn.Module:
+        """The layer in one of its :data:`FORMS`."""
+        if form == "plain":
+            kind = nn.ConvTranspose2d if self.transposed else nn.Conv2d
+        else:
+            layers = make_layers(GROUPS[self.group], "escnn" if form == "escnn" else "native")
+            kind = layers.up if self.transposed else layers.conv
+        sizes = {"kernel_size": 4, "stride": 2} if self.transposed else {"kernel_size": 3}
+        layer = kind(*self.channels(form), **sizes, padding=1, bias=False)
+        if form in ("dense", "fourier"):
+            layer.algorithm = form
+        return layer
+
+    def input(self, form: str) -> Tensor:
+        """Noise of the shape that the layer takes."""
+        planes = () if form == "plain" else (GROUPS[self.group].order,)
+        return torch.randn(self.batch, self.channels(form)[0], *planes, self.grid, self.grid)
+
+    def products(self, form: str) -> int:
+        """Multiplications of a forward pass, but for the few at the border."""
+        order = GROUPS[self.group].order
+        per_pair = {"plain": 1, "fourier": {4: 2 + 4, 8: 4 + 8}[order]}.get(form, order**2)
+        return per_pair * math.prod(self.channels(form)) * (16 if self.transposed else 9) * self.positions
+
+
+def cases(settings: Settings) -> list[Case]:
+    """Every level's second convolution and transposed convolution, at all widths, each size once."""
+    found = {}
+    for group, batch, width in product((P4M, P4), settings.batches, settings.widths):
+        fields = field_counts(group, width, DEPTH)
+        for level, count in enumerate(fields):
+            side = settings.size // 2**level
+            found[Case(group.name, "GroupConv2d", count, count, side, batch)] = None
+            if level:
+                found[Case(group.name, "GroupConvTranspose2d", count, fields[level - 1], side, batch)] = None
+    return list(found)
+
+
+def measure(chosen: list[Case], settings: Settings, device: torch.device) -> pd.DataFrame:
+    """One row per case and form.
+
+    Columns: the case; ``form``; ``taken`` (whether "auto" takes it); ``fields`` and ``work`` (as of
+    :mod:`study.gconv.rules`); ``peak_mb`` (of forward and backward, beyond the layer and its input); ``gflops`` (of
+    forward and backward); for ``forward`` and ``both`` (forward and backward, with all gradients) those of
+    :func:`~study.bench.timing.summarise`, against the dense form in the same round, and ``_roofline``, the time that
+    its products, or reading and writing everything once, take at the least, as a share of its time; for that
+    ``peak_gflops`` and ``peak_gb_per_second``, of matrix products and copies on this machine; ``transform`` (compiled,
+    triton or plain), the settings and the provenance.
+    """
+    forms = [form for form in FORMS if form != "escnn" or has_escnn()]
+    rates = _rates(device, getattr(torch, settings.precision))
+    rows = pd.concat(
+        [_measure_case(case, forms, settings, device, rates) for case in tqdm(chosen, desc="layers", disable=None)]
+    )
+    rows = rows.assign(**rates, transform=transform.form(device.type), device=device.type)
+    shared = {"size": settings.size, "precision": settings.precision, "rounds": settings.rounds}
+    return rows.assign(**shared, **provenance(device))
+
+
+def rules(rows: pd.DataFrame) -> pd.DataFrame:
+    """Where the Fourier form was never slower, forward alone or with backward: the rows of ``rules.csv``.
+
+    Of all pairs of measured ``fields`` and ``work``, the one above which there are the most cases, none of them slower.
+
+    Args:
+        rows: of :func:`measure`, of one device or several.
+    """
+    keys = ["device", "transform", "precision", "group", "layer"]
+    found = []
+    for key, cases_of_layer in rows[rows.form == "fourier"].groupby(keys, sort=True):
+        slower = cases_of_layer[["forward_ratio", "both_ratio"]].max(axis=1) > 1
+        best, most = None, 0
+        for fields, work in product(sorted(cases_of_layer.fields.unique()), sorted(cases_of_layer.work.unique())):
+            taken = (cases_of_layer.fields >= fields) & (cases_of_layer.work >= work)
+            if taken.sum() > most and not (taken & slower).any():
+                best, most = (fields, work), taken.sum()
+        if best:
+            found.append((*key, *best))
+    return pd.DataFrame(found, columns=["device", "form", "dtype", "group", "layer", "fields", "work"])
+
+
+def _measure_case(
+    case: Case, forms: list[str], settings: Settings, device: torch.device, rates: dict[str, float]
+) -> pd.DataFrame:
+    torch.manual_seed(0)
+    dtype = getattr(torch, settings.precision)
+    jobs: dict[str, dict[str, Callable[[], object]]] = {"forward": {}, "both": {}}
+    rows = []
+    for form in forms:
+        layer = case.build(form).to(device)
+        run = autocast(device, settings.precision)(layer)
+        f = case.input(form).to(device, dtype).requires_grad_()
+        with torch.no_grad():
+            e = torch.randn_like(run(f))
+        jobs["forward"][form] = torch.no_grad()(partial(run, f))
+        jobs["both"][form] = partial(_forward_and_backward, run, f, list(layer.parameters()), e)
+        rows.append(
+            asdict(case)
+            | {
+                "fields": rules_of_layers.fields(case.inputs, case.outputs),
+                "work": rules_of_layers.work(case.inputs, case.outputs, case.positions),
+                "form": form,
+                "taken": form in ("dense", "fourier")
+                and rules_of_layers.fourier_is_faster(layer, device.type, dtype, case.positions) == (form == "fourier"),
+                "flops": 3 * 2 * case.products(form),  # each gradient has as many
+                # input, output, filter and their gradients, read and written
+                "bytes": 3 * sum(x.numel() * x.element_size() for x in (f, e, *layer.parameters())),
+            }
+        )
+    for row, job in zip(rows, jobs["both"].values(), strict=True):
+        row["peak_mb"] = extra_mb(job, device)
+    table = pd.DataFrame(rows, index=forms)
+    for kind, candidates in jobs.items():
+        with torch.backends.cudnn.flags(enabled=True, allow_tf32=False):
+            seconds = time_in_turn(candidates, rounds=settings.rounds, device=device)
+        table = table.join(summarise(seconds, baseline="dense").add_prefix(f"{kind}_"))
+        share = 1 / 3 if kind == "forward" else 1
+        at_least = pd.concat(
+            [
+                share * table.flops / (1e9 * rates["peak_gflops"]),
+                share * table.bytes / (1e9 * rates["peak_gb_per_second"]),
+            ],
+            axis=1,
+        ).max(axis=1)
+        table[f"{kind}_roofline"] = 1000 * at_least / table[f"{kind}_ms"]
+    table["gflops"] = table.flops / table.both_ms / 1e6
+    return table.drop(columns=["flops", "bytes"])
+
+
+def _forward_and_backward(run: Callable, f: Tensor, weights: list[Tensor], e: Tensor) -> None:
+    torch.autograd.grad(run(f), [f, *weights], e)
+
+
+def _rates(device: torch.device, dtype: torch.dtype) -> dict[str, float]:
+    """What this machine does at its best: products of large matrices, and copies of much memory."""
+    side, length = (8192, 2**28) if device.type == "cuda" else (2048, 2**26)
+    a, b = torch.randn(2, side, side, device=device, dtype=dtype)
+    source = torch.randn(length, device=device)
+    target = torch.empty_like(source)
+    # filters of one pixel: a product of matrices too, by the library that convolutions use
+    pixels = a.view(1, side, side, 1).to(memory_format=torch.channels_last)
+    jobs = {
+        "matmul": partial(torch.matmul, a, b),
+        "convolution": partial(F.conv2d, pixels, b.view(side, side, 1, 1)),
+        "copy": partial(target.copy_, source),
+    }
+    seconds = time_in_turn(jobs, rounds=10, device=device).min()
+    return {
+        "peak_gflops": 2 * side**3 / min(seconds["matmul"], seconds["convolution"]) / 1e9,
+        "peak_gb_per_second": 2 * source.numel() * source.element_size() / seconds["copy"] / 1e9,
+    }

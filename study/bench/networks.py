@@ -1,0 +1,136 @@
+"""What is timed of a network: a training step, and inference; and what only a fresh process can tell."""
+
+import io
+import math
+import multiprocessing
+import time
+from collections.abc import Callable
+from concurrent.futures import ProcessPoolExecutor
+from typing import Protocol
+
+import torch
+from torch import nn
+from torch.nn import functional as F
+from torch.utils.flop_counter import FlopCounterMode
+
+from study.bench.memory import peak_mb
+from study.errors import MissingPackageError
+from study.groups import P4M
+from study.unet import make_layers
+
+
+class Input(Protocol):
+    """Side of the images in pixels, how many at a time, and the precision: "float32", or another one by autocast."""
+
+    size: int
+    batch: int
+    precision: str
+
+
+class Candidate(Protocol):
+    """Something that is compared: of "native" layers or of others, on escnn."""
+
+    implementation: str
+
+    def build(self, settings: Input) -> nn.Module: ...
+
+    def prepare(self, x: torch.Tensor) -> torch.Tensor:
+        """The images in the memory format that it likes best."""
+        ...
+
+
+def has_escnn() -> bool:
+    """Whether escnn is installed."""
+    try:
+        make_layers(P4M, "escnn")
+    except MissingPackageError:
+        return False
+    return True
+
+
+def training_step(network: nn.Module, images: torch.Tensor, precision: str) -> Callable[[], None]:
+    """A training step of Adam on a batch of noise."""
+    mask = (torch.rand_like(images[:, :1]) > 0.5).float()
+    optimizer = torch.optim.Adam(network.parameters())
+
+    def step() -> None:
+        optimizer.zero_grad()
+        with autocast(images.device, precision):
+            logits = network(images)
+        F.binary_cross_entropy_with_logits(logits.float(), mask).backward()
+        optimizer.step()
+
+    return step
+
+
+def inference(network: nn.Module, images: torch.Tensor, precision: str) -> Callable[[], torch.Tensor]:
+    """A forward pass, of a network that is in eval mode by then."""
+
+    @torch.inference_mode()
+    def run() -> torch.Tensor:
+        with autocast(images.device, precision):
+            return network(images)
+
+    return run
+
+
+def autocast(device: torch.device, precision: str) -> torch.autocast:
+    """Nothing for "float32"."""
+    half = precision != "float32"
+    return torch.autocast(device.type, dtype=getattr(torch, precision) if half else torch.bfloat16, enabled=half)
+
+
+def noise(settings: Input, device: torch.device) -> torch.Tensor:
+    """Images ``(batch, 3, size, size)``."""
+    return torch.randn(settings.batch, 3, settings.size, settings.size, device=device)
+
+
+def measure_alone(candidate: Candidate, settings: Input, device: torch.device) -> dict:
+    """What depends on what a process did before, measured in a fresh one.
+
+    Returns:
+        ``parameters``, ``multiplications`` (of a forward pass of one image, in millions), ``build_seconds``,
+        ``escnn_init_seconds`` (what escnn's own initialisation adds to it), ``peak_mb`` (of training, above the bare
+        process; on a GPU what torch allocated) and ``checkpoint_mb``.
+    """
+    with ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn")) as pool:
+        return pool.submit(_alone, candidate, settings, device, torch.get_num_threads()).result()
+
+
+def _alone(candidate: Candidate, settings: Input, device: torch.device, threads: int) -> dict:
+    torch.set_num_threads(threads)
+    torch.manual_seed(0)
+    if candidate.implementation != "native":
+        has_escnn()  # some seconds of import that are no part of building a network
+    before = peak_mb(device)
+    start = time.perf_counter()
+    network = candidate.build(settings)
+    build_seconds = time.perf_counter() - start
+    network.to(device)
+    step = training_step(network, candidate.prepare(noise(settings, device)), settings.precision)
+    for _ in range(2):  # the second has the optimiser's moments too
+        step()
+    peak = peak_mb(device) - before
+    weights = {name: value.cpu() for name, value in network.state_dict().items()}
+    torch.save(weights, buffer := io.BytesIO())
+    image = torch.randn(1, 3, settings.size, settings.size, device=device)
+    network.eval()
+    with FlopCounterMode(display=False) as counter, torch.no_grad():
+        network(image)
+    return {
+        "parameters": sum(p.numel() for p in network.parameters()),
+        "multiplications": counter.get_total_flops() / 2 / 1e6,  # a flop counter counts additions too
+        "build_seconds": build_seconds,
+        "escnn_init_seconds": _escnn_init_seconds(network),
+        "peak_mb": peak,
+        "checkpoint_mb": len(buffer.getbuffer()) / 2**20,
+    }
+
+
+def _escnn_init_seconds(network: nn.Module) -> float:
+    """The time of escnn's own initialisation, which our layers on escnn replace by the same draws at once."""
+    layers = [layer for layer in network.cpu().modules() if hasattr(layer, "reset_parameters_as_escnn")]
+    start = time.perf_counter()
+    for layer in layers:
+        layer.reset_parameters_as_escnn()
+    return time.perf_counter() - start if layers else math.nan

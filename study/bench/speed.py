@@ -1,0 +1,201 @@
+"""The measurements of speed as files, tables and figures: layer by layer, and a whole training step."""
+
+from pathlib import Path
+
+import pandas as pd
+
+from study.bench import layers, plots
+from study.bench.report import device_name, write_csv, write_text
+from study.gconv.rules import PATH as RULES
+from study.plots import save
+from study.report import markdown
+
+SPEED = Path("results/speed")
+_NAMES = {"p4": "P4", "p4m": "P4M", "z2": "U-Net"}
+_LAYERS = {"GroupConv2d": "3x3", "GroupConvTranspose2d": "4x4, up"}
+
+
+def write_layers(root: Path, rows: pd.DataFrame) -> Path:
+    """Write ``results/speed/<device>-layers-<precision>.csv``, table and figure in ``figures/speed/``, and the rules.
+
+    Returns:
+        The path of the results.
+
+    Raises:
+        StudyError: if a file cannot be written.
+    """
+    name = f"{device_name(rows)}-layers-{rows.precision.iloc[0]}"
+    rows = write_csv(root / SPEED / f"{name}.csv", rows)
+    write_text(root / "figures" / "speed" / f"{name}.md", layers_table(rows))
+    save(plots.layers(rows, layers_caption(rows)), root / "figures" / "speed" / name)
+    _adopt(layers.rules(rows), RULES)
+    return root / SPEED / f"{name}.csv"
+
+
+def write_steps(root: Path, rows: pd.DataFrame) -> Path:
+    """Write ``results/speed/<device>-training-step-<precision>.csv``, and its table and figure in ``figures/speed/``.
+
+    Returns:
+        The path of the results.
+
+    Raises:
+        StudyError: if a file cannot be written.
+    """
+    name = f"{device_name(rows)}-training-step-{rows.precision.iloc[0]}"
+    rows = write_csv(root / SPEED / f"{name}.csv", rows)
+    write_text(root / "figures" / "speed" / f"{name}.md", steps_table(rows))
+    save(plots.steps(rows.assign(label=step_labels(rows)), steps_caption(rows)), root / "figures" / "speed" / name)
+    return root / SPEED / f"{name}.csv"
+
+
+def _adopt(found: pd.DataFrame, path: Path) -> None:
+    """Replace the rules for what was measured, and keep the others."""
+    keys = ["device", "form", "dtype"]
+    old = pd.read_csv(path)
+    measured = found[keys].drop_duplicates().apply(tuple, axis=1).tolist()
+    kept = old[[key not in measured for key in old[keys].apply(tuple, axis=1)]]
+    rules = pd.concat([kept, found]).sort_values([*keys, "group", "layer"])
+    write_text(path, rules.to_csv(index=False, float_format="%.10g"))
+
+
+def layers_caption(rows: pd.DataFrame) -> str:
+    """What was measured, and on what."""
+    row = rows.iloc[0]
+    images = f"images of {row['size']} x {row['size']}"
+    return f"Layers of U-Nets on {images}, {_conditions(row)} in which all forms took turns"
+
+
+def layers_cells(rows: pd.DataFrame) -> list[list[str]]:
+    """One line per layer, the head first; the speed-ups over the dense form in the same rounds."""
+    forms = [form for form in layers.FORMS[1:] if form in set(rows.form)]
+    head = ["Group", "Layer", "Fields", "Input", "Dense, ms"]
+    head += [f"{form}{part}" for form in forms for part in (", forward", ", with backward")]
+    lines = [[*head, "auto", "Memory, MB", "Of the limit"]]
+    for _, case in rows.groupby(["group", "layer", "inputs", "outputs", "grid", "batch"], sort=False):
+        case = case.set_index("form")
+        dense = case.loc["dense"]
+        line = [_NAMES[dense.group], _LAYERS[dense.layer], f"{dense.inputs} to {dense.outputs}", _input(dense)]
+        line.append(f"{dense.forward_ms:.3g}, {dense.both_ms:.3g}")
+        line += [_speed_up(case.loc[form], kind) for form in forms for kind in ("forward", "both")]
+        taken = case.index[case.taken][0]
+        memory = " / ".join(f"{case.peak_mb[form]:.0f}" for form in ("dense", *forms))
+        limit = " / ".join(f"{100 * case.both_roofline[form]:.0f} %" for form in ("dense", "fourier"))
+        lines.append([*line, taken, memory, limit])
+    return lines
+
+
+def layers_legend(rows: pd.DataFrame) -> str:
+    """What the columns mean."""
+    row = rows.iloc[0]
+    escnn = " / escnn" if "escnn" in set(rows.form) else ""
+    return (
+        "Input: images and their size. Dense: an ordinary convolution of planes, with the expansion of its filter, "
+        "forward and with backward. The other forms: how many times as fast, with quartiles. Plain: torch's own one "
+        "with as many parameters. auto: what the layer takes unasked. Memory: the peak of forward and backward beyond "
+        f"layer and input, dense / Fourier{escnn} / plain. Of the limit: the time that the products alone, at "
+        f"{row.peak_gflops:.0f} GFLOP/s, or reading and writing everything once, at {row.peak_gb_per_second:.0f} GB/s "
+        "(both measured here), would take, as a share of the time taken, dense / Fourier."
+    )
+
+
+def layers_table(rows: pd.DataFrame) -> str:
+    """Markdown."""
+    return f"{layers_caption(rows)}.\n\n{markdown(layers_cells(rows))}\n\n{layers_legend(rows)}\n"
+
+
+def steps_caption(rows: pd.DataFrame) -> str:
+    """What was measured, and on what."""
+    row = rows.iloc[0]
+    sizes = f"Width {row.width}, depth {row.depth}, batches of {row.batch} images of {row['size']} x {row['size']}"
+    return f"{sizes}, {_conditions(row)} in which all took turns"
+
+
+def step_labels(rows: pd.DataFrame) -> list[str]:
+    """What each row is, in words."""
+    forms = {"native": "Fourier where faster"}
+    labels = []
+    for row in rows.itertuples():
+        words = [_NAMES[row.group] if row.group == "z2" else f"{_NAMES[row.group]} U-Net"]
+        words += [forms.get(row.form, row.form)] if row.group != "z2" else []
+        words += ["channels last"] if row.channels_last else []
+        words += ["compiled"] if row.compiled else []
+        labels.append(", ".join(words))
+    return labels
+
+
+def steps_cells(rows: pd.DataFrame) -> list[list[str]]:
+    """One line per network, the head first."""
+    lines = [["Network", "Parameters", "Products", "Build", "Training step", "Inference", "Deployed", "Memory"]]
+    for label, (_, row) in zip(step_labels(rows), rows.iterrows(), strict=True):
+        own = f" + {row.escnn_init_seconds:.0f}" if pd.notna(row.escnn_init_seconds) else ""
+        lines.append(
+            [
+                label,
+                f"{row.parameters / 1e6:.2f} M",
+                f"{row.multiplications / 1e3:.2f} G",
+                f"{row.build_seconds:.2f}{own} s",
+                *(_times(row, kind) for kind in ("training", "inference", "deployed")),
+                f"{row.peak_mb:.0f} MB",
+            ]
+        )
+    return lines
+
+
+def steps_legend(rows: pd.DataFrame) -> str:
+    """What the columns mean."""
+    plain = rows.iloc[0]
+    return (
+        "Products: multiplications in a forward pass of one image. Build: in a fresh process; the second number is "
+        "what escnn's own initialisation would add. Training step, inference, deployed (batch norm folded, filters "
+        "prepared): the time of a batch as a multiple of the U-Net's in the same round "
+        f"({plain.training_ms:.0f}, {plain.inference_ms:.0f} and {plain.deployed_ms:.0f} ms), with quartiles. Memory: "
+        "the peak of training, beyond the bare process."
+    )
+
+
+def steps_table(rows: pd.DataFrame) -> str:
+    """Markdown."""
+    return f"{steps_caption(rows)}.\n\n{markdown(steps_cells(rows))}\n\n{steps_legend(rows)}\n"
+
+
+def layers_brief(rows: pd.DataFrame) -> list[list[str]]:
+    """The same for a terminal: the speed-ups of forward and backward together, and what "auto" takes."""
+    forms = [form for form in layers.FORMS[1:] if form in set(rows.form)]
+    lines = [["Layer", "Dense, ms", *forms, "auto"]]
+    for _, case in rows.groupby(["group", "layer", "inputs", "outputs", "grid", "batch"], sort=False):
+        case = case.set_index("form")
+        dense = case.loc["dense"]
+        fields = f"{dense.inputs} to {dense.outputs}, {_input(dense)}"
+        line = [f"{_NAMES[dense.group]} {_LAYERS[dense.layer]}, {fields}", f"{dense.both_ms:.3g}"]
+        lines.append([*line, *(f"{1 / case.both_ratio[form]:.2f}" for form in forms), case.index[case.taken][0]])
+    return lines
+
+
+def steps_brief(rows: pd.DataFrame) -> list[list[str]]:
+    """The same for a terminal, without the quartiles."""
+    lines = [["Network", "Training step", "Inference", "Deployed", "Memory"]]
+    for label, row in zip(step_labels(rows), rows.itertuples(), strict=True):
+        times = [
+            f"{x:.2f}" if pd.notna(x) else "" for x in (row.training_ratio, row.inference_ratio, row.deployed_ratio)
+        ]
+        lines.append([label, *times, f"{row.peak_mb:.0f} MB"])
+    return lines
+
+
+def _conditions(row: pd.Series) -> str:
+    threads = f"{row.threads} thread{'s' if row.threads > 1 else ''}"
+    return f"{row.precision}; {row.hardware}, {threads}, torch {row.torch}; medians of {row.rounds} rounds"
+
+
+def _input(case: pd.Series) -> str:
+    return f"{case.batch} x {case.grid}²"
+
+
+def _speed_up(row: pd.Series, kind: str) -> str:
+    ratio, low, high = (row[f"{kind}_ratio{suffix}"] for suffix in ("", "_low", "_high"))
+    return f"{1 / ratio:.2f} [{1 / high:.2f}, {1 / low:.2f}]"
+
+
+def _times(row: pd.Series, kind: str) -> str:
+    ratio, low, high = (row[f"{kind}_ratio{suffix}"] for suffix in ("", "_low", "_high"))
+    return f"{ratio:.2f} [{low:.2f}, {high:.2f}]" if pd.notna(ratio) else ""

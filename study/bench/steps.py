@@ -1,0 +1,122 @@
+"""A whole training step of the U-Nets, and inference with them: dense, by Fourier, on escnn, compiled, deployed."""
+
+from dataclasses import asdict, dataclass
+
+import pandas as pd
+import torch
+from torch import Tensor, nn
+from tqdm import tqdm
+
+from study.bench import networks as net
+from study.bench.layers import PRECISIONS
+from study.bench.timing import summarise, time_in_turn
+from study.deploy import deploy
+from study.errors import StudyError
+from study.gconv import GroupConv2d
+from study.provenance import provenance
+from study.unet import GRIDS, build_unet
+
+DEPTH = 4
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What is measured.
+
+    Attributes:
+        width: channels of the U-Net at full resolution.
+        size, batch: side of the images in pixels, and how many at a time.
+        precision: "float32", or "bfloat16" or "float16" by autocast.
+        rounds: how often everything is timed.
+    """
+
+    width: int = 64
+    size: int = 96
+    batch: int = 4
+    precision: str = "float32"
+    rounds: int = 5
+
+    def __post_init__(self) -> None:
+        GRIDS["even"].check(self.size, self.size, DEPTH)
+        if self.precision not in PRECISIONS:
+            raise StudyError(f"unknown precision {self.precision!r}; choose from {', '.join(PRECISIONS)}")
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """A U-Net of depth 4.
+
+    Attributes:
+        group: "z2", "p4" or "p4m".
+        form: "native" (each layer chooses), "dense", "escnn" or "escnn, full basis".
+        channels_last: whether the images are, and with them all planes that dense convolutions make of them.
+        compiled: by ``torch.compile``, which fuses batch norm and ReLU.
+    """
+
+    group: str
+    form: str = "native"
+    channels_last: bool = False
+    compiled: bool = False
+
+    @property
+    def implementation(self) -> str:
+        """What it is made of, for :class:`study.bench.networks.Candidate`."""
+        return "native" if self.form in ("native", "dense") else "escnn"
+
+    def build(self, settings: Settings) -> nn.Module:
+        """A new network: images ``(B, 3, H, W)`` -> logits ``(B, 1, H, W)``; the caller seeds torch."""
+        basis = None if self.implementation == "native" else "full" if "full" in self.form else "escnn"
+        options = {"implementation": self.implementation, "basis": basis}
+        network = build_unet(self.group, width=settings.width, depth=DEPTH, **options)
+        for layer in network.modules():
+            if isinstance(layer, GroupConv2d) and self.form == "dense":
+                layer.algorithm = "dense"
+        return torch.compile(network) if self.compiled else network
+
+    def prepare(self, x: Tensor) -> Tensor:
+        return x.contiguous(memory_format=torch.channels_last) if self.channels_last else x
+
+
+def candidates(device: torch.device) -> list[Candidate]:
+    """All that are compared, the plain U-Net first. On a GPU also those that only pay there."""
+    found = [Candidate("z2")]
+    for group in ("p4m", "p4"):
+        found += [Candidate(group), Candidate(group, "dense"), Candidate(group, "dense", channels_last=True)]
+        if net.has_escnn():
+            found += [Candidate(group, "escnn"), Candidate(group, "escnn, full basis")]
+    if device.type == "cuda":
+        found += [Candidate("z2", channels_last=True), Candidate("z2", channels_last=True, compiled=True)]
+        for group in ("p4m", "p4"):
+            found += [Candidate(group, compiled=True), Candidate(group, "dense", channels_last=True, compiled=True)]
+    return found
+
+
+def measure(chosen: list[Candidate], settings: Settings, device: torch.device) -> pd.DataFrame:
+    """One row per candidate; times are multiples of the first one's, the plain U-Net's.
+
+    Columns: the candidate's, those of :func:`~study.bench.networks.measure_alone`, and for ``training``,
+    ``inference`` and ``deployed`` (inference after :func:`~study.deploy.deploy`; not for escnn) those of
+    :func:`~study.bench.timing.summarise`, of a batch; the settings and the provenance.
+    """
+    alone = [net.measure_alone(c, settings, device) for c in tqdm(chosen, desc="alone", disable=None)]
+    torch.manual_seed(0)
+    networks = {n: c.build(settings).to(device) for n, c in enumerate(chosen)}
+    images = {n: c.prepare(net.noise(settings, device)) for n, c in enumerate(chosen)}
+    rows = pd.DataFrame([asdict(c) | found for c, found in zip(chosen, alone, strict=True)])
+    for kind in ("training", "inference", "deployed"):
+        jobs = {}
+        for n, network in networks.items():
+            network.train(kind == "training")
+            if kind == "training":
+                jobs[n] = net.training_step(network, images[n], settings.precision)
+            elif kind == "inference":
+                jobs[n] = net.inference(network, images[n], settings.precision)
+            elif chosen[n].implementation == "native":
+                network = deploy(getattr(network, "_orig_mod", network))
+                jobs[n] = net.inference(
+                    torch.compile(network) if chosen[n].compiled else network, images[n], settings.precision
+                )
+        with torch.backends.cudnn.flags(enabled=True, allow_tf32=False, benchmark=True):  # float32 is meant
+            seconds = time_in_turn(jobs, rounds=settings.rounds, device=device)
+        rows = rows.join(summarise(seconds, baseline=0).add_prefix(f"{kind}_"))
+    return rows.assign(depth=DEPTH, **asdict(settings), **provenance(device))
