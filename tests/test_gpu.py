@@ -1,15 +1,18 @@
 """The same promises on a GPU; skipped where there is none."""
 
+import copy
 from dataclasses import replace
 
 import pytest
 import torch
 from conftest import HAS_ESCNN
+from equations import relative_error
 from lightning_fabric import Fabric
 
 from study.conversion import copy_weights
 from study.equivariance import assert_equivariant, train_briefly
 from study.evaluation import stability
+from study.gconv import GroupConv2d, GroupConvTranspose2d
 from study.groups import P4, P4M
 from study.trials import run_trial
 from study.unet import build_unet
@@ -49,6 +52,31 @@ def test_a_trial_runs_and_p4m_stays_steady(study, precision):
         metrics = run_trial(study, trial, Fabric(accelerator="cuda", devices=1, precision=precision))["metrics"]
         if trial.model == "p4m":
             assert metrics["deviation_max"] < 1e-5
+
+
+@pytest.mark.parametrize("group", [P4, P4M], ids=lambda group: group.name)
+@pytest.mark.parametrize(
+    ("dtype", "tolerance"), [(torch.float64, 1e-12), (torch.float32, 1e-5), (torch.bfloat16, 0.03)], ids=str
+)
+@pytest.mark.parametrize("fields", [(3, 5), (17, 19), (64, 48)], ids=str)
+def test_the_fourier_form_is_the_dense_one(group, dtype, tolerance, fields):
+    for layer, size in [
+        (GroupConv2d(*fields, 3, padding=1, group=group, algorithm="fourier"), (17, 12)),
+        (GroupConvTranspose2d(*fields, 4, stride=2, padding=1, group=group, algorithm="fourier"), (9, 6)),
+    ]:
+        exact = copy.deepcopy(layer).double()
+        exact.algorithm = "dense"
+        layer = layer.to("cuda", dtype)
+        f = torch.randn(3, fields[0], group.order, *size).to(dtype)
+        ours, theirs = f.cuda().requires_grad_(), f.double().requires_grad_()
+        with torch.backends.cudnn.flags(enabled=True, allow_tf32=False):
+            out = layer(ours)
+            expected = exact(theirs)
+            e = torch.randn_like(expected)
+            found = torch.autograd.grad(out, [ours, *layer.parameters()], e.to(out))
+        references = (expected, *torch.autograd.grad(expected, [theirs, *exact.parameters()], e))
+        for value, reference in zip((out, *found), references, strict=True):
+            assert relative_error(value.detach().double().cpu(), reference.detach()) <= tolerance
 
 
 @pytest.mark.skipif(not HAS_ESCNN, reason="escnn is not installed")

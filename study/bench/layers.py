@@ -130,11 +130,12 @@ def measure(chosen: list[Case], settings: Settings, device: torch.device) -> pd.
     triton or plain), the settings and the provenance.
     """
     forms = [form for form in FORMS if form != "escnn" or has_escnn()]
-    rates = _rates(device, getattr(torch, settings.precision))
+    dtype = getattr(torch, settings.precision)
+    rates = _rates(device, dtype)
     rows = pd.concat(
         [_measure_case(case, forms, settings, device, rates) for case in tqdm(chosen, desc="layers", disable=None)]
     )
-    rows = rows.assign(**rates, transform=transform.form(device.type), device=device.type)
+    rows = rows.assign(**rates, transform=transform.form(device.type, dtype), device=device.type)
     shared = {"size": settings.size, "precision": settings.precision, "rounds": settings.rounds}
     return rows.assign(**shared, **provenance(device))
 

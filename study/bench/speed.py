@@ -16,7 +16,7 @@ _LAYERS = {"GroupConv2d": "3x3", "GroupConvTranspose2d": "4x4, up"}
 
 
 def write_layers(root: Path, rows: pd.DataFrame) -> Path:
-    """Write ``results/speed/<device>-layers-<precision>.csv``, table and figure in ``figures/speed/``, and the rules.
+    """Write ``results/speed/<device>-layers-<form>-<precision>.csv``, its table and figure, and the rules.
 
     Returns:
         The path of the results.
@@ -24,7 +24,7 @@ def write_layers(root: Path, rows: pd.DataFrame) -> Path:
     Raises:
         StudyError: if a file cannot be written.
     """
-    name = f"{device_name(rows)}-layers-{rows.precision.iloc[0]}"
+    name = f"{device_name(rows)}-layers-{rows['transform'].iloc[0]}-{rows.precision.iloc[0]}"
     rows = write_csv(root / SPEED / f"{name}.csv", rows)
     write_text(root / "figures" / "speed" / f"{name}.md", layers_table(rows))
     save(plots.layers(rows, layers_caption(rows)), root / "figures" / "speed" / name)

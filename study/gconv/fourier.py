@@ -34,7 +34,7 @@ from torch import Tensor
 from torch.nn import functional as F
 from torch.utils.flop_counter import register_flop_formula
 
-from study.gconv import filters
+from study.gconv import filters, transform, triton_kernels
 from study.gconv.transform import Block, analyse, synthesise
 from study.groups import GROUPS, PlaneGroup
 
@@ -211,6 +211,8 @@ def _gather(
     f: Tensor, weight: tuple[Tensor, Tensor], filters: FilterTransform, taps: Tensor, stride: int, size: tuple[int, int]
 ) -> Tensor:
     """``out^(y) = sum_s v^_s(y) phi^_s`` with ``v_s(h; y) = f(h, stride * y + taps[s, h])``."""
+    if transform.form(f.device.type, f.dtype) == "triton":
+        return triton_kernels.gather(f, weight, taps, stride, size)
     f = f.contiguous()
     order = f.shape[2]
     out = f.new_empty(len(f), weight[0].shape[1], order, *size)
@@ -225,6 +227,8 @@ def _scatter(
     f: Tensor, weight: tuple[Tensor, Tensor], filters: FilterTransform, taps: Tensor, stride: int, size: tuple[int, int]
 ) -> Tensor:
     """``out(g, stride * y + taps[t, g]) += O_t(g; y)`` with ``O^_t(y) = f^(y) psi^_t``."""
+    if transform.form(f.device.type, f.dtype) == "triton":
+        return triton_kernels.scatter(f, weight, taps, stride, size)
     f = f.contiguous()
     order = f.shape[2]
     out = f.new_zeros(len(f), weight[0].shape[1] // len(taps), order, *size)
@@ -246,9 +250,14 @@ def _gather_backward(
     wants_psi: bool,
 ) -> tuple[Tensor, Tensor]:
     """Both gradients from one transform of e; see the head of this file."""
+    weight = filters.weight(psi)
+    if transform.form(f.device.type, f.dtype) == "triton":
+        grad_f = triton_kernels.gather(e, weight, taps, stride, f.shape[3:]) if wants_f else f.new_empty(0)
+        if not wants_psi:
+            return grad_f, psi.new_empty(0)
+        return grad_f, filters.filter_gradient(*triton_kernels.filter_gradient(e, f, taps, stride, filters.lines), psi)
     e, f = e.contiguous(), f.contiguous()
     order, fields = f.shape[2], f.shape[1]
-    weight = filters.weight(psi)
     gradients = [torch.zeros_like(w) for w in weight] if wants_psi else []
     grad_f = torch.empty_like(f) if wants_f else f.new_empty(0)
     blocks, memory = _blocks(f, order * weight[0].shape[2], f)

@@ -53,7 +53,13 @@ def fourier_is_faster(layer: nn.Module, device: str, dtype: torch.dtype, positio
         dtype: of the products.
         positions: of the input, in all images together; many, if it is not known.
     """
-    key = (device, transform.form(device), str(dtype).removeprefix("torch."), layer.group.name, type(layer).__name__)
+    key = (
+        device,
+        transform.form(device, dtype),
+        str(dtype).removeprefix("torch."),
+        layer.group.name,
+        type(layer).__name__,
+    )
     rule = RULES.get(key)
     if rule is None:
         return False

@@ -2,7 +2,7 @@
 
 These are the two halves of :mod:`study.gconv.fourier` that are no matrix products: each is written here in plain
 PyTorch, and for float32 and float64 on a CPU once more in C++ (``transform.cpp``), which makes one pass over memory
-instead of some hundred.
+instead of some hundred. On a GPU with Triton everything is in one kernel instead (:mod:`study.gconv.triton_kernels`).
 """
 
 import ctypes
@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from study.gconv import compiler
+from study.gconv import compiler, triton_kernels
 
 
 @dataclass(frozen=True)
@@ -92,9 +92,14 @@ def synthesise(v: Sequence[Tensor], matrix: Tensor, taps: Tensor, stride: int, b
 
 
 @torch.compiler.assume_constant_result
-def form(device: str) -> str:
-    """Which of their forms run on such a device: "compiled", "triton" or "plain"."""
-    return "compiled" if device == "cpu" and compiler.load() else "plain"
+def form(device: str, dtype: torch.dtype) -> str:
+    """How the Fourier form runs there: "compiled" or "plain", in the two functions above, or "triton", all in one."""
+    if dtype != torch.float64 and triton_kernels.available(device):
+        return "triton"
+    return "compiled" if device == "cpu" and dtype in _COMPILED and compiler.load() else "plain"
+
+
+_COMPILED = (torch.float32, torch.float64)
 
 
 def _inside(offset: int, stride: int, size: int, count: int) -> tuple[int, int]:
@@ -105,10 +110,9 @@ def _inside(offset: int, stride: int, size: int, count: int) -> tuple[int, int]:
 
 def _compiled(name: str, f: Tensor, order: int, stride: int):
     """The C++ function, if there is one for this tensor."""
-    if f.device.type != "cpu" or f.dtype not in (torch.float32, torch.float64) or stride > 2:
+    if form(f.device.type, f.dtype) != "compiled" or stride > 2:
         return None
-    library = compiler.load()
-    return library and library[f"{name}_{order}_{stride}_{str(f.dtype).removeprefix('torch.')}"]
+    return compiler.load()[f"{name}_{order}_{stride}_{str(f.dtype).removeprefix('torch.')}"]
 
 
 def _arguments(f: Tensor, taps: Tensor, block: Block) -> list:
