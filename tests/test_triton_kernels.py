@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 import torch
 
-from study.gconv import fourier, triton_kernels
+from study.gconv import GroupConv2d, GroupConvTranspose2d, fourier, triton_kernels
 from study.gconv.fourier import FilterTransform
 from study.groups import P4, P4M
 
@@ -163,6 +163,25 @@ def test_transposed_convolution(group, shape):
 def test_in_16_bits(group, dtype):
     check_convolution(group, 3, 1, 5, 3, (3, 4), dtype)
     check_transposed(group, 2, 3, 1, 3, 2, (3, 2), dtype)
+
+
+@needs_device
+@pytest.mark.parametrize("kind", [GroupConv2d, GroupConvTranspose2d], ids=lambda kind: kind.__name__)
+def test_layers_take_them(kind, monkeypatch):
+    taken = []
+    for name in ("gather", "scatter", "filter_gradient"):
+        kernel = getattr(triton_kernels, name)
+        monkeypatch.setattr(triton_kernels, name, lambda *a, run=kernel, name=name: taken.append(name) or run(*a))
+    layer = kind(3, 2, 3, group=P4, padding=1, bias=False, algorithm="fourier")
+    f = torch.randn(1, 3, 4, 3, 4)
+    e = torch.randn(1, 2, 4, 3, 4)
+    exact = kind(3, 2, 3, group=P4, padding=1, bias=False, algorithm="dense").double()
+    exact.load_state_dict(layer.state_dict())
+    expected = torch.autograd.grad(exact(f.double()), exact.weight, e.double())[0]
+    layer = layer.to(DEVICE)
+    f = f.to(DEVICE).requires_grad_()
+    assert_close(torch.autograd.grad(layer(f), [f, layer.weight], e.to(DEVICE))[1], expected, torch.float32)
+    assert taken == ["gather" if kind is GroupConv2d else "scatter", "gather", "filter_gradient"]
 
 
 @needs_device

@@ -6,6 +6,7 @@ from dataclasses import asdict, dataclass
 from functools import partial
 from itertools import product
 
+import numpy as np
 import pandas as pd
 import torch
 from torch import Tensor, nn
@@ -121,9 +122,8 @@ def cases(settings: Settings) -> list[Case]:
 def measure(chosen: list[Case], settings: Settings, device: torch.device) -> pd.DataFrame:
     """One row per case and form.
 
-    Columns: the case; ``form``; ``taken`` (whether "auto" takes it); ``fields`` and ``work`` (as of
-    :mod:`study.gconv.rules`); ``peak_mb`` (of forward and backward, beyond the layer and its input); ``gflops`` (of
-    forward and backward); for ``forward`` and ``both`` (forward and backward, with all gradients) those of
+    Columns: the case; ``form``; ``fields`` and ``work`` (as of :mod:`study.gconv.rules`); ``peak_mb`` (of forward and
+    backward, beyond the layer and its input); ``gflops`` (of forward and backward); for ``forward`` and ``both`` (forward and backward, with all gradients) those of
     :func:`~study.bench.timing.summarise`, against the dense form in the same round, and ``_roofline``, the time that
     its products, or reading and writing everything once, take at the least, as a share of its time; for that
     ``peak_gflops`` and ``peak_gb_per_second``, of matrix products and copies on this machine; ``transform`` (compiled,
@@ -132,12 +132,16 @@ def measure(chosen: list[Case], settings: Settings, device: torch.device) -> pd.
     forms = [form for form in FORMS if form != "escnn" or has_escnn()]
     dtype = getattr(torch, settings.precision)
     rates = _rates(device, dtype)
-    rows = pd.concat(
-        [_measure_case(case, forms, settings, device, rates) for case in tqdm(chosen, desc="layers", disable=None)]
-    )
+    rows = pd.concat([_measure_case(case, forms, settings, device) for case in tqdm(chosen, desc="layers")])
+    again = _rates(device, dtype)  # another process may have had its turn at the beginning
+    rates = {name: max(rate, again[name]) for name, rate in rates.items()}
+    for kind, share in [("forward", 1 / 3), ("both", 1)]:
+        products, traffic = rows.flops / rates["peak_gflops"], rows.bytes / rates["peak_gb_per_second"]
+        rows[f"{kind}_roofline"] = share * np.maximum(products, traffic) / 1e6 / rows[f"{kind}_ms"]
+    rows["gflops"] = rows.flops / rows.both_ms / 1e6
     rows = rows.assign(**rates, transform=transform.form(device.type, dtype), device=device.type)
     shared = {"size": settings.size, "precision": settings.precision, "rounds": settings.rounds}
-    return rows.assign(**shared, **provenance(device))
+    return rows.drop(columns=["flops", "bytes"]).assign(**shared, **provenance(device))
 
 
 def rules(rows: pd.DataFrame) -> pd.DataFrame:
@@ -162,9 +166,16 @@ def rules(rows: pd.DataFrame) -> pd.DataFrame:
     return pd.DataFrame(found, columns=["device", "form", "dtype", "group", "layer", "fields", "work"])
 
 
-def _measure_case(
-    case: Case, forms: list[str], settings: Settings, device: torch.device, rates: dict[str, float]
-) -> pd.DataFrame:
+def choices(rows: pd.DataFrame) -> pd.Series:
+    """What "auto" takes for each row's layer by the rules that its table gives: "fourier" or "dense"."""
+    keys = {"form": "transform", "dtype": "precision", "device": "device", "group": "group", "layer": "layer"}
+    found = rules(rows).rename(columns=keys | {"fields": "least_fields", "work": "least_work"})
+    ruled = rows.merge(found, how="left", on=list(keys.values()))
+    taken = (ruled.fields >= ruled.least_fields) & (ruled.work >= ruled.least_work)  # not where there is no rule
+    return pd.Series(taken.map({True: "fourier", False: "dense"}).to_numpy(), index=rows.index)
+
+
+def _measure_case(case: Case, forms: list[str], settings: Settings, device: torch.device) -> pd.DataFrame:
     torch.manual_seed(0)
     dtype = getattr(torch, settings.precision)
     jobs: dict[str, dict[str, Callable[[], object]]] = {"forward": {}, "both": {}}
@@ -183,8 +194,6 @@ def _measure_case(
                 "fields": rules_of_layers.fields(case.inputs, case.outputs),
                 "work": rules_of_layers.work(case.inputs, case.outputs, case.positions),
                 "form": form,
-                "taken": form in ("dense", "fourier")
-                and rules_of_layers.fourier_is_faster(layer, device.type, dtype, case.positions) == (form == "fourier"),
                 "flops": 3 * 2 * case.products(form),  # each gradient has as many
                 # input, output, filter and their gradients, read and written
                 "bytes": 3 * sum(x.numel() * x.element_size() for x in (f, e, *layer.parameters())),
@@ -197,17 +206,7 @@ def _measure_case(
         with torch.backends.cudnn.flags(enabled=True, allow_tf32=False):
             seconds = time_in_turn(candidates, rounds=settings.rounds, device=device)
         table = table.join(summarise(seconds, baseline="dense").add_prefix(f"{kind}_"))
-        share = 1 / 3 if kind == "forward" else 1
-        at_least = pd.concat(
-            [
-                share * table.flops / (1e9 * rates["peak_gflops"]),
-                share * table.bytes / (1e9 * rates["peak_gb_per_second"]),
-            ],
-            axis=1,
-        ).max(axis=1)
-        table[f"{kind}_roofline"] = 1000 * at_least / table[f"{kind}_ms"]
-    table["gflops"] = table.flops / table.both_ms / 1e6
-    return table.drop(columns=["flops", "bytes"])
+    return table
 
 
 def _forward_and_backward(run: Callable, f: Tensor, weights: list[Tensor], e: Tensor) -> None:
@@ -216,7 +215,7 @@ def _forward_and_backward(run: Callable, f: Tensor, weights: list[Tensor], e: Te
 
 def _rates(device: torch.device, dtype: torch.dtype) -> dict[str, float]:
     """What this machine does at its best: products of large matrices, and copies of much memory."""
-    side, length = (8192, 2**28) if device.type == "cuda" else (2048, 2**26)
+    side, length = (8192, 2**28) if device.type == "cuda" else (4096, 2**26)
     a, b = torch.randn(2, side, side, device=device, dtype=dtype)
     source = torch.randn(length, device=device)
     target = torch.empty_like(source)
@@ -227,7 +226,8 @@ def _rates(device: torch.device, dtype: torch.dtype) -> dict[str, float]:
         "convolution": partial(F.conv2d, pixels, b.view(side, side, 1, 1)),
         "copy": partial(target.copy_, source),
     }
-    seconds = time_in_turn(jobs, rounds=10, device=device).min()
+    with torch.backends.cudnn.flags(enabled=True, allow_tf32=False):  # float32 is meant
+        seconds = time_in_turn(jobs, rounds=10, device=device).min()
     return {
         "peak_gflops": 2 * side**3 / min(seconds["matmul"], seconds["convolution"]) / 1e9,
         "peak_gb_per_second": 2 * source.numel() * source.element_size() / seconds["copy"] / 1e9,

@@ -6,13 +6,27 @@ import pandas as pd
 
 from study.bench import layers, plots
 from study.bench.report import device_name, write_csv, write_text
+from study.errors import StudyError
 from study.gconv.rules import PATH as RULES
 from study.plots import save
 from study.report import markdown
 
 SPEED = Path("results/speed")
 _NAMES = {"p4": "P4", "p4m": "P4M", "z2": "U-Net"}
+_CASE = ["group", "layer", "inputs", "outputs", "grid", "batch"]
 _LAYERS = {"GroupConv2d": "3x3", "GroupConvTranspose2d": "4x4, up"}
+
+
+def read_tables(root: Path, kind: str) -> dict[str, pd.DataFrame]:
+    """The committed measurements, "layers" or "training-step", by the names of their files.
+
+    Raises:
+        StudyError: if there are none.
+    """
+    files = sorted((root / SPEED).glob(f"*-{kind}-*.csv"))
+    if not files:
+        raise StudyError(f"no tables of {kind} in {root / SPEED}; make one with `python -m study bench {kind}`")
+    return {file.stem: pd.read_csv(file) for file in files}
 
 
 def write_layers(root: Path, rows: pd.DataFrame) -> Path:
@@ -71,16 +85,15 @@ def layers_cells(rows: pd.DataFrame) -> list[list[str]]:
     head = ["Group", "Layer", "Fields", "Input", "Dense, ms"]
     head += [f"{form}{part}" for form in forms for part in (", forward", ", with backward")]
     lines = [[*head, "auto", "Memory, MB", "Of the limit"]]
-    for _, case in rows.groupby(["group", "layer", "inputs", "outputs", "grid", "batch"], sort=False):
+    for _, case in rows.assign(auto=layers.choices(rows)).groupby(_CASE, sort=False):
         case = case.set_index("form")
         dense = case.loc["dense"]
         line = [_NAMES[dense.group], _LAYERS[dense.layer], f"{dense.inputs} to {dense.outputs}", _input(dense)]
         line.append(f"{dense.forward_ms:.3g}, {dense.both_ms:.3g}")
         line += [_speed_up(case.loc[form], kind) for form in forms for kind in ("forward", "both")]
-        taken = case.index[case.taken][0]
         memory = " / ".join(f"{case.peak_mb[form]:.0f}" for form in ("dense", *forms))
         limit = " / ".join(f"{100 * case.both_roofline[form]:.0f} %" for form in ("dense", "fourier"))
-        lines.append([*line, taken, memory, limit])
+        lines.append([*line, dense.auto, memory, limit])
     return lines
 
 
@@ -162,12 +175,12 @@ def layers_brief(rows: pd.DataFrame) -> list[list[str]]:
     """The same for a terminal: the speed-ups of forward and backward together, and what "auto" takes."""
     forms = [form for form in layers.FORMS[1:] if form in set(rows.form)]
     lines = [["Layer", "Dense, ms", *forms, "auto"]]
-    for _, case in rows.groupby(["group", "layer", "inputs", "outputs", "grid", "batch"], sort=False):
+    for _, case in rows.assign(auto=layers.choices(rows)).groupby(_CASE, sort=False):
         case = case.set_index("form")
         dense = case.loc["dense"]
         fields = f"{dense.inputs} to {dense.outputs}, {_input(dense)}"
         line = [f"{_NAMES[dense.group]} {_LAYERS[dense.layer]}, {fields}", f"{dense.both_ms:.3g}"]
-        lines.append([*line, *(f"{1 / case.both_ratio[form]:.2f}" for form in forms), case.index[case.taken][0]])
+        lines.append([*line, *(f"{1 / case.both_ratio[form]:.2f}" for form in forms), dense.auto])
     return lines
 
 
