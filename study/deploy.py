@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from study.errors import StudyError
-from study.gconv import GroupConv2d, GroupConvTranspose2d, GroupMaxPool2d, fourier
+from study.gconv import GroupConv2d, GroupConvTranspose2d, GroupMaxPool2d, operators
 from study.gconv.layers import PlaneGroupConv2d
 from study.unet import UNet
 
@@ -26,7 +26,7 @@ class ReadyGroupConv2d(nn.Module):
     def __init__(self, layer: GroupConv2d) -> None:
         super().__init__()
         self.transposed = isinstance(layer, GroupConvTranspose2d)
-        one, two = fourier.ready_filter(layer.weight.detach(), layer.group.name, transposed=self.transposed)
+        one, two = operators.ready_filter(layer.weight.detach(), layer.group.name, transposed=self.transposed)
         self.register_buffer("one", one)
         self.register_buffer("two", two)
         self.register_buffer("bias", layer.bias.detach())
@@ -34,8 +34,8 @@ class ReadyGroupConv2d(nn.Module):
         self.settings = (layer.group.name, layer.kernel_size, layer.stride, layer.padding)
 
     def forward(self, planes: Tensor) -> Tensor:
-        f = planes.unflatten(1, (-1, self.order))  # (B, in, |G|, H, W)
-        convolve = fourier.group_conv_transpose_ready if self.transposed else fourier.group_conv_ready
+        f = planes.to(self.one.dtype).unflatten(1, (-1, self.order))  # (B, in, |G|, H, W); autocast has no say here
+        convolve = operators.group_conv_transpose_ready if self.transposed else operators.group_conv_ready
         return convolve(f, self.one, self.two, self.bias, *self.settings).flatten(1, 2)
 
 
@@ -64,19 +64,22 @@ def deploy(network: UNet) -> UNet:
 
 def _fold(conv: nn.Module, norm: nn.Module) -> nn.Module:
     """The convolution followed by the batch norm, with its running moments, as one convolution with a bias."""
-    scale = norm.weight / (norm.running_var + norm.eps).sqrt()
+    scale = (norm.running_var + norm.eps).rsqrt()
+    if norm.affine:
+        scale = scale * norm.weight
     if isinstance(conv, nn.ConvTranspose2d):
         conv.weight.mul_(scale.view(1, -1, 1, 1))
     else:
         conv.weight.mul_(scale.view(-1, *[1] * (conv.weight.ndim - 1)))
     bias = (0 if conv.bias is None else conv.bias) - norm.running_mean
-    conv.bias = nn.Parameter(bias * scale + norm.bias, requires_grad=False)
+    conv.bias = nn.Parameter(bias * scale + (norm.bias if norm.affine else 0), requires_grad=False)
     return conv
 
 
 def _ready(conv: nn.Module) -> nn.Module:
     if not isinstance(conv, PlaneGroupConv2d):
         return conv
-    if isinstance(conv, GroupConv2d) and conv.prefers_fourier(conv.weight.device.type, conv.weight.dtype):
+    fast = isinstance(conv, GroupConv2d) and conv.prefers_fourier(conv.weight.device.type, conv.weight.dtype)
+    if fast and conv.padding_mode == "zeros":
         return ReadyGroupConv2d(conv)
     return conv.export().requires_grad_(False)

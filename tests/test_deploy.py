@@ -9,7 +9,7 @@ from torch import nn
 from study.deploy import ReadyGroupConv2d, deploy
 from study.equivariance import equivariance_errors, train_briefly
 from study.errors import StudyError
-from study.gconv import GroupConv2d
+from study.gconv import GroupBatchNorm2d, GroupConv2d
 from study.groups import GROUPS
 from study.unet import build_unet
 
@@ -55,6 +55,25 @@ def test_it_compiles_exports_and_needs_no_gradient(algorithm):
     assert not any(p.requires_grad for p in deployed.parameters())
     assert relative_error(torch.compile(deployed, fullgraph=True)(x), deployed(x)) <= 1e-5
     assert relative_error(torch.export.export(deployed, (x,)).module()(x), deployed(x)) <= 1e-5
+
+
+@pytest.mark.parametrize("algorithm", ["dense", "fourier"])
+def test_autocast_and_lower_precision(algorithm):
+    network = trained("p4m", "even", algorithm).float()
+    x = images("even").float()
+    expected = network.eval()(x)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        assert relative_error(deploy(network)(x).float(), expected) < 0.1
+    assert relative_error(deploy(network).bfloat16()(x.bfloat16()).float(), expected) < 0.1
+
+
+def test_other_paddings_and_norms_without_scale_are_kept():
+    network = build_unet("p4", width=4, depth=1).double()
+    conv = GroupConv2d(2, 2, 3, padding=1, group=GROUPS["p4"], padding_mode="circular", algorithm="fourier").double()
+    network.encoder[0][3], network.encoder[0][4] = conv, GroupBatchNorm2d(2, affine=False).double()
+    train_briefly(network, images("even"))
+    x = images("even")
+    assert relative_error(deploy(network)(x), network.eval()(x)) <= 1e-12
 
 
 def test_wrong_sizes_are_refused_as_before():

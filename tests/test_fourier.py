@@ -11,7 +11,7 @@ from torch.autograd import gradcheck, gradgradcheck
 from torch.utils.flop_counter import FlopCounterMode
 
 from study.equivariance import assert_equivariant
-from study.gconv import GroupConv2d, GroupConvTranspose2d, compiler, fourier, rules
+from study.gconv import GroupConv2d, GroupConvTranspose2d, compiler, filter_transform, fourier, operators, rules
 from study.groups import P4, P4M, Z2
 
 GROUPS = pytest.mark.parametrize("group", [P4, P4M], ids=lambda group: group.name)
@@ -24,10 +24,10 @@ CASES = [(GroupConv2d, {"kernel_size": k, "padding": p}) for k, p in GATHERING] 
 CASE = pytest.mark.parametrize(("kind", "arguments"), CASES, ids=str)
 
 
-@pytest.fixture(params=["compiled", "plain"])
-def form(request, monkeypatch):
+@pytest.fixture(params=["cpp", "torch"])
+def backend(request, monkeypatch):
     """Both forms of the transforms: in C++, and in plain PyTorch."""
-    if request.param == "plain":
+    if request.param == "torch":
         monkeypatch.setattr(compiler, "load", lambda: None)
     elif compiler.load() is None:
         pytest.skip("there is no C++ compiler")
@@ -56,14 +56,14 @@ def assert_agree(layer, dense, f, tolerance):
 @GROUPS
 @pytest.mark.parametrize("kernel_size", range(1, 6))
 @pytest.mark.parametrize(("padding", "bias"), [(0, True), (2, False)], ids=str)
-def test_it_obeys_equation_2(form, group, kernel_size, padding, bias):
+def test_it_obeys_equation_2(backend, group, kernel_size, padding, bias):
     layer = GroupConv2d(2, 3, kernel_size, group=group, padding=padding, bias=bias, algorithm="fourier")
     assert_obeys_its_equation(layer, (8, 7))
 
 
 @GROUPS
 @pytest.mark.parametrize(("kernel_size", "stride", "padding"), [(2, 2, 0), (3, 2, 1), (4, 2, 1), (3, 1, 1), (4, 3, 0)])
-def test_it_obeys_equation_2_transposed(form, group, kernel_size, stride, padding):
+def test_it_obeys_equation_2_transposed(backend, group, kernel_size, stride, padding):
     arguments = {"group": group, "stride": stride, "padding": padding, "algorithm": "fourier"}
     assert_obeys_its_equation(GroupConvTranspose2d(2, 3, kernel_size, **arguments), (3, 4))
 
@@ -71,14 +71,14 @@ def test_it_obeys_equation_2_transposed(form, group, kernel_size, stride, paddin
 @GROUPS
 @CASE
 @pytest.mark.parametrize(("dtype", "tolerance"), [(torch.float64, 1e-12), (torch.float32, 1e-5)], ids=str)
-def test_it_is_the_dense_form(form, group, kind, arguments, dtype, tolerance):
+def test_it_is_the_dense_form(backend, group, kind, arguments, dtype, tolerance):
     layer, dense = both(kind, 3, 5, group=group, dtype=dtype, **arguments)
     assert_agree(layer, dense, random_input(layer, (7, 20), dtype=dtype).requires_grad_(), tolerance)
 
 
 @CASE
 @pytest.mark.parametrize("positions", [1, 9, 50, 200], ids="{} positions".format)
-def test_it_does_not_depend_on_the_size_of_the_blocks(form, kind, arguments, positions, monkeypatch):
+def test_it_does_not_depend_on_the_size_of_the_blocks(backend, kind, arguments, positions, monkeypatch):
     layer, dense = both(kind, 2, 3, group=P4M, **arguments)
     f = random_input(layer, (9, 7), batch=3).requires_grad_()
     monkeypatch.setitem(fourier.BLOCK_BYTES, "cpu", 8 * 8 * 9 * 3 * positions)
@@ -125,7 +125,7 @@ def test_other_paddings_are_those_of_the_dense_form(group, padding_mode):
 
 @GROUPS
 @CASE
-def test_it_is_equivariant(form, group, kind, arguments):
+def test_it_is_equivariant(backend, group, kind, arguments):
     layer = kind(2, 3, group=group, algorithm="fourier", **arguments).double()
     assert_equivariant(layer, random_input(layer, (8, 6)), group, tolerance=1e-12)
 
@@ -138,13 +138,72 @@ def test_without_a_fourier_form_the_dense_one_is_taken(group, stride):
 
 
 @CONVOLUTION
-def test_strided_and_empty_inputs(form, kind):
+def test_strided_and_empty_inputs(backend, kind):
     layer, dense = both(kind, 2, 3, kernel_size=3, group=P4M)
     f = random_input(layer, (6, 5)).transpose(-1, -2).requires_grad_()
     assert_agree(layer, dense, f, 1e-12)
     assert layer(f[:0]).shape == dense(f[:0]).shape
     layer(f[:0]).sum().backward()
     assert not layer.weight.grad.any()
+
+
+@CONVOLUTION
+@pytest.mark.parametrize("size", [(0, 5), (5, 0)], ids=str)
+def test_an_input_without_pixels_is_treated_as_by_the_dense_form(kind, size):
+    layer, dense = both(kind, 2, 3, kernel_size=3, padding=1, group=P4M)
+    f = random_input(layer, size)
+    try:
+        expected = dense(f).shape
+    except RuntimeError:
+        with pytest.raises(RuntimeError):
+            layer(f)
+    else:
+        assert layer(f).shape == expected
+
+
+def test_a_training_may_follow_an_inference(backend):
+    layer, dense = both(GroupConv2d, 2, 3, kernel_size=3, group=P4M)
+    fourier.release_workspace()
+    f = random_input(layer)
+    with torch.inference_mode():
+        layer(f)
+    assert_agree(layer, dense, f.requires_grad_(), 1e-12)
+
+
+@CONVOLUTION
+def test_tables_stay_on_the_cpu_whatever_the_default_device(kind):
+    filter_transform._make.cache_clear()
+    fourier._in_place.cache_clear()
+    layer, dense = both(kind, 2, 3, kernel_size=3, group=P4M)
+    f = random_input(layer)
+    with torch.device("meta"):
+        out = layer(f)
+    assert relative_error(out, dense(f)) <= 1e-12
+
+
+@CONVOLUTION
+def test_two_dtypes_are_refused_as_by_the_dense_form(kind):
+    for layer in both(kind, 2, 3, kernel_size=3, group=P4M):
+        with pytest.raises(RuntimeError):
+            layer(random_input(layer, dtype=torch.float32))
+
+
+@CONVOLUTION
+def test_autocast_leaves_float64_alone(kind):
+    layer, dense = both(kind, 2, 3, kernel_size=3, group=P4M)
+    f = random_input(layer)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        assert layer(f).dtype == dense(f).dtype == torch.float64
+
+
+@CONVOLUTION
+def test_shapes_are_known_without_data(kind):
+    layer = kind(2, 3, 3, group=P4M, algorithm="fourier").to("meta")
+    f = torch.empty(1, 2, 8, 5, 4, device="meta")
+    layer.algorithm = "dense"
+    expected = layer(f).shape
+    layer.algorithm = "fourier"
+    assert layer(f).shape == expected
 
 
 @CONVOLUTION
@@ -157,7 +216,7 @@ def test_an_input_smaller_than_the_filter_is_refused_as_by_the_dense_form(kind):
 
 
 @CONVOLUTION
-def test_two_threads_may_compute_at_once(form, kind):
+def test_two_threads_may_compute_at_once(backend, kind):
     """The memory that is kept between calls is each thread's own."""
     layer, dense = both(kind, 4, 4, kernel_size=3, group=P4M)
     inputs = [random_input(layer, (16, 16)) for _ in range(8)]
@@ -191,8 +250,12 @@ def test_torch_finds_no_fault_with_the_operators(group, kind):
     layer = kind(2, 2, 3, group=group)
     f = random_input(layer, (4, 3), dtype=torch.float32).requires_grad_()
     settings = (group.name, 1) if kind is GroupConv2d else (group.name, 2, 1)
-    operator = fourier.group_conv if kind is GroupConv2d else fourier.group_conv_transpose
+    operator = operators.group_conv if kind is GroupConv2d else operators.group_conv_transpose
     torch.library.opcheck(operator, (f, layer.weight, *settings))
+    backward = operators.group_conv_backward if kind is GroupConv2d else operators.group_conv_transpose_backward
+    f = random_input(layer, (3, 4), dtype=torch.float32).transpose(-1, -2)  # of strides unlike the result's
+    e = torch.randn_like(operator(f, layer.weight, *settings))
+    torch.library.opcheck(backward, (e, f, layer.weight.detach(), *settings, True, True))
 
 
 @CONVOLUTION
@@ -240,35 +303,33 @@ def test_it_has_fewer_products_by_the_factor_of_the_theory(group, factor, kind):
 def test_auto_follows_the_rules(monkeypatch):
     layer = GroupConv2d(16, 64, 3, group=P4M, bias=False)
     f = random_input(layer, dtype=torch.float32)  # 2 images of 5 x 4
-    for form in ("compiled", "plain"):
-        rule = rules.Rule(fields=32, work=16 * 64 * (40 + 256))
-        monkeypatch.setitem(rules.RULES, ("cpu", form, "float32", "p4m", "GroupConv2d"), rule)
+    for name in ("cpp", "torch"):
+        rule = rules.Rule(pairs=16 * 64, work=16 * 64 * (40 + 256))
+        monkeypatch.setitem(rules.RULES, ("cpu", name, "float32", "p4m", "GroupConv2d"), rule)
     assert rules.fourier_is_faster(layer, "cpu", torch.float32, positions=40)
     assert rules.fourier_is_faster(layer, "cpu", torch.float32)  # as many as you like
     assert not rules.fourier_is_faster(layer, "cpu", torch.float32, positions=39)
     assert not rules.fourier_is_faster(GroupConv2d(16, 63, 3, group=P4M), "cpu", torch.float32)
     assert not rules.fourier_is_faster(layer, "cpu", torch.bfloat16)  # no rule
+    assert not rules.fourier_is_faster(GroupConv2d(16, 64, 1, group=P4M), "cpu", torch.float32)  # not what was measured
     taken = []
-    monkeypatch.setattr(fourier, "group_conv", lambda f, *_: taken.append(True) or f)
+    monkeypatch.setattr(operators, "group_conv", lambda f, *_: taken.append(True) or f)
     layer(f[:1])
     assert not taken
     layer(f)
     assert taken
 
 
-def test_a_network_of_many_fields_computes_the_same_by_either():
-    layers = [
-        GroupConv2d(32, 32, 3, padding=1, group=P4M),
-        nn.ReLU(),
-        GroupConvTranspose2d(32, 16, 2, stride=2, group=P4M),
-    ]
-    network = nn.Sequential(*layers)
-    f = torch.randn(2, 32, 8, 24, 24)
-    out = network(f)
-    for layer in network[::2]:
-        assert layer.prefers_fourier("cpu", torch.float32, 2 * 24 * 24) or compiler.load() is None
-        layer.algorithm = "dense"
-    assert relative_error(out, network(f)) <= 1e-5
+def test_a_network_computes_the_same_by_either():
+    up = GroupConvTranspose2d(32, 16, 4, stride=2, padding=1, group=P4M)
+    network = nn.Sequential(GroupConv2d(32, 32, 3, padding=1, group=P4M), nn.ReLU(), up)
+    f = torch.randn(2, 32, 8, 9, 9)
+    outputs = []
+    for algorithm in ("fourier", "dense"):
+        for layer in network[::2]:
+            layer.algorithm = algorithm
+        outputs.append(network(f))
+    assert relative_error(*outputs) <= 1e-5
 
 
 # The compiler

@@ -14,7 +14,7 @@ from study.gconv import GroupConv2d, rules
 
 ROOT = Path(__file__).parents[1]
 CPU = torch.device("cpu")
-FORMS = [form for form in layers.FORMS if form != "escnn" or HAS_ESCNN]
+FORMS = [form for form in layers.FORMS if "last" not in form and (form != "escnn" or HAS_ESCNN)]  # on a CPU
 
 
 @pytest.fixture(scope="module")
@@ -55,33 +55,44 @@ def test_layers_are_measured_against_the_dense_form(measured):
 
 
 def test_the_rules_take_no_case_that_was_slower():
-    row = {"device": "cpu", "transform": "plain", "precision": "float32", "group": "p4", "layer": "GroupConv2d"}
+    same = {"device": "cpu", "backend": "torch", "precision": "float32", "group": "p4", "layer": "GroupConv2d"}
     points = [(4, 100, 0.5, 0.5), (4, 900, 1.5, 0.5), (8, 100, 0.5, 1.5), (8, 900, 0.9, 1.0), (16, 900, 0.5, 0.5)]
-    columns = ["fields", "work", "forward_ratio", "both_ratio"]
-    table = pd.DataFrame([row | {"form": "fourier"} | dict(zip(columns, point, strict=True)) for point in points])
+    columns = ["pairs", "work", "forward_ratio", "both_ratio"]
+    lines = []
+    for number, point in enumerate(points):
+        case = same | {"inputs": number, "outputs": 1, "grid": 8, "batch": 1}
+        lines.append(case | {"form": "fourier"} | dict(zip(columns, point, strict=True)))
+        lines.append(case | {"form": "dense"} | dict(zip(columns, (*point[:2], 1.0, 1.0), strict=True)))
+    table = pd.DataFrame(lines)
     (rule,) = layers.rules(table).itertuples(index=False)
-    assert rule == ("cpu", "plain", "float32", "p4", "GroupConv2d", 8, 900)
-    assert layers.choices(table).tolist() == ["dense", "dense", "dense", "fourier", "fourier"]
-    assert layers.rules(table.assign(both_ratio=2.0)).empty
+    assert rule == ("cpu", "torch", "float32", "p4", "GroupConv2d", 8, 900)
+    assert layers.choices(table)[::2].tolist() == ["dense", "dense", "dense", "fourier", "fourier"]
+    channels_last = table[table.form == "dense"].assign(form="dense, channels last", both_ratio=0.7)
+    (rule,) = layers.rules(pd.concat([table, channels_last])).itertuples(index=False)
+    assert rule[5] == 16  # the case of 8 pairs is slower than the better dense form
+    assert layers.rules(table.assign(both_ratio=table.both_ratio + (table.form == "fourier"))).empty
 
 
-def test_writing_layers_adopts_their_rules_and_keeps_the_others(measured, tmp_path, monkeypatch):
+@pytest.mark.parametrize("faster", [True, False])
+def test_writing_layers_adopts_their_rules_and_keeps_the_others(measured, faster, tmp_path, monkeypatch):
     other = "cuda,triton,bfloat16,p4m,GroupConv2d,7,123"
     (tmp_path / "rules.csv").write_text(
-        f"device,form,dtype,group,layer,fields,work\ncpu,compiled,float32,p4m,GroupConv2d,5,6\n{other}\n"
+        f"device,backend,dtype,group,layer,pairs,work\ncpu,cpp,float32,p4m,GroupConv2d,5,6\n{other}\n"
     )
     monkeypatch.setattr(speed, "RULES", tmp_path / "rules.csv")
-    faster = measured.assign(forward_ratio=0.5, both_ratio=0.5, transform="compiled")
-    path = speed.write_layers(tmp_path, faster)
+    rows = measured.assign(backend="cpp")
+    rows.loc[rows.form == "fourier", ["forward_ratio", "both_ratio"]] = 0.5 if faster else 2.0
+    path = speed.write_layers(tmp_path, rows)
     assert path.parent == tmp_path / "results" / "speed"
     read = pd.read_csv(path)
     figures = tmp_path / "figures" / "speed"
     assert (figures / f"{path.stem}.md").read_text() == speed.layers_table(read)
     assert (figures / f"{path.stem}.png").is_file()
-    lines = (tmp_path / "rules.csv").read_text().splitlines()
-    assert other in lines
-    adopted = pd.read_csv(tmp_path / "rules.csv").query("device == 'cpu'").reset_index(drop=True)
-    pd.testing.assert_frame_equal(adopted, layers.rules(read), check_dtype=False)
+    adopted = tmp_path / "study" / "gconv" / "rules.csv"
+    assert other in adopted.read_text().splitlines()
+    ours = pd.read_csv(adopted).query("device == 'cpu'").reset_index(drop=True)
+    pd.testing.assert_frame_equal(ours, layers.rules(read), check_dtype=False)
+    assert ours.empty != faster
 
 
 @pytest.mark.slow
@@ -137,7 +148,7 @@ def test_committed_tables_are_of_committed_code_and_the_figures_theirs(kind, tab
 
 def test_the_rules_are_those_of_the_committed_measurements():
     found = pd.concat([layers.rules(rows) for rows in speed.read_tables(ROOT, "layers").values()])
-    keys = ["device", "form", "dtype", "group", "layer"]
+    keys = ["device", "backend", "dtype", "group", "layer"]
     expected = found.sort_values(keys).reset_index(drop=True)
     pd.testing.assert_frame_equal(pd.read_csv(rules.PATH), expected, check_dtype=False)
 

@@ -14,8 +14,8 @@ import numpy as np
 import pytest
 import torch
 
-from study.gconv import GroupConv2d, GroupConvTranspose2d, fourier, triton_kernels
-from study.gconv.fourier import FilterTransform
+from study.gconv import GroupConv2d, GroupConvTranspose2d, operators, triton_kernels
+from study.gconv.filter_transform import FilterTransform
 from study.groups import P4, P4M
 
 INTERPRETED = triton_kernels.INTERPRETED
@@ -58,7 +58,8 @@ def test_all_of_this_holds_in_the_interpreter():
 def _nan_where_nothing_is_written():
     torch.use_deterministic_algorithms(True)
     assert torch.zeros(0).new_empty(3).isnan().all()
-    yield
+    with torch.backends.cudnn.flags(enabled=True, allow_tf32=False):
+        yield
     torch.use_deterministic_algorithms(False)
 
 
@@ -102,17 +103,17 @@ def check_convolution(group, kernel, padding, fields, outputs, size, dtype=torch
     """And both of its gradients."""
     f = random(2, fields, group.order, *size, dtype=dtype)
     psi = random(outputs, fields, group.order, kernel, kernel, dtype=dtype)
-    expected = fourier.group_conv(f, psi, group.name, padding)
+    expected = operators.group_conv(f, psi, group.name, padding)
     e = random(*expected.shape, dtype=dtype)
-    grad_f, grad_psi = fourier.group_conv_backward(e, f, psi, group.name, padding, True, True)
+    grad_f, grad_psi = operators.group_conv_backward(e, f, psi, group.name, padding, True, True)
     f, e = f.to(DEVICE, dtype), e.to(DEVICE, dtype)
 
-    filters = FilterTransform.get(group.name, "convolution", psi)
+    filters = FilterTransform.get(group.name, "convolution", kernel, psi)
     weight = on_device(filters.weight(psi), dtype)
     out = triton_kernels.gather(f, weight, filters.taps - padding, 1, expected.shape[-2:])
     assert_close(out, expected, dtype)
 
-    adjoint = FilterTransform.get(group.name, "adjoint convolution", psi)
+    adjoint = FilterTransform.get(group.name, "adjoint convolution", kernel, psi)
     weight, taps = on_device(adjoint.weight(psi), dtype), adjoint.taps - (kernel - 1 - padding)
     assert_close(triton_kernels.gather(e, weight, taps, 1, size), grad_f, dtype)
     sums = triton_kernels.filter_gradient(e, f, taps, 1, adjoint.lines)
@@ -125,17 +126,17 @@ def check_transposed(group, stride, kernel, padding, fields, outputs, size, dtyp
     """And both of its gradients."""
     f = random(2, fields, group.order, *size, dtype=dtype)
     psi = random(outputs, fields, group.order, kernel, kernel, dtype=dtype)
-    expected = fourier.group_conv_transpose(f, psi, group.name, stride, padding)
+    expected = operators.group_conv_transpose(f, psi, group.name, stride, padding)
     e = random(*expected.shape, dtype=dtype)
-    grad_f, grad_psi = fourier.group_conv_transpose_backward(e, f, psi, group.name, stride, padding, True, True)
+    grad_f, grad_psi = operators.group_conv_transpose_backward(e, f, psi, group.name, stride, padding, True, True)
     f, e = f.to(DEVICE, dtype), e.to(DEVICE, dtype)
 
-    filters = FilterTransform.get(group.name, "transposed convolution", psi)
+    filters = FilterTransform.get(group.name, "transposed convolution", kernel, psi)
     weight = on_device(filters.weight(psi), dtype)
     out = triton_kernels.scatter(f, weight, filters.taps - padding, stride, expected.shape[-2:])
     assert_close(out, expected, dtype)
 
-    adjoint = FilterTransform.get(group.name, "adjoint transposed convolution", psi)
+    adjoint = FilterTransform.get(group.name, "adjoint transposed convolution", kernel, psi)
     weight, taps = on_device(adjoint.weight(psi), dtype), adjoint.taps - padding
     assert_close(triton_kernels.gather(e, weight, taps, stride, size), grad_f, dtype)
     sums = triton_kernels.filter_gradient(e, f, taps, stride, adjoint.lines)
@@ -181,7 +182,8 @@ def test_layers_take_them(kind, monkeypatch):
     layer = layer.to(DEVICE)
     f = f.to(DEVICE).requires_grad_()
     assert_close(torch.autograd.grad(layer(f), [f, layer.weight], e.to(DEVICE))[1], expected, torch.float32)
-    assert taken == ["gather" if kind is GroupConv2d else "scatter", "gather", "filter_gradient"]
+    assert taken[0] == ("gather" if kind is GroupConv2d else "scatter")
+    assert taken[-2:] == ["gather", "filter_gradient"]
 
 
 @needs_device

@@ -17,15 +17,17 @@ from study.bench.memory import extra_mb
 from study.bench.networks import autocast, has_escnn
 from study.bench.timing import summarise, time_in_turn
 from study.errors import StudyError
+from study.gconv import fourier, transform
 from study.gconv import rules as rules_of_layers
-from study.gconv import transform
+from study.gconv.filter_transform import products_per_tap
 from study.groups import GROUPS, P4, P4M
 from study.provenance import provenance
 from study.unet import GRIDS, field_counts, make_layers
 
 DEPTH = 4
-FORMS = ("dense", "fourier", "escnn", "plain")
-"""As an ordinary convolution of planes; by the Fourier transform; escnn's; torch's own with as many parameters."""
+FORMS = ("dense", "dense, channels last", "fourier", "escnn", "plain")
+"""An ordinary convolution of planes, on a GPU also in the memory format that it likes best; by the Fourier transform;
+escnn's; torch's own with as many parameters."""
 
 
 PRECISIONS = ("float32", "bfloat16", "float16")
@@ -90,19 +92,22 @@ class Case:
             kind = layers.up if self.transposed else layers.conv
         sizes = {"kernel_size": 4, "stride": 2} if self.transposed else {"kernel_size": 3}
         layer = kind(*self.channels(form), **sizes, padding=1, bias=False)
-        if form in ("dense", "fourier"):
-            layer.algorithm = form
+        if form not in ("escnn", "plain"):
+            layer.algorithm = form.partition(",")[0]
         return layer
 
     def input(self, form: str) -> Tensor:
         """Noise of the shape that the layer takes."""
         planes = () if form == "plain" else (GROUPS[self.group].order,)
-        return torch.randn(self.batch, self.channels(form)[0], *planes, self.grid, self.grid)
+        f = torch.randn(self.batch, self.channels(form)[0], *planes, self.grid, self.grid)
+        if form == "dense, channels last":
+            return f.flatten(1, 2).contiguous(memory_format=torch.channels_last).unflatten(1, f.shape[1:3])
+        return f
 
     def products(self, form: str) -> int:
         """Multiplications of a forward pass, but for the few at the border."""
         order = GROUPS[self.group].order
-        per_pair = {"plain": 1, "fourier": {4: 2 + 4, 8: 4 + 8}[order]}.get(form, order**2)
+        per_pair = {"plain": 1, "fourier": products_per_tap(GROUPS[self.group])}.get(form, order**2)
         return per_pair * math.prod(self.channels(form)) * (16 if self.transposed else 9) * self.positions
 
 
@@ -119,17 +124,20 @@ def cases(settings: Settings) -> list[Case]:
     return list(found)
 
 
+@torch.backends.cudnn.flags(enabled=True, allow_tf32=False, benchmark=True)  # float32 is meant
 def measure(chosen: list[Case], settings: Settings, device: torch.device) -> pd.DataFrame:
     """One row per case and form.
 
-    Columns: the case; ``form``; ``fields`` and ``work`` (as of :mod:`study.gconv.rules`); ``peak_mb`` (of forward and
-    backward, beyond the layer and its input); ``gflops`` (of forward and backward); for ``forward`` and ``both`` (forward and backward, with all gradients) those of
-    :func:`~study.bench.timing.summarise`, against the dense form in the same round, and ``_roofline``, the time that
-    its products, or reading and writing everything once, take at the least, as a share of its time; for that
-    ``peak_gflops`` and ``peak_gb_per_second``, of matrix products and copies on this machine; ``transform`` (compiled,
-    triton or plain), the settings and the provenance.
+    Columns: the case; ``form``; ``pairs`` and ``work`` (as of :mod:`study.gconv.rules`); ``peak_mb`` (of forward and
+    backward, beyond the layer and its input); ``gflops`` (of forward and backward); for ``forward`` and ``both``
+    (forward and backward, with all gradients) those of :func:`~study.bench.timing.summarise`, against the dense form
+    in the same round, and ``_roofline``, the time that its products, or reading and writing everything once, take at
+    the least, as a share of its time; for that ``peak_gflops`` and ``peak_gb_per_second``, of matrix products and
+    copies on this machine; ``backend`` (cpp, triton or torch), the settings and the provenance.
     """
     forms = [form for form in FORMS if form != "escnn" or has_escnn()]
+    if device.type == "cpu":
+        forms.remove("dense, channels last")
     dtype = getattr(torch, settings.precision)
     rates = _rates(device, dtype)
     rows = pd.concat([_measure_case(case, forms, settings, device) for case in tqdm(chosen, desc="layers")])
@@ -139,39 +147,44 @@ def measure(chosen: list[Case], settings: Settings, device: torch.device) -> pd.
         products, traffic = rows.flops / rates["peak_gflops"], rows.bytes / rates["peak_gb_per_second"]
         rows[f"{kind}_roofline"] = share * np.maximum(products, traffic) / 1e6 / rows[f"{kind}_ms"]
     rows["gflops"] = rows.flops / rows.both_ms / 1e6
-    rows = rows.assign(**rates, transform=transform.form(device.type, dtype), device=device.type)
+    rows = rows.assign(**rates, backend=transform.backend(device.type, dtype), device=device.type)
     shared = {"size": settings.size, "precision": settings.precision, "rounds": settings.rounds}
     return rows.drop(columns=["flops", "bytes"]).assign(**shared, **provenance(device))
 
 
 def rules(rows: pd.DataFrame) -> pd.DataFrame:
-    """Where the Fourier form was never slower, forward alone or with backward: the rows of ``rules.csv``.
+    """Where the Fourier form was never slower than any dense one, forward alone or with backward: for ``rules.csv``.
 
-    Of all pairs of measured ``fields`` and ``work``, the one above which there are the most cases, none of them slower.
+    Of all measured ``pairs`` and ``work``, the two above which there are the most cases, none of them slower.
 
     Args:
         rows: of :func:`measure`, of one device or several.
     """
-    keys = ["device", "transform", "precision", "group", "layer"]
+    kinds, index = ["forward_ratio", "both_ratio"], [*_KEYS, *_CASE]
+    dense = rows[rows.form.str.startswith("dense")].groupby(index)[kinds].min()
+    fourier = rows[rows.form == "fourier"].set_index(index).sort_index()
+    table = fourier[["pairs", "work"]].assign(slower=(fourier[kinds] > dense).any(axis=1)).reset_index()
     found = []
-    for key, cases_of_layer in rows[rows.form == "fourier"].groupby(keys, sort=True):
-        slower = cases_of_layer[["forward_ratio", "both_ratio"]].max(axis=1) > 1
+    for key, part in table.groupby(_KEYS, sort=True):
         best, most = None, 0
-        for fields, work in product(sorted(cases_of_layer.fields.unique()), sorted(cases_of_layer.work.unique())):
-            taken = (cases_of_layer.fields >= fields) & (cases_of_layer.work >= work)
-            if taken.sum() > most and not (taken & slower).any():
-                best, most = (fields, work), taken.sum()
+        for pairs, work in product(sorted(part.pairs.unique()), sorted(part.work.unique())):
+            taken = (part.pairs >= pairs) & (part.work >= work)
+            if taken.sum() > most and not (taken & part.slower).any():
+                best, most = (pairs, work), taken.sum()
         if best:
             found.append((*key, *best))
-    return pd.DataFrame(found, columns=["device", "form", "dtype", "group", "layer", "fields", "work"])
+    return pd.DataFrame(found, columns=["device", "backend", "dtype", "group", "layer", "pairs", "work"])
+
+
+_KEYS = ["device", "backend", "precision", "group", "layer"]
+_CASE = ["inputs", "outputs", "grid", "batch"]
 
 
 def choices(rows: pd.DataFrame) -> pd.Series:
     """What "auto" takes for each row's layer by the rules that its table gives: "fourier" or "dense"."""
-    keys = {"form": "transform", "dtype": "precision", "device": "device", "group": "group", "layer": "layer"}
-    found = rules(rows).rename(columns=keys | {"fields": "least_fields", "work": "least_work"})
-    ruled = rows.merge(found, how="left", on=list(keys.values()))
-    taken = (ruled.fields >= ruled.least_fields) & (ruled.work >= ruled.least_work)  # not where there is no rule
+    found = rules(rows).rename(columns={"dtype": "precision", "pairs": "least_pairs", "work": "least_work"})
+    ruled = rows.merge(found, how="left", on=_KEYS)
+    taken = (ruled.pairs >= ruled.least_pairs) & (ruled.work >= ruled.least_work)  # not where there is no rule
     return pd.Series(taken.map({True: "fourier", False: "dense"}).to_numpy(), index=rows.index)
 
 
@@ -191,7 +204,7 @@ def _measure_case(case: Case, forms: list[str], settings: Settings, device: torc
         rows.append(
             asdict(case)
             | {
-                "fields": rules_of_layers.fields(case.inputs, case.outputs),
+                "pairs": case.inputs * case.outputs,
                 "work": rules_of_layers.work(case.inputs, case.outputs, case.positions),
                 "form": form,
                 "flops": 3 * 2 * case.products(form),  # each gradient has as many
@@ -200,11 +213,11 @@ def _measure_case(case: Case, forms: list[str], settings: Settings, device: torc
             }
         )
     for row, job in zip(rows, jobs["both"].values(), strict=True):
+        fourier.release_workspace()  # or it would count as held before
         row["peak_mb"] = extra_mb(job, device)
     table = pd.DataFrame(rows, index=forms)
     for kind, candidates in jobs.items():
-        with torch.backends.cudnn.flags(enabled=True, allow_tf32=False):
-            seconds = time_in_turn(candidates, rounds=settings.rounds, device=device)
+        seconds = time_in_turn(candidates, rounds=settings.rounds, device=device)
         table = table.join(summarise(seconds, baseline="dense").add_prefix(f"{kind}_"))
     return table
 
@@ -226,8 +239,7 @@ def _rates(device: torch.device, dtype: torch.dtype) -> dict[str, float]:
         "convolution": partial(F.conv2d, pixels, b.view(side, side, 1, 1)),
         "copy": partial(target.copy_, source),
     }
-    with torch.backends.cudnn.flags(enabled=True, allow_tf32=False):  # float32 is meant
-        seconds = time_in_turn(jobs, rounds=10, device=device).min()
+    seconds = time_in_turn(jobs, rounds=10, device=device).min()
     return {
         "peak_gflops": 2 * side**3 / min(seconds["matmul"], seconds["convolution"]) / 1e9,
         "peak_gb_per_second": 2 * source.numel() * source.element_size() / seconds["copy"] / 1e9,

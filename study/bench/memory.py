@@ -23,6 +23,7 @@ def peak_mb(device: torch.device) -> float:
 def extra_mb(job: Callable[[], object], device: torch.device) -> float:
     """How much more memory is held while ``job`` runs than before; NaN on a CPU without Linux."""
     if device.type == "cuda":
+        job()  # once before, for the memory in which kernels are tuned
         torch.cuda.synchronize(device)
         torch.cuda.reset_peak_memory_stats(device)
         before = torch.cuda.memory_allocated(device)

@@ -108,18 +108,19 @@ def _alone(candidate: Candidate, settings: Input, device: torch.device, threads:
     build_seconds = time.perf_counter() - start
     network.to(device)
     step = training_step(network, candidate.prepare(noise(settings, device)), settings.precision)
-    for _ in range(2):  # the second has the optimiser's moments too
-        step()
+    step()
+    if device.type == "cuda":
+        torch.cuda.reset_peak_memory_stats(device)  # without the memory in which kernels were tuned
+    step()  # now with the optimiser's moments
     peak = peak_mb(device) - before
     weights = {name: value.cpu() for name, value in network.state_dict().items()}
     torch.save(weights, buffer := io.BytesIO())
-    image = torch.randn(1, 3, settings.size, settings.size, device=device)
     network.eval()
     with FlopCounterMode(display=False) as counter, torch.no_grad():
-        network(image)
+        network(noise(settings, device))  # as many as are timed: a layer may choose its form by that
     return {
         "parameters": sum(p.numel() for p in network.parameters()),
-        "multiplications": counter.get_total_flops() / 2 / 1e6,  # a flop counter counts additions too
+        "multiplications": counter.get_total_flops() / 2 / settings.batch / 1e6,  # a flop counter counts additions too
         "build_seconds": build_seconds,
         "escnn_init_seconds": _escnn_init_seconds(network),
         "peak_mb": peak,

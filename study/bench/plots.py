@@ -1,7 +1,9 @@
 """The figures of the measurements."""
 
+import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
 from matplotlib.ticker import FuncFormatter, NullLocator
 
 from study.models import MODELS, PAPER_MODELS
@@ -56,19 +58,21 @@ def layers(rows: pd.DataFrame, caption: str) -> Figure:
     figure = Figure(figsize=(PAGE, 5.0), layout="constrained")
     panels = figure.subplots(2, 3, sharex=True)
     columns = {"forward_speed": "Forward", "both_speed": "Forward and backward", "both_roofline": "Share of the limit"}
-    rows = rows.assign(forward_speed=1 / rows.forward_ratio, both_speed=1 / rows.both_ratio)
+    rows = rows.assign(fields=np.sqrt(rows.pairs), forward_speed=1 / rows.forward_ratio, both_speed=1 / rows.both_ratio)
     for line, group in zip(panels, ("p4m", "p4"), strict=True):
         chosen = rows[rows.group == group]
         for axes, (column, title) in zip(line, columns.items(), strict=True):
-            for form, (label, colour, marker) in _FORMS.items():
+            for form, (_, colour, marker) in _FORMS.items():
                 part = chosen[chosen.form == form]
-                if part.empty or (form == "dense" and column != "both_roofline"):
+                shown = ("dense", "fourier") if column == "both_roofline" else ("fourier", "escnn", "plain")
+                if form not in shown:
                     continue
-                for layer, face in [("GroupConv2d", colour), ("GroupConvTranspose2d", "none")]:
+                for layer, line_style, face in [("GroupConv2d", "-", colour), ("GroupConvTranspose2d", ":", "none")]:
                     points = part[part.layer == layer]
-                    axes.scatter(points.fields, points[column], s=14, marker=marker, facecolors=face, edgecolors=colour)
-                middle = part.groupby("fields")[column].median()
-                axes.plot(middle.index, middle, color=colour, lw=0.8, label=label)
+                    look = {"s": 12, "marker": marker, "facecolors": face, "edgecolors": colour, "linewidths": 0.7}
+                    axes.scatter(points.fields, points[column], **look)
+                    middle = points.groupby("fields")[column].median()
+                    axes.plot(middle.index, middle, line_style, color=colour, lw=0.9)
             axes.set_xscale("log", base=2)
             axes.xaxis.set_major_formatter(FuncFormatter(lambda x, _: f"{x:g}"))
             if column == "both_roofline":
@@ -83,10 +87,14 @@ def layers(rows: pd.DataFrame, caption: str) -> Figure:
             else:
                 axes.set_xlabel("Fields")
         line[0].set_ylabel(f"{group.upper()}, against the dense form")
-    handles, labels = panels[0][2].get_legend_handles_labels()
-    figure.legend(handles, labels, loc="outside upper right", ncols=4, frameon=False)
+    handles = [
+        Line2D([], [], color=colour, marker=marker, lw=0.9, label=label) for label, colour, marker in _FORMS.values()
+    ]
+    figure.legend(handles=handles, loc="outside upper right", ncols=4, frameon=False)
     return captioned(
-        figure, f"Filled: 3 x 3; hollow: transposed 4 x 4; lines: medians over grids. 1× is the dense form. {caption}"
+        figure,
+        "Filled, solid: 3 x 3; hollow, dotted: transposed 4 x 4; points: sizes of the input; lines: their medians. "
+        f"1× is the dense form. Share of the limit: of forward and backward. {caption}",
     )
 
 
@@ -111,12 +119,14 @@ def steps(rows: pd.DataFrame, caption: str) -> Figure:
     colours = {"native": "#0072B2", "dense": "#56B4E9", "escnn": "#D55E00", "escnn, full basis": "#CC79A7"}
     values = {
         "Training step (ms)": rows.training_ms,
-        "Inference, deployed if possible (ms)": rows.deployed_ms.fillna(rows.inference_ms),
+        "Inference; line: deployed (ms)": rows.inference_ms,
         "Peak memory of training (MB)": rows.peak_mb,
     }
     face = ["#000000" if row.group == "z2" else colours[row.form] for row in rows.itertuples()]
     for axes, (title, value) in zip(panels, values.items(), strict=True):
         bars = axes.barh(range(len(rows)), value, color=face, height=0.7)
+        if value is rows.inference_ms:
+            axes.scatter(rows.deployed_ms, range(len(rows)), marker="|", s=60, color="#E69F00", zorder=3)
         axes.bar_label(bars, [f"{x:,.0f}" for x in value], padding=2, fontsize=6)
         axes.set_xlabel(title)
         axes.margins(x=0.25)

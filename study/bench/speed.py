@@ -30,7 +30,7 @@ def read_tables(root: Path, kind: str) -> dict[str, pd.DataFrame]:
 
 
 def write_layers(root: Path, rows: pd.DataFrame) -> Path:
-    """Write ``results/speed/<device>-layers-<form>-<precision>.csv``, its table and figure, and the rules.
+    """Write ``results/speed/<device>-layers-<backend>-<precision>.csv``, its table and figure, and the rules.
 
     Returns:
         The path of the results.
@@ -38,11 +38,11 @@ def write_layers(root: Path, rows: pd.DataFrame) -> Path:
     Raises:
         StudyError: if a file cannot be written.
     """
-    name = f"{device_name(rows)}-layers-{rows['transform'].iloc[0]}-{rows.precision.iloc[0]}"
+    name = f"{device_name(rows)}-layers-{rows.backend.iloc[0]}-{rows.precision.iloc[0]}"
     rows = write_csv(root / SPEED / f"{name}.csv", rows)
     write_text(root / "figures" / "speed" / f"{name}.md", layers_table(rows))
     save(plots.layers(rows, layers_caption(rows)), root / "figures" / "speed" / name)
-    _adopt(layers.rules(rows), RULES)
+    _adopt(rows, root / "study" / "gconv" / RULES.name)
     return root / SPEED / f"{name}.csv"
 
 
@@ -62,14 +62,14 @@ def write_steps(root: Path, rows: pd.DataFrame) -> Path:
     return root / SPEED / f"{name}.csv"
 
 
-def _adopt(found: pd.DataFrame, path: Path) -> None:
-    """Replace the rules for what was measured, and keep the others."""
-    keys = ["device", "form", "dtype"]
-    old = pd.read_csv(path)
-    measured = found[keys].drop_duplicates().apply(tuple, axis=1).tolist()
-    kept = old[[key not in measured for key in old[keys].apply(tuple, axis=1)]]
-    rules = pd.concat([kept, found]).sort_values([*keys, "group", "layer"])
-    write_text(path, rules.to_csv(index=False, float_format="%.10g"))
+def _adopt(rows: pd.DataFrame, path: Path) -> None:
+    """Write the rules of what was measured, and keep the others."""
+    keys = ["device", "backend", "dtype"]
+    measured = rows.rename(columns={"precision": "dtype"})[keys].drop_duplicates()
+    old = pd.read_csv(RULES).merge(measured, how="left", on=keys, indicator=True)
+    kept = old[old._merge == "left_only"].drop(columns="_merge")
+    rules = pd.concat([kept, layers.rules(rows)]).sort_values([*keys, "group", "layer"])
+    write_text(path, rules.to_csv(index=False))
 
 
 def layers_caption(rows: pd.DataFrame) -> str:

@@ -1,5 +1,7 @@
 """A whole training step of the U-Nets, and inference with them: dense, by Fourier, on escnn, compiled, deployed."""
 
+import copy
+from collections.abc import Callable
 from dataclasses import asdict, dataclass
 
 import pandas as pd
@@ -82,7 +84,7 @@ def candidates(device: torch.device) -> list[Candidate]:
     found = [Candidate("z2")]
     for group in ("p4m", "p4"):
         found += [Candidate(group), Candidate(group, "dense"), Candidate(group, "dense", channels_last=True)]
-        if net.has_escnn():
+        if net.has_escnn() and group == "p4m":  # escnn's own initialisation takes minutes
             found += [Candidate(group, "escnn"), Candidate(group, "escnn, full basis")]
     if device.type == "cuda":
         found += [Candidate("z2", channels_last=True), Candidate("z2", channels_last=True, compiled=True)]
@@ -112,11 +114,14 @@ def measure(chosen: list[Candidate], settings: Settings, device: torch.device) -
             elif kind == "inference":
                 jobs[n] = net.inference(network, images[n], settings.precision)
             elif chosen[n].implementation == "native":
-                network = deploy(getattr(network, "_orig_mod", network))
-                jobs[n] = net.inference(
-                    torch.compile(network) if chosen[n].compiled else network, images[n], settings.precision
-                )
+                jobs[n] = _deployed(network, images[n], getattr(torch, settings.precision), chosen[n].compiled)
         with torch.backends.cudnn.flags(enabled=True, allow_tf32=False, benchmark=True):  # float32 is meant
             seconds = time_in_turn(jobs, rounds=settings.rounds, device=device)
         rows = rows.join(summarise(seconds, baseline=0).add_prefix(f"{kind}_"))
     return rows.assign(depth=DEPTH, **asdict(settings), **provenance(device))
+
+
+def _deployed(network: nn.Module, images: Tensor, dtype: torch.dtype, compiled: bool) -> Callable[[], Tensor]:
+    """Inference with the deployed network, all of it in that precision."""
+    network = deploy(copy.deepcopy(getattr(network, "_orig_mod", network)).to(dtype))
+    return net.inference(torch.compile(network) if compiled else network, images.to(dtype), "float32")

@@ -3,6 +3,7 @@
 import ctypes
 import hashlib
 import os
+import platform
 import shutil
 import subprocess
 import tempfile
@@ -27,11 +28,12 @@ def load() -> ctypes.CDLL | None:
     """The compiled library, or None, with a warning, where it cannot be compiled."""
     try:
         return ctypes.CDLL(str(_compiled()))
-    except (OSError, subprocess.CalledProcessError) as error:
-        reason = getattr(error, "stderr", None) or str(error)
+    except (OSError, RuntimeError, subprocess.CalledProcessError) as error:
+        lines = (getattr(error, "stderr", None) or str(error)).strip().splitlines()
+        reason = next((line for line in lines if "error" in line), lines[-1])
         warnings.warn(
             f"group convolutions run in plain PyTorch, which is slower, because {SOURCE.name} could not be compiled "
-            f"({reason.strip().splitlines()[-1]}); install g++, or cxx-compiler from conda-forge",
+            f"({reason}); install g++, or cxx-compiler from conda-forge, or let XDG_CACHE_HOME name a writable folder",
             RuntimeWarning,
             stacklevel=2,
         )
@@ -44,7 +46,8 @@ def _compiled() -> Path:
     if compiler is None:
         raise FileNotFoundError("no C++ compiler found")
     command = [*compiler.split(), *_FLAGS, *_INSTRUCTIONS.get(torch.backends.cpu.get_cpu_capability(), [])]
-    version = hashlib.sha256(SOURCE.read_bytes() + " ".join(command).encode()).hexdigest()[:16]
+    built_by = " ".join([*command, platform.machine(), *platform.libc_ver()])  # a home may be shared by machines
+    version = hashlib.sha256(SOURCE.read_bytes() + built_by.encode()).hexdigest()[:16]
     library = _cache_folder() / f"transform-{version}.so"
     if not library.exists():
         with tempfile.TemporaryDirectory(dir=library.parent) as folder:  # renamed when whole: processes may race

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from study.gconv import filters, fourier, rules
+from study.gconv import filters, operators, rules
 from study.groups import PlaneGroup
 
 ALGORITHMS = ("auto", "dense", "fourier")
@@ -194,7 +194,8 @@ class GroupConv2d(PlaneGroupConv2d):
         algorithm: how the same is computed: "dense", as an ordinary convolution of planes (:mod:`study.gconv.filters`);
             "fourier", by the Fourier transform of the point group (:mod:`study.gconv.fourier`), for which the stride
             must be 1 and the group not Z2, else it is dense after all; or "auto", by the rules of what was measured to
-            be faster (:mod:`study.gconv.rules`). The attribute may be changed later.
+            be faster (:mod:`study.gconv.rules`). The attribute may be changed later. Forward-mode derivatives and
+            ``vmap`` need "dense".
     """
 
     def __init__(self, *args, algorithm: str = "auto", **kwargs) -> None:
@@ -214,12 +215,18 @@ class GroupConv2d(PlaneGroupConv2d):
 
     def forward(self, f: Tensor) -> Tensor:
         planes = self._planes(f)
-        device = f.device.type
-        dtype = torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else f.dtype
-        if not (self.prefers_fourier(device, dtype, f.shape[0] * f.shape[3] * f.shape[4]) and self._has_output(f)):
+        psi, bias = self.weight, self.bias
+        device, dtype = f.device.type, f.dtype
+        if torch.amp.is_autocast_available(device) and torch.is_autocast_enabled(device) and dtype != torch.float64:
+            dtype = torch.get_autocast_dtype(device)
+            f, psi, bias = (None if x is None else x.to(dtype) for x in (f, psi, bias))
+        positions = f.shape[0] * f.shape[3] * f.shape[4]
+        # what has no output, or two dtypes, the dense form refuses as torch does
+        valid = self._has_output(f) and psi.dtype == dtype
+        if not (valid and self.prefers_fourier(device, dtype, positions)):
             return self._fields(self._convolve(planes))
-        out = self._transform_and_multiply(f.to(dtype), self.weight.to(dtype))
-        return out if self.bias is None else out + self.bias.to(dtype).view(-1, 1, 1, 1)
+        out = self._transform_and_multiply(f, psi)
+        return out if bias is None else out + bias.view(-1, 1, 1, 1)
 
     def prefers_fourier(self, device: str, dtype: torch.dtype, positions: float = math.inf) -> bool:
         """Whether the Fourier form is taken; arguments as of :func:`study.gconv.rules.fourier_is_faster`."""
@@ -234,14 +241,14 @@ class GroupConv2d(PlaneGroupConv2d):
         return self.group.order > 1 and self.stride == 1
 
     def _has_output(self, f: Tensor) -> bool:
-        """Otherwise the dense form shall complain, as torch does."""
-        return min(f.shape[-2:]) + 2 * self.padding >= self.kernel_size
+        side = min(f.shape[-2:])
+        return side > 0 and side + 2 * self.padding >= self.kernel_size
 
     def _transform_and_multiply(self, f: Tensor, psi: Tensor) -> Tensor:
         padding = self.padding
         if self.padding_mode != "zeros":
             f, padding = F.pad(f.flatten(1, 2), 4 * [padding], mode=self.padding_mode).unflatten(1, f.shape[1:3]), 0
-        return fourier.group_conv(f, psi, self.group.name, padding)
+        return operators.group_conv(f, psi, self.group.name, padding)
 
 
 class GroupConvTranspose2d(GroupConv2d):
@@ -267,10 +274,11 @@ class GroupConvTranspose2d(GroupConv2d):
         return self.group.order > 1
 
     def _has_output(self, f: Tensor) -> bool:
-        return (min(f.shape[-2:]) - 1) * self.stride - 2 * self.padding + self.kernel_size > 0
+        side = min(f.shape[-2:])
+        return side > 0 and (side - 1) * self.stride - 2 * self.padding + self.kernel_size > 0
 
     def _transform_and_multiply(self, f: Tensor, psi: Tensor) -> Tensor:
-        return fourier.group_conv_transpose(f, psi, self.group.name, self.stride, self.padding)
+        return operators.group_conv_transpose(f, psi, self.group.name, self.stride, self.padding)
 
     def _convolve(self, planes: Tensor) -> Tensor:
         return F.conv_transpose2d(planes, self.expanded_weight(), self._plane_bias(), self.stride, self.padding)

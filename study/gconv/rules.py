@@ -18,15 +18,10 @@ from study.gconv import transform
 
 
 class Rule(NamedTuple):
-    """From how many :func:`fields` and how much :func:`work` on the Fourier form is the faster one."""
+    """From how many pairs of input and output fields, and how much :func:`work`, on the Fourier form is faster."""
 
-    fields: float
-    work: float
-
-
-def fields(inputs: int, outputs: int) -> float:
-    """The geometric mean of the fields of input and output."""
-    return math.sqrt(inputs * outputs)
+    pairs: int
+    work: int
 
 
 def work(inputs: int, outputs: int, positions: float) -> float:
@@ -37,8 +32,8 @@ def work(inputs: int, outputs: int, positions: float) -> float:
 PATH = Path(__file__).with_name("rules.csv")
 with PATH.open(newline="") as _file:
     RULES = {
-        (row["device"], row["form"], row["dtype"], row["group"], row["layer"]): Rule(
-            float(row["fields"]), float(row["work"])
+        (row["device"], row["backend"], row["dtype"], row["group"], row["layer"]): Rule(
+            int(row["pairs"]), int(row["work"])
         )
         for row in csv.DictReader(_file)
     }
@@ -55,13 +50,13 @@ def fourier_is_faster(layer: nn.Module, device: str, dtype: torch.dtype, positio
     """
     key = (
         device,
-        transform.form(device, dtype),
+        transform.backend(device, dtype),
         str(dtype).removeprefix("torch."),
         layer.group.name,
         type(layer).__name__,
     )
     rule = RULES.get(key)
-    if rule is None:
+    if rule is None or layer.kernel_size < 3 or layer.stride > 2:  # the measurements say nothing of these
         return False
     pair = layer.in_channels, layer.out_channels
-    return fields(*pair) >= rule.fields and work(*pair, positions) >= rule.work
+    return math.prod(pair) >= rule.pairs and work(*pair, positions) >= rule.work

@@ -9,7 +9,7 @@
 
 using Index = std::int64_t;
 
-// Components in the order of fourier.components(): two of dimension 1, then one row of the plane.
+// Components in the order of FilterTransform.matrix: two of dimension 1, then one row of the plane.
 struct C4 {
     static constexpr int order = 4;
 
@@ -99,14 +99,14 @@ template <Index stride> struct Window {
         left = low[1];
         rows = block_rows + (high[0] - low[0]) / stride;
         columns = block_columns + (high[1] - low[1]) / stride;
-        first = stride * first_row;
+        lowest = low[0];
     }
 
     Index size() const { return stride * stride * rows * columns; }
 
     // Where a tap's first position lies in memory; the next row is `columns` further.
     Index start(const Index *tap) const {
-        const Index y = first + tap[0] - top, x = tap[1] - left;
+        const Index y = tap[0] - lowest, x = tap[1] - left;
         return ((y % stride * stride + x % stride) * rows + y / stride) * columns + x / stride;
     }
 
@@ -124,7 +124,7 @@ template <Index stride> struct Window {
     }
 
   private:
-    Index first;
+    Index lowest;  // of the taps' rows, as left is of their columns
 };
 
 // f (batch, fields, |G|, height, width) -> v (|G| components, taps, fields, batch, rows, columns):

@@ -92,11 +92,11 @@ def synthesise(v: Sequence[Tensor], matrix: Tensor, taps: Tensor, stride: int, b
 
 
 @torch.compiler.assume_constant_result
-def form(device: str, dtype: torch.dtype) -> str:
-    """How the Fourier form runs there: "compiled" or "plain", in the two functions above, or "triton", all in one."""
+def backend(device: str, dtype: torch.dtype) -> str:
+    """What the Fourier form runs on there: "cpp" or "torch", in the two functions above, or "triton", all in one."""
     if dtype != torch.float64 and triton_kernels.available(device):
         return "triton"
-    return "compiled" if device == "cpu" and dtype in _COMPILED and compiler.load() else "plain"
+    return "cpp" if device == "cpu" and dtype in _COMPILED and compiler.load() else "torch"
 
 
 _COMPILED = (torch.float32, torch.float64)
@@ -110,7 +110,7 @@ def _inside(offset: int, stride: int, size: int, count: int) -> tuple[int, int]:
 
 def _compiled(name: str, f: Tensor, order: int, stride: int):
     """The C++ function, if there is one for this tensor."""
-    if form(f.device.type, f.dtype) != "compiled" or stride > 2:
+    if backend(f.device.type, f.dtype) != "cpp" or stride > 2:
         return None
     return compiler.load()[f"{name}_{order}_{stride}_{str(f.dtype).removeprefix('torch.')}"]
 

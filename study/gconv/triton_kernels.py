@@ -65,7 +65,21 @@ def gather(f: Tensor, weight: tuple[Tensor, Tensor], taps: Tensor, stride: int, 
     Shapes: f ``(B, K, |G|, H, W)``; weight ``(lines, O, T * K)`` and ``(2 * O, 2 * T * K)``; taps ``(T, |G|, 2)``, on
     the CPU -> ``(B, O, |G|, *size)``.
     """
-    return _gather(f.contiguous(), weight, taps, stride, size)
+    f = f.contiguous()
+    images, fields, order, height, width = f.shape
+    outputs, positions = weight[0].shape[1], images * size[0] * size[1]
+    padded = _padded(*weight, len(taps))
+    out = f.new_empty(images, outputs, order, *size)
+
+    def grid(tile: dict) -> tuple[int]:
+        return (triton.cdiv(outputs, tile["BLOCK_O"]) * triton.cdiv(positions, tile["BLOCK_P"]),)
+
+    with torch.cuda.device_of(f):
+        _gather_kernel[grid](
+            f, padded, _on_device(taps, f.device), out, len(taps), fields, outputs, *padded.shape[:1:-1], positions,
+            height, width, *size, order, stride, _index_type(f, out), _precision(f.dtype),
+        )  # fmt: skip
+    return out
 
 
 def scatter(f: Tensor, weight: tuple[Tensor, Tensor], taps: Tensor, stride: int, size: tuple[int, int]) -> Tensor:
@@ -81,7 +95,7 @@ def scatter(f: Tensor, weight: tuple[Tensor, Tensor], taps: Tensor, stride: int,
     in_place, table = torch.zeros_like(taps[:1]), _on_device(taps, f.device)
     # Products of several positions fall on the same pixel. Each pixel fetches its own, so that nobody has to wait.
     for part, target in zip(f.split(images), out.split(images), strict=True):
-        partial = _gather(part, weight, in_place, 1, (height, width))
+        partial = gather(part, weight, in_place, 1, (height, width))
         with torch.cuda.device_of(f):
             _add_taps[(target.shape[:3].numel() * triton.cdiv(size[0] * size[1], 512),)](
                 partial, table, target, len(taps), out.shape[1], height, width, *size, order, stride, 512
@@ -131,23 +145,6 @@ def _transformed(f: Tensor) -> Tensor:
     return f_hat
 
 
-def _gather(f: Tensor, weight: tuple[Tensor, Tensor], taps: Tensor, stride: int, size: tuple[int, int]) -> Tensor:
-    images, fields, order, height, width = f.shape
-    outputs, positions = weight[0].shape[1], images * size[0] * size[1]
-    padded = _padded(*weight, len(taps))
-    out = f.new_empty(images, outputs, order, *size)
-
-    def grid(tile: dict) -> tuple[int]:
-        return (triton.cdiv(outputs, tile["BLOCK_O"]) * triton.cdiv(positions, tile["BLOCK_P"]),)
-
-    with torch.cuda.device_of(f):
-        _gather_kernel[grid](
-            f, padded, _on_device(taps, f.device), out, len(taps), fields, outputs, *padded.shape[:1:-1], positions,
-            height, width, *size, order, stride, _index_type(f, out), _precision(f.dtype),
-        )  # fmt: skip
-    return out
-
-
 def _padded(one: Tensor, two: Tensor, n_taps: int) -> Tensor:
     """The matrices ``(lines + 4, T, O, K)`` with zeros to whole tiles: loaded unmasked, 16 bytes at a time."""
     lines, outputs, fields = len(one), one.shape[1], one.shape[2] // n_taps
@@ -175,8 +172,8 @@ def _index_type(*tensors: Tensor):
 
 
 def _precision(dtype: torch.dtype) -> str:
-    """Of the factors: float32 is rounded to TF32 where PyTorch's own matrix products do so; others are as they are."""
-    return "ieee" if dtype == torch.float32 and not torch.backends.cuda.matmul.allow_tf32 else "tf32"
+    """Of the factors: float32 is rounded to TF32 where PyTorch's own convolutions do so; others are as they are."""
+    return "ieee" if dtype == torch.float32 and not torch.backends.cudnn.allow_tf32 else "tf32"
 
 
 def _kernel(tiles: str | None = None):
@@ -197,7 +194,7 @@ def _kernel(tiles: str | None = None):
         }
 
         def fitting(_, arguments: dict, **__) -> list[triton.Config]:
-            if torch.are_deterministic_algorithms_enabled():
+            if torch.are_deterministic_algorithms_enabled():  # on the first call with such fields
                 return configs["any"][:1]  # another tile adds in another order
             wgmma = torch.cuda.get_device_capability()[0] == 9 and arguments["PRECISION"] != "ieee"
             return configs["any"] + (configs["hopper"] if wgmma else [])
