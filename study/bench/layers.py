@@ -140,7 +140,9 @@ def measure(chosen: list[Case], settings: Settings, device: torch.device) -> pd.
         forms.remove("dense, channels last")
     dtype = getattr(torch, settings.precision)
     rates = _rates(device, dtype)
-    rows = pd.concat([_measure_case(case, forms, settings, device) for case in tqdm(chosen, desc="layers")])
+    rows = pd.concat(
+        [_measure_case(case, forms, settings, device) for case in tqdm(chosen, desc="layers", disable=None)]
+    )
     again = _rates(device, dtype)  # another process may have had its turn at the beginning
     rates = {name: max(rate, again[name]) for name, rate in rates.items()}
     for kind, share in [("forward", 1 / 3), ("both", 1)]:
