@@ -125,7 +125,7 @@ def steps(rows: pd.DataFrame, caption: str) -> Figure:
     face = ["#000000" if row.group == "z2" else colours[row.form] for row in rows.itertuples()]
     for axes, (title, value) in zip(panels, values.items(), strict=True):
         bars = axes.barh(range(len(rows)), value, color=face, height=0.7)
-        if value is rows.inference_ms:
+        if title.startswith("Inference"):
             axes.scatter(rows.deployed_ms, range(len(rows)), marker="|", s=60, color="#E69F00", zorder=3)
         axes.bar_label(bars, [f"{x:,.0f}" for x in value], padding=2, fontsize=6)
         axes.set_xlabel(title)
