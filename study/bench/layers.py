@@ -14,23 +14,18 @@ from torch.nn import functional as F
 from tqdm import tqdm
 
 from study.bench.memory import extra_mb
-from study.bench.networks import autocast, has_escnn
+from study.bench.networks import DEPTH, autocast, check_input, has_escnn
 from study.bench.timing import summarise, time_in_turn
-from study.errors import StudyError
 from study.gconv import fourier, transform
 from study.gconv import rules as rules_of_layers
 from study.gconv.filter_transform import products_per_tap
 from study.groups import GROUPS, P4, P4M
 from study.provenance import provenance
-from study.unet import GRIDS, field_counts, make_layers
+from study.unet import field_counts, make_layers
 
-DEPTH = 4
 FORMS = ("dense", "dense, channels last", "fourier", "escnn", "plain")
 """An ordinary convolution of planes, on a GPU also in the memory format that it likes best; by the Fourier transform;
 escnn's; torch's own with as many parameters."""
-
-
-PRECISIONS = ("float32", "bfloat16", "float16")
 
 
 @dataclass(frozen=True)
@@ -52,9 +47,7 @@ class Settings:
     rounds: int = 5
 
     def __post_init__(self) -> None:
-        GRIDS["even"].check(self.size, self.size, DEPTH)
-        if self.precision not in PRECISIONS:
-            raise StudyError(f"unknown precision {self.precision!r}; choose from {', '.join(PRECISIONS)}")
+        check_input(self.size, self.precision)
 
 
 @dataclass(frozen=True)

@@ -14,9 +14,9 @@ from torch.nn import functional as F
 from torch.utils.flop_counter import FlopCounterMode
 
 from study.bench.memory import peak_mb
-from study.errors import MissingPackageError
+from study.errors import MissingPackageError, StudyError
 from study.groups import P4M
-from study.unet import make_layers
+from study.unet import GRIDS, make_layers
 
 
 class Input(Protocol):
@@ -25,6 +25,19 @@ class Input(Protocol):
     size: int
     batch: int
     precision: str
+
+
+DEPTH = 4
+"""Number of poolings of the U-Nets whose speed is measured, and whose layers are."""
+
+PRECISIONS = ("float32", "bfloat16", "float16")
+
+
+def check_input(size: int, precision: str) -> None:
+    """Raise a :class:`~study.errors.StudyError` for a size that such a U-Net refuses, or an unknown precision."""
+    GRIDS["even"].check(size, size, DEPTH)
+    if precision not in PRECISIONS:
+        raise StudyError(f"unknown precision {precision!r}; choose from {', '.join(PRECISIONS)}")
 
 
 class Candidate(Protocol):

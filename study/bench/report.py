@@ -86,20 +86,30 @@ def angles_caption(rows: pd.DataFrame) -> str:
 def costs_caption(rows: pd.DataFrame) -> str:
     """What was measured, and on what."""
     row = rows.iloc[0]
+    return f"{network_sizes(row)}, {conditions(row, 'float32')} in which all networks took turns"
+
+
+def network_sizes(row: pd.Series) -> str:
+    """The networks and images that were measured."""
     return (
-        f"Width {row['width']}, depth {row['depth']}, batches of {row['batch']} images of {row['size']} x "
-        f"{row['size']}, float32; {row['hardware']}, {row['threads']} thread{'s' if row['threads'] > 1 else ''}, "
-        f"torch {row['torch']}; medians of {row['rounds']} rounds in which all networks took turns"
+        f"Width {row['width']}, depth {row['depth']}, batches of {row['batch']} images of {row['size']} x {row['size']}"
     )
+
+
+def conditions(row: pd.Series, precision: str) -> str:
+    """On what it was measured, and how often."""
+    threads = f"{row['threads']} thread{'s' if row['threads'] > 1 else ''}"
+    return f"{precision}; {row['hardware']}, {threads}, torch {row['torch']}; medians of {row['rounds']} rounds"
+
+
+def times(row: pd.Series, kind: str) -> str:
+    """The multiple of the baseline's time with its quartiles; nothing where that was not measured."""
+    ratio, low, high = (row[f"{kind}_ratio{suffix}"] for suffix in ("", "_low", "_high"))
+    return f"{ratio:.2f} [{low:.2f}, {high:.2f}]" if pd.notna(ratio) else ""
 
 
 def costs_cells(rows: pd.DataFrame) -> list[list[str]]:
     """The table of costs as text, its head first."""
-
-    def times(row, kind: str) -> str:
-        ratio, low, high = (row[f"{kind}_ratio{suffix}"] for suffix in ("", "_low", "_high"))
-        return f"{ratio:.2f} [{low:.2f}, {high:.2f}]"
-
     lines = [["Network", "Layers", "Parameters", "Products", "Build", "Training", "Inference", "Memory", "File"]]
     for _, row in rows.iterrows():
         own = f" + {row.escnn_init_seconds:.0f}" if pd.notna(row.escnn_init_seconds) else ""

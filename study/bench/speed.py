@@ -3,9 +3,10 @@
 from pathlib import Path
 
 import pandas as pd
+from matplotlib.figure import Figure
 
 from study.bench import layers, plots
-from study.bench.report import device_name, write_csv, write_text
+from study.bench.report import conditions, device_name, network_sizes, times, write_csv, write_text
 from study.errors import StudyError
 from study.gconv.rules import PATH as RULES
 from study.plots import save
@@ -39,11 +40,11 @@ def write_layers(root: Path, rows: pd.DataFrame) -> Path:
         StudyError: if a file cannot be written.
     """
     name = f"{device_name(rows)}-layers-{rows.backend.iloc[0]}-{rows.precision.iloc[0]}"
-    rows = write_csv(root / SPEED / f"{name}.csv", rows)
-    write_text(root / "figures" / "speed" / f"{name}.md", layers_table(rows))
-    save(plots.layers(rows, layers_caption(rows)), root / "figures" / "speed" / name)
+    path = root / SPEED / f"{name}.csv"
+    rows = write_csv(path, rows)
+    _write_figures(root, name, layers_table(rows), plots.layers(rows, layers_caption(rows)))
     _adopt(rows, root / "study" / "gconv" / RULES.name)
-    return root / SPEED / f"{name}.csv"
+    return path
 
 
 def write_steps(root: Path, rows: pd.DataFrame) -> Path:
@@ -56,10 +57,17 @@ def write_steps(root: Path, rows: pd.DataFrame) -> Path:
         StudyError: if a file cannot be written.
     """
     name = f"{device_name(rows)}-training-step-{rows.precision.iloc[0]}"
-    rows = write_csv(root / SPEED / f"{name}.csv", rows)
-    write_text(root / "figures" / "speed" / f"{name}.md", steps_table(rows))
-    save(plots.steps(rows.assign(label=step_labels(rows)), steps_caption(rows)), root / "figures" / "speed" / name)
-    return root / SPEED / f"{name}.csv"
+    path = root / SPEED / f"{name}.csv"
+    rows = write_csv(path, rows)
+    figure = plots.steps(rows.assign(label=step_labels(rows)), steps_caption(rows))
+    _write_figures(root, name, steps_table(rows), figure)
+    return path
+
+
+def _write_figures(root: Path, name: str, table: str, figure: Figure) -> None:
+    folder = root / "figures" / "speed"
+    write_text(folder / f"{name}.md", table)
+    save(figure, folder / name)
 
 
 def _adopt(rows: pd.DataFrame, path: Path) -> None:
@@ -76,7 +84,7 @@ def layers_caption(rows: pd.DataFrame) -> str:
     """What was measured, and on what."""
     row = rows.iloc[0]
     images = f"images of {row['size']} x {row['size']}"
-    return f"Layers of U-Nets on {images}, {_conditions(row)} in which all forms took turns"
+    return f"Layers of U-Nets on {images}, {conditions(row, row.precision)} in which all forms took turns"
 
 
 def layers_cells(rows: pd.DataFrame) -> list[list[str]]:
@@ -119,8 +127,7 @@ def layers_table(rows: pd.DataFrame) -> str:
 def steps_caption(rows: pd.DataFrame) -> str:
     """What was measured, and on what."""
     row = rows.iloc[0]
-    sizes = f"Width {row.width}, depth {row.depth}, batches of {row.batch} images of {row['size']} x {row['size']}"
-    return f"{sizes}, {_conditions(row)} in which all took turns"
+    return f"{network_sizes(row)}, {conditions(row, row.precision)} in which all took turns"
 
 
 def step_labels(rows: pd.DataFrame) -> list[str]:
@@ -147,7 +154,7 @@ def steps_cells(rows: pd.DataFrame) -> list[list[str]]:
                 f"{row.parameters / 1e6:.2f} M",
                 f"{row.multiplications / 1e3:.2f} G",
                 f"{row.build_seconds:.2f}{own} s",
-                *(_times(row, kind) for kind in ("training", "inference", "deployed")),
+                *(times(row, kind) for kind in ("training", "inference", "deployed")),
                 f"{row.peak_mb:.0f} MB",
             ]
         )
@@ -188,16 +195,9 @@ def steps_brief(rows: pd.DataFrame) -> list[list[str]]:
     """The same for a terminal, without the quartiles."""
     lines = [["Network", "Training step", "Inference", "Deployed", "Memory"]]
     for label, row in zip(step_labels(rows), rows.itertuples(), strict=True):
-        times = [
-            f"{x:.2f}" if pd.notna(x) else "" for x in (row.training_ratio, row.inference_ratio, row.deployed_ratio)
-        ]
-        lines.append([label, *times, f"{row.peak_mb:.0f} MB"])
+        ratios = (row.training_ratio, row.inference_ratio, row.deployed_ratio)
+        lines.append([label, *(f"{x:.2f}" if pd.notna(x) else "" for x in ratios), f"{row.peak_mb:.0f} MB"])
     return lines
-
-
-def _conditions(row: pd.Series) -> str:
-    threads = f"{row.threads} thread{'s' if row.threads > 1 else ''}"
-    return f"{row.precision}; {row.hardware}, {threads}, torch {row.torch}; medians of {row.rounds} rounds"
 
 
 def _input(case: pd.Series) -> str:
@@ -207,8 +207,3 @@ def _input(case: pd.Series) -> str:
 def _speed_up(row: pd.Series, kind: str) -> str:
     ratio, low, high = (row[f"{kind}_ratio{suffix}"] for suffix in ("", "_low", "_high"))
     return f"{1 / ratio:.2f} [{1 / high:.2f}, {1 / low:.2f}]"
-
-
-def _times(row: pd.Series, kind: str) -> str:
-    ratio, low, high = (row[f"{kind}_ratio{suffix}"] for suffix in ("", "_low", "_high"))
-    return f"{ratio:.2f} [{low:.2f}, {high:.2f}]" if pd.notna(ratio) else ""

@@ -10,15 +10,12 @@ from torch import Tensor, nn
 from tqdm import tqdm
 
 from study.bench import networks as net
-from study.bench.layers import PRECISIONS
+from study.bench.networks import DEPTH
 from study.bench.timing import summarise, time_in_turn
 from study.deploy import deploy
-from study.errors import StudyError
 from study.gconv import GroupConv2d
 from study.provenance import provenance
-from study.unet import GRIDS, build_unet
-
-DEPTH = 4
+from study.unet import build_unet
 
 
 @dataclass(frozen=True)
@@ -39,9 +36,7 @@ class Settings:
     rounds: int = 5
 
     def __post_init__(self) -> None:
-        GRIDS["even"].check(self.size, self.size, DEPTH)
-        if self.precision not in PRECISIONS:
-            raise StudyError(f"unknown precision {self.precision!r}; choose from {', '.join(PRECISIONS)}")
+        net.check_input(self.size, self.precision)
 
 
 @dataclass(frozen=True)

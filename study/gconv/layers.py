@@ -215,18 +215,17 @@ class GroupConv2d(PlaneGroupConv2d):
 
     def forward(self, f: Tensor) -> Tensor:
         planes = self._planes(f)
-        psi, bias = self.weight, self.bias
         device, dtype = f.device.type, f.dtype
-        if torch.amp.is_autocast_available(device) and torch.is_autocast_enabled(device) and dtype != torch.float64:
+        casts = torch.amp.is_autocast_available(device) and torch.is_autocast_enabled(device) and dtype != torch.float64
+        if casts:
             dtype = torch.get_autocast_dtype(device)
-            f, psi, bias = (None if x is None else x.to(dtype) for x in (f, psi, bias))
         positions = f.shape[0] * f.shape[3] * f.shape[4]
         # what has no output, or two dtypes, the dense form refuses as torch does
-        valid = self._has_output(f) and psi.dtype == dtype
+        valid = self._has_output(f) and (casts or self.weight.dtype == dtype)
         if not (valid and self.prefers_fourier(device, dtype, positions)):
             return self._fields(self._convolve(planes))
-        out = self._transform_and_multiply(f, psi)
-        return out if bias is None else out + bias.view(-1, 1, 1, 1)
+        out = self._transform_and_multiply(f.to(dtype), self.weight.to(dtype))
+        return out if self.bias is None else out + self.bias.to(dtype).view(-1, 1, 1, 1)
 
     def prefers_fourier(self, device: str, dtype: torch.dtype, positions: float = math.inf) -> bool:
         """Whether the Fourier form is taken; arguments as of :func:`study.gconv.rules.fourier_is_faster`."""
