@@ -9,7 +9,8 @@ import torch
 from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
-from study.data.patches import to_input
+from study.data.loading import to_input
+from study.data.patches import IGNORE
 from study.groups import P4M
 
 
@@ -30,9 +31,13 @@ class Stability:
 
 
 def counts(probability: Tensor, mask: Tensor) -> Tensor:
-    """True positives, false positives and false negatives of each patch, ``(B, 3)``, for probabilities above 0.5."""
-    decision, truth = probability > 0.5, mask > 0
-    found = torch.stack([decision & truth, decision & ~truth, ~decision & truth], dim=1)  # (B, 3, 1, H, W)
+    """True positives, false positives and false negatives of each patch, ``(B, 3)``, for probabilities above 0.5.
+
+    Pixels that nobody labelled (:data:`~study.data.patches.IGNORE`) count as none of them.
+    """
+    decision, truth = probability > 0.5, mask == 1
+    false_positive = decision & ~truth & (mask != IGNORE)
+    found = torch.stack([decision & truth, false_positive, ~decision & truth], dim=1)  # (B, 3, 1, H, W)
     return found.sum(dim=(2, 3, 4))  # (torchmetrics' samplewise stat_scores fails on a batch of one)
 
 

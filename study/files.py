@@ -1,15 +1,12 @@
 """Writing files so that a reader finds the old one or the new one, whole, and never half of either."""
 
 import errno
-import io
 import os
 import re
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-
-import torch
 
 from study.errors import StudyError
 
@@ -48,18 +45,6 @@ def require_space(path: Path | str, size: int) -> None:
     """
     if shutil.disk_usage(Path(path).parent).free < size + RESERVE:
         raise StudyError(f"cannot write {path}: {_REASONS[errno.ENOSPC]}")
-
-
-def save_tensors(path: Path | str, content: dict) -> None:
-    """``torch.save`` that replaces ``path`` as a whole, and reports a full disk as such.
-
-    Raises:
-        StudyError: see :func:`replacing`.
-    """
-    buffer = io.BytesIO()  # writing through torch would turn a full disk into an unrelated error
-    torch.save(content, buffer)
-    with replacing(path) as temporary:
-        temporary.write_bytes(buffer.getbuffer())
 
 
 def _number(error: BaseException) -> int | None:

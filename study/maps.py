@@ -9,7 +9,8 @@ import numpy as np
 import torch
 from torch.utils.data import DataLoader, default_collate
 
-from study.data.patches import PatchDataset, PatchStore, to_input
+from study.data.loading import PatchDataset, to_input
+from study.data.patches import PatchStore
 from study.errors import StudyError
 from study.evaluation import stability
 from study.files import replacing

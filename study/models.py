@@ -1,12 +1,13 @@
 """The models that the study compares, and how they are saved and loaded."""
 
+import io
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import torch
 
 from study.errors import MissingPackageError, StudyError
-from study.files import save_tensors
+from study.files import replacing
 from study.unet import UNet, build_unet
 
 
@@ -73,6 +74,18 @@ MODELS = PAPER_MODELS | ESCNN_MODELS
 def save_checkpoint(path: Path | str, architecture: Architecture, weights: dict, **provenance) -> None:
     """Write a checkpoint that :func:`load_model` can rebuild the network from."""
     save_tensors(path, {"architecture": asdict(architecture), "weights": weights, **provenance})
+
+
+def save_tensors(path: Path | str, content: dict) -> None:
+    """``torch.save`` that replaces ``path`` as a whole, and reports a full disk as such.
+
+    Raises:
+        StudyError: see :func:`~study.files.replacing`.
+    """
+    buffer = io.BytesIO()  # writing through torch would turn a full disk into an unrelated error
+    torch.save(content, buffer)
+    with replacing(path) as temporary:
+        temporary.write_bytes(buffer.getbuffer())
 
 
 def load_checkpoint(path: Path | str) -> dict:

@@ -23,9 +23,9 @@ class Preset:
 
     Attributes:
         description: one line for people.
-        source: where the patches come from: "synthetic", "ebhi" (an EBHI-SEG folder) or "store" (a patch store).
+        source: where the patches come from: "miniature" (drawn slides), "ebhi" (an EBHI-SEG folder) or "store" (any).
         size: side of the patches, in pixels.
-        patches: how many synthetic patches to make, over all splits; other sources have what they have.
+        patches: how many patches to cut from the drawn slides, over all splits; other sources have what they have.
         recipe: how each network is built and trained.
         models, fractions, seeds: the grid.
         workers: processes that load patches, per device; no influence on the results.
@@ -76,11 +76,11 @@ class Preset:
 
 PRESETS = {
     "quick": Preset(
-        "synthetic patches, reduced size and width: shows that everything works, proves nothing about tissue",
-        source="synthetic",
+        "a miniature Camelyon, drawn; reduced size and width: shows that everything works, proves nothing about tissue",
+        source="miniature",
         size=64,
         patches=640,
-        recipe=Recipe(width=8, depth=2, grid="even", batch_size=16, epochs=20, batches_per_epoch=10, patience=1),
+        recipe=Recipe(width=8, depth=2, grid="even", batch_size=16, epochs=20, batches_per_epoch=10, patience=5),
     ),
     "ebhi-cpu": Preset(
         "EBHI-SEG glands at 80 px, reduced width and length, for two CPU cores",

@@ -99,7 +99,10 @@ def _difference(name: str, records: list[dict], baseline: list[dict]) -> dict[st
 def caption(records: Sequence[dict]) -> str:
     """What the numbers are about, so that nobody takes a synthetic or reduced study for the paper's."""
     settings, data = records[0]["settings"], records[0]["data"]
-    source = {"synthetic": "SYNTHETIC patches", "EBHI-SEG": "EBHI-SEG (glands in colorectal biopsies)"}
+    source = {
+        "miniature Camelyon": "SYNTHETIC slides (miniature Camelyon)",
+        "EBHI-SEG": "EBHI-SEG (glands in colorectal biopsies)",
+    }
     reduced = settings["size"] < 320 or settings["batches_per_epoch"] * settings["batch_size"] < 468 * 64
     seeds = len({record["trial"]["seed"] for record in records})
     cases = len(records[0]["cases"])

@@ -19,12 +19,12 @@ from torch.nn import functional as F
 from torch.utils.data import DataLoader, Subset
 from tqdm import tqdm
 
-from study.data.patches import PatchDataset, PatchStore, ShuffledBatches, to_input
+from study.data.loading import PatchDataset, ShuffledBatches, to_input
+from study.data.patches import IGNORE, PatchStore
 from study.errors import StudyError
 from study.evaluation import counts, dice
-from study.files import save_tensors
 from study.groups import P4M
-from study.models import MODELS
+from study.models import MODELS, save_tensors
 
 
 @dataclass(frozen=True)
@@ -208,7 +208,8 @@ def _train_epoch(
     for images, mask in batches:
         if generator is not None:
             images, mask = roto_reflect(images, mask, generator)
-        loss = F.binary_cross_entropy_with_logits(network(to_input(images)), mask.float())
+        loss, labelled = summed_loss(network(to_input(images)), mask)
+        loss = loss / labelled.clamp(min=1)
         fabric.backward(loss)
         optimizer.step()
         optimizer.zero_grad()
@@ -225,9 +226,18 @@ def roto_reflect(images: Tensor, mask: Tensor, generator: np.random.Generator) -
     return turned[:, :3], turned[:, 3:]
 
 
+def summed_loss(logits: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
+    """Binary cross-entropy, summed over the pixels that somebody labelled, and how many they are."""
+    labelled = mask != IGNORE
+    loss = F.binary_cross_entropy_with_logits(
+        logits, (mask == 1).to(logits.dtype), weight=labelled.to(logits.dtype), reduction="sum"
+    )
+    return loss, labelled.sum()
+
+
 @torch.inference_mode()
 def validate(network: nn.Module, batches: DataLoader, fabric: Fabric) -> dict[str, float]:
-    """Mean loss over all validation pixels and Dice pooled over them, summed over all devices.
+    """Mean loss over all labelled validation pixels and Dice pooled over them, summed over all devices.
 
     ``network`` is the bare one: DDP would wait for ever where one device has a batch more than another.
     """
@@ -236,9 +246,8 @@ def validate(network: nn.Module, batches: DataLoader, fabric: Fabric) -> dict[st
     for images, mask in batches:
         with fabric.autocast():
             logits = network(to_input(images)).float()
-        loss = F.binary_cross_entropy_with_logits(logits, mask.float(), reduction="sum").double()
         found = counts(logits.sigmoid(), mask).sum(dim=0).double()
-        sums += torch.cat([torch.stack([loss, loss.new_tensor(mask.numel())]), found])
+        sums += torch.cat([torch.stack(summed_loss(logits, mask)).double(), found])
     loss, pixels, tp, fp, fn = fabric.all_reduce(sums, reduce_op="sum").tolist()
     return {"validation_loss": loss / pixels, "validation_dice": float(dice(tp, fp, fn))}
 

@@ -13,7 +13,8 @@ import pandas as pd
 import torch
 from lightning_fabric import Fabric
 
-from study.data.patches import PatchDataset, PatchStore
+from study.data.loading import PatchDataset
+from study.data.patches import PatchStore
 from study.errors import StudyError
 from study.evaluation import evaluate, summarise
 from study.files import replacing

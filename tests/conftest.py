@@ -6,10 +6,10 @@ from pathlib import Path
 
 import pytest
 import torch
+from data_helpers import make_blobs
 from lightning_fabric import Fabric
 
 from study.data.patches import PatchStore
-from study.data.sources import synthetic_store
 from study.presets import Preset
 from study.training import Recipe
 from study.trials import Study
@@ -27,7 +27,7 @@ def _seed() -> None:
 
 @pytest.fixture(scope="session")
 def store(tmp_path_factory) -> PatchStore:
-    return synthetic_store(tmp_path_factory.mktemp("data") / "synthetic-16.h5", count=48, size=16)
+    return make_blobs(tmp_path_factory.mktemp("data") / "blobs.h5")
 
 
 @pytest.fixture
@@ -37,7 +37,7 @@ def recipe() -> Recipe:
 
 @pytest.fixture
 def preset(recipe) -> Preset:
-    return Preset("tiny", source="synthetic", size=16, patches=48, recipe=recipe, fractions=(0.5, 1.0), seeds=(0, 1))
+    return Preset("tiny", source="store", size=16, recipe=recipe, fractions=(0.5, 1.0), seeds=(0, 1))
 
 
 @pytest.fixture

@@ -7,8 +7,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 from PIL import Image
+from scipy.ndimage import gaussian_filter
 
-from study.data.patches import Patch, write_patches
+from study.data.patches import Patch, PatchStore, split_by_case, write_patches
 from study.errors import StudyError
 
 SPLIT = {"a": "train", "b": "validation", "c": "test"}
@@ -37,6 +38,20 @@ def make_patches(count: int = 10, *, size: int = 8, seed: int = 0) -> list[Patch
 def make_store(path: Path, count: int = 10, *, size: int = 8, seed: int = 0) -> Path:
     write_patches(path, make_patches(count, size=size, seed=seed), SPLIT, source="random", recipe={"count": count})
     return path
+
+
+def make_blobs(path: Path, count: int = 48, *, size: int = 16, seed: int = 0) -> PatchStore:
+    """A store of smooth noise whose bright parts are the foreground, eight patches to a case: something to learn."""
+    rng = np.random.default_rng(seed)
+    patches = []
+    for n in range(count):
+        noise = gaussian_filter(rng.standard_normal((size, size)), 2, mode="wrap")
+        bright = np.clip(128 + 50 * noise / noise.std(), 0, 255)[..., None] + rng.normal(0, 10, (size, size, 3))
+        image, mask = np.clip(bright, 0, 255).astype(np.uint8), (noise > 0.5 * noise.std()).astype(np.uint8)
+        patches.append(Patch(image, mask, case=f"case {n // 8}", slide=f"slide {n // 8}"))
+    split = split_by_case([patch.case for patch in patches], seed=0)
+    write_patches(path, patches, split, source="blobs", recipe={"count": count, "size": size, "seed": seed})
+    return PatchStore(path)
 
 
 def add_pair(

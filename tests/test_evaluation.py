@@ -5,7 +5,8 @@ import torch
 from torch import nn
 from torch.utils.data import DataLoader
 
-from study.data.patches import PatchDataset
+from study.data.loading import PatchDataset
+from study.data.patches import IGNORE
 from study.evaluation import counts, dice, evaluate, stability, summarise
 from study.unet import build_unet
 
@@ -92,3 +93,11 @@ def test_evaluation_does_not_depend_on_the_size_of_the_batches(store):
     for table in tables[1:]:
         np.testing.assert_allclose(table.to_numpy(), tables[0].to_numpy(), atol=1e-5)
     assert len(tables[0]) == len(dataset)
+
+
+def test_unlabelled_pixels_count_neither_for_nor_against():
+    probability, mask = torch.rand(4, 1, 8, 8), torch.randint(0, 2, (4, 1, 8, 8), dtype=torch.uint8)
+    partial = mask.clone()
+    partial[..., :5] = IGNORE
+    expected = counts(probability[..., 5:], mask[..., 5:])
+    torch.testing.assert_close(counts(probability, partial), expected)

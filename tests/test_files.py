@@ -10,7 +10,8 @@ import pytest
 import torch
 from data_helpers import assert_refused, contents
 
-from study.files import replacing, require_space, save_tensors
+from study.files import replacing, require_space
+from study.models import save_tensors
 
 
 @pytest.fixture

@@ -19,14 +19,8 @@ import torch
 from data_helpers import SPLIT, assert_refused, contents, flip_byte, make_patches, make_store
 from torch.utils.data import DataLoader
 
-from study.data.patches import (
-    PatchDataset,
-    PatchStore,
-    ShuffledBatches,
-    split_by_case,
-    to_input,
-    write_patches,
-)
+from study.data.loading import PatchDataset, ShuffledBatches, to_input
+from study.data.patches import PatchStore, split_by_case, write_patches
 from study.errors import StudyError
 from study.files import replacing
 from study.groups import P4M
@@ -474,10 +468,10 @@ def test_a_full_disk_is_noticed_before_the_library_meets_it(tmp_path, monkeypatc
     assert contents(tmp_path) == {}
 
 
-def test_masks_must_be_zero_or_one(tmp_path):
+def test_masks_must_be_zero_one_or_unlabelled(tmp_path):
     (patch,) = make_patches(1)
-    with assert_refused("patch 0 of a-0", "255", "give 0 and 1"):
-        write_patches(tmp_path / "s.h5", [replace(patch, mask=patch.mask * 255)], SPLIT, source="random", recipe={})
+    with assert_refused("patch 0 of a-0", "value 7", "give 0, 1, or 255"):
+        write_patches(tmp_path / "s.h5", [replace(patch, mask=patch.mask * 7)], SPLIT, source="random", recipe={})
 
 
 def test_a_store_of_floats_is_refused(path):

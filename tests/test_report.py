@@ -9,6 +9,7 @@ import pytest
 from lightning_fabric import Fabric
 
 from study import plots, report
+from study.data.sources import MINIATURE
 from study.errors import StudyError
 from study.figures import make_figures, maps_path
 from study.maps import load_stability_maps, save_stability_maps
@@ -113,8 +114,8 @@ def test_one_seed_has_no_spread_over_seeds(records):
 
 def test_synthetic_results_say_so(records):
     for one in records:
-        one["data"]["source"] = "synthetic"
-    assert report.caption(records).startswith("SYNTHETIC patches, 80 x 80 px, width 8")
+        one["data"]["source"] = MINIATURE
+    assert report.caption(records).startswith("SYNTHETIC slides (miniature Camelyon), 80 x 80 px, width 8")
     assert report.caption(records) in report.dice_table(records)
     assert report.caption(records) in report.stability_table(records)
 

@@ -1,15 +1,17 @@
 """Every source ends in a patch store, made once and reused while it fits."""
 
 import os
+import shutil
 
 import numpy as np
 import pytest
 from data_helpers import add_pair, assert_refused, contents, make_store
 
+from study.data.miniature import VERSION, make_slide
 from study.data.patches import PatchStore
-from study.data.sources import prepare
+from study.data.sources import MINIATURE, prepare
 
-SOURCES = ["synthetic", "ebhi", "store"]
+SOURCES = ["miniature", "ebhi", "store"]
 
 
 class Made:
@@ -24,53 +26,38 @@ class Made:
         return again
 
 
-# --- synthetic ---
+# --- the miniature Camelyon ---
 
 
-@pytest.fixture
-def make_synthetic(tmp_path):
-    return lambda count=24, size=16: prepare("synthetic", data=None, folder=tmp_path / "data", size=size, count=count)
+@pytest.fixture(scope="module")
+def drawn(tmp_path_factory):
+    """A few of its slides, where the rest of it would be."""
+    folder = tmp_path_factory.mktemp("data")
+    for name in ("normal_001", "normal_002", "normal_003", "tumor_001", "tumor_002", "tumor_003"):
+        make_slide(folder / f"miniature-{VERSION}", name)
+    return folder
 
 
-def test_a_synthetic_store_is_made_in_the_folder_with_all_three_splits(make_synthetic, tmp_path):
-    store = make_synthetic()
-    assert store.path.parent == tmp_path / "data"
-    assert (len(store), store.size, store.source) == (24, (16, 16), "synthetic")
+def test_a_miniature_store_has_all_splits_and_is_made_once_from_slides(drawn):
+    store = prepare("miniature", data=None, folder=drawn, size=16, count=60)
+    assert (len(store), store.size, store.source) == (60, (16, 16), MINIATURE)
     assert set(store.split) == {"train", "validation", "test"}
-    assert store.recipe["count"] == 24
-
-
-def test_a_synthetic_store_is_made_once_and_again_when_the_count_changes(make_synthetic):
-    store = make_synthetic()
-    made = Made(store.path)
+    made = Made(drawn / f"miniature-{VERSION}-60-patches-16px/slides/tumor_001.h5")
     assert made.anew()
-    assert make_synthetic().fingerprint == store.fingerprint
+    assert prepare("miniature", data=None, folder=drawn, size=16, count=60).fingerprint == store.fingerprint
     assert not made.anew()
-    larger = make_synthetic(count=32)
-    assert made.anew()
-    assert len(larger) == 32
-    assert larger.fingerprint != store.fingerprint
-    assert make_synthetic().fingerprint == store.fingerprint  # and back again, the same to the last bit
-    assert made.anew()
 
 
-def test_synthetic_stores_of_two_sizes_live_side_by_side(make_synthetic):
-    small, large = make_synthetic(size=16), make_synthetic(size=17)
-    assert small.path != large.path
-    assert PatchStore(small.path).size == (16, 16)
+def test_miniature_stores_of_several_sizes_and_numbers_live_side_by_side(drawn):
+    stores = [prepare("miniature", data=None, folder=drawn, size=s, count=n) for s, n in [(16, 60), (17, 60), (16, 61)]]
+    assert len({store.path for store in stores}) == 3
 
 
-@pytest.mark.parametrize("damage", [b"", b"not HDF5", None], ids=["empty", "text", "truncated"])
-def test_a_damaged_synthetic_store_is_made_again(make_synthetic, damage):
-    store = make_synthetic()
-    store.path.write_bytes(store.path.read_bytes()[:5000] if damage is None else damage)
-    assert make_synthetic().fingerprint == store.fingerprint
-
-
-def test_too_few_synthetic_patches_to_split_are_refused_and_leave_nothing(make_synthetic, tmp_path):
-    with assert_refused("at least three"):
-        make_synthetic(count=16)
-    assert contents(tmp_path) == {}
+def test_a_damaged_slide_of_the_miniature_is_named_with_the_remedy(drawn, tmp_path):
+    shutil.copytree(drawn, tmp_path / "data")
+    (tmp_path / f"data/miniature-{VERSION}/images/tumor_001.tif").write_bytes(b"")
+    with assert_refused("tumor_001", "delete", "drawn again"):
+        prepare("miniature", data=None, folder=tmp_path / "data", size=16, count=30)
 
 
 # --- EBHI-SEG ---

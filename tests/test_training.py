@@ -6,10 +6,11 @@ import pytest
 import torch
 
 from study import training
-from study.data.patches import PatchDataset
+from study.data.loading import PatchDataset
+from study.data.patches import IGNORE
 from study.errors import StudyError
 from study.groups import P4M
-from study.training import roto_reflect, shared_loader, train, validate
+from study.training import roto_reflect, shared_loader, summed_loss, train, validate
 
 
 def run(recipe, store, fabric, folder, **kwargs):
@@ -147,3 +148,34 @@ def test_a_loss_that_is_no_longer_finite_stops_the_training(recipe, store, fabri
     monkeypatch.setattr(training, "validate", lambda *_: {"validation_loss": float("nan"), "validation_dice": 0.0})
     with pytest.raises(StudyError, match="lower learning_rate"):
         run(recipe, store, fabric, tmp_path)
+
+
+def unlabelled(mask):
+    """The mask with its upper half unlabelled."""
+    half = mask.clone()
+    half[..., : mask.shape[-2] // 2, :] = IGNORE
+    return half
+
+
+def test_the_loss_is_of_the_labelled_pixels_alone():
+    logits, mask = torch.randn(3, 1, 8, 8, requires_grad=True), torch.randint(0, 2, (3, 1, 8, 8), dtype=torch.uint8)
+    loss, count = summed_loss(logits, unlabelled(mask))
+    assert count == mask.numel() / 2
+    lower = torch.nn.functional.binary_cross_entropy_with_logits(
+        logits[..., 4:, :], mask[..., 4:, :].float(), reduction="sum"
+    )
+    torch.testing.assert_close(loss, lower)
+    (gradient,) = torch.autograd.grad(loss, logits)
+    assert (gradient[..., :4, :] == 0).all()
+    assert (gradient[..., 4:, :] != 0).all()
+
+
+def test_a_batch_without_a_label_has_no_loss():
+    loss, count = summed_loss(torch.randn(1, 1, 4, 4), torch.full((1, 1, 4, 4), IGNORE, dtype=torch.uint8))
+    assert loss / count.clamp(min=1) == 0
+
+
+def test_with_every_pixel_labelled_it_is_the_mean():
+    logits, mask = torch.randn(3, 1, 8, 8), torch.randint(0, 2, (3, 1, 8, 8), dtype=torch.uint8)
+    loss, count = summed_loss(logits, mask)
+    torch.testing.assert_close(loss / count, torch.nn.functional.binary_cross_entropy_with_logits(logits, mask.float()))

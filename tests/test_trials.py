@@ -4,8 +4,8 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from data_helpers import make_blobs
 
-from study.data.sources import synthetic_store
 from study.errors import StudyError
 from study.evaluation import dice
 from study.models import load_model
@@ -42,7 +42,7 @@ def test_a_record_has_full_provenance(study, done):
     trial, record = done
     assert record["trial"] == {"model": trial.model, "fraction": trial.fraction, "seed": trial.seed}
     assert record["settings"] == study.preset.trial_settings()
-    assert record["data"] == {"source": "synthetic", "fingerprint": study.store.fingerprint}
+    assert record["data"] == {"source": "blobs", "fingerprint": study.store.fingerprint}
     assert {"command", "version", "python", "torch", "hardware", "threads", "finished"} <= record["provenance"].keys()
     assert record["metrics"]["training_patches"] == round(trial.fraction * len(study.store.indices("train")))
     assert len(record["history"]) == study.preset.recipe.epochs
@@ -77,7 +77,7 @@ def test_weights_made_with_other_settings_are_never_overwritten(study, done):
 
 def test_weights_made_from_other_data_are_never_overwritten(study, done, tmp_path):
     trial, _ = done
-    other = replace(study, store=synthetic_store(tmp_path / "other.h5", count=48, size=16, seed=1))
+    other = replace(study, store=make_blobs(tmp_path / "other.h5", seed=1))
     with pytest.raises(StudyError, match="other data or settings"):
         other.is_done(trial)
 
@@ -123,7 +123,7 @@ def test_weights_without_a_record_are_not_overwritten_by_another_study(study, do
 def test_a_study_that_would_share_a_table_with_another_is_refused_before_it_trains(study, done, tmp_path):
     trial, _ = done
     shutil.rmtree(study.run_folder(trial))
-    other = replace(study, store=synthetic_store(tmp_path / "other.h5", count=48, size=16, seed=1))
+    other = replace(study, store=make_blobs(tmp_path / "other.h5", seed=1))
     other.check_company([trial])  # its record is the only one, and is replaced
     with pytest.raises(StudyError, match=f"{trial.name}.json is of other data"):
         other.check_company([other.trials()[0]])

@@ -5,7 +5,7 @@ import sys
 import torch
 import typer
 
-from study.cli import bench, networks, stores, studies
+from study.cli import bench, networks, prediction, slides, stores, studies
 from study.errors import StudyError
 
 app = typer.Typer(
@@ -19,11 +19,14 @@ app = typer.Typer(
     ),
 )
 
-for command in (studies.reproduce, studies.train, networks.evaluate, studies.figures, networks.check, networks.convert):
+for command in (
+    *(studies.reproduce, studies.train, networks.evaluate, prediction.predict),
+    *(studies.figures, networks.check, networks.convert),
+):
     app.command()(command)
 
-data = typer.Typer(no_args_is_help=True, help="Make a patch store, the one file that training reads.")
-for command in (stores.synthetic, stores.ebhi):
+data = typer.Typer(no_args_is_help=True, help="Make a patch store, from which networks are trained.")
+for command in (slides.camelyon16, stores.ebhi, slides.miniature, slides.compare_masks):
     data.command()(command)
 app.add_typer(data, name="data")
 benchmarks = typer.Typer(no_args_is_help=True, help="What things cost, and how they behave, on this machine.")

@@ -17,7 +17,7 @@ from study.bench import steps as step_speed
 from study.bench.layers import Settings as LayerSettings
 from study.bench.models import Settings
 from study.bench.steps import Settings as StepSettings
-from study.data.patches import PatchDataset, to_input
+from study.data.loading import PatchDataset, to_input
 from study.data.sources import prepare
 from study.errors import StudyError
 from study.gconv.rules import PATH as RULES

@@ -1,4 +1,4 @@
-"""``python -m study data``: make a patch store, the one file that training reads."""
+"""``python -m study data``: make a patch store, from which networks are trained."""
 
 from pathlib import Path
 from typing import Annotated
@@ -9,19 +9,8 @@ from rich.console import Console
 from rich.table import Table
 
 from study.data.patches import SPLITS, PatchStore
-from study.data.sources import ebhi_store, synthetic_store
+from study.data.sources import ebhi_store
 from study.errors import StudyError
-
-
-def synthetic(
-    output: Annotated[Path, typer.Argument(help="The patch store to write (.h5).", show_default=False)],
-    size: Annotated[int, typer.Option(help="Side of the patches in pixels.")] = 64,
-    count: Annotated[int, typer.Option(help="Number of patches.")] = 640,
-    seed: Annotated[int, typer.Option(help="Of everything that is drawn.", min=0)] = 0,
-) -> None:
-    """Draw H&E-like patches with tumour nests; no score on them says anything about real tissue."""
-    check_new(output)
-    _show_store(synthetic_store(output, count=count, size=size, seed=seed))
 
 
 def ebhi(
@@ -31,7 +20,7 @@ def ebhi(
 ) -> None:
     """Read EBHI-SEG: 2,226 H&E patches of colorectal biopsies with masks of the glands."""
     check_new(output)
-    _show_store(ebhi_store(output, folder=folder, size=size))
+    show_store(ebhi_store(output, folder=folder, size=size))
 
 
 def check_new(output: Path) -> None:
@@ -39,7 +28,7 @@ def check_new(output: Path) -> None:
         raise StudyError(f"{output} exists; choose another name, or delete it")
 
 
-def _show_store(store: PatchStore) -> None:
+def show_store(store: PatchStore) -> None:
     table = Table("Split", "Patches", "Cases", title=f"{store.path}: {describe(store)}")
     for split in SPLITS:
         rows = store.split == split

@@ -28,7 +28,11 @@ _PRESETS_HELP = "What to run.\n\n" + "\n\n".join(
 PresetName = Annotated[str, typer.Option("--preset", help=_PRESETS_HELP, metavar="|".join(PRESETS))]
 Data = Annotated[
     Path | None,
-    typer.Option(help="The EBHI-SEG folder, or a patch store (.h5) of your own.", metavar="PATH", show_default=False),
+    typer.Option(
+        help="The EBHI-SEG folder, or any patch store: a .h5 file, or the folder of an extraction.",
+        metavar="PATH",
+        show_default=False,
+    ),
 ]
 Settings = Annotated[
     list[str],
@@ -61,12 +65,12 @@ def reproduce(
 
     Cut it at any moment and start it again: it goes on where it was.
     """
-    study = _study(preset, data, settings, name, root)
+    study = _study(preset, data, settings, name, root, devices)
     trials = study.trials()
     todo = [trial for trial in trials if not study.is_done(trial, trust_results=trust_results)]
     replaced = sum(study.record_path(trial).is_file() for trial in todo)
     study.check_company(todo)
-    fabric = _launch(study, devices)
+    fabric = launch_fabric(study.preset.recipe.precision, devices)
     _say(fabric, f"{study.name}: {study.preset.description}" if name is None else f"{name}, from the preset {preset}")
     _say(fabric, f"{describe(study.store)}; {len(todo)} of {len(trials)} trials to run")
     if replaced:
@@ -98,11 +102,11 @@ def train(
 ) -> None:
     """One trial: train a model on a share of the data, and evaluate it."""
     chosen = [*settings, f"models={model}", f"fractions={fraction}", f"seeds={seed}"]
-    study = _study(preset, data, chosen, name, root)
+    study = _study(preset, data, chosen, name, root, devices)
     (trial,) = study.trials()
     done = study.is_done(trial)
     study.check_company([trial])
-    fabric = _launch(study, devices)
+    fabric = launch_fabric(study.preset.recipe.precision, devices)
     if done:
         _say(fabric, f"{trial} is done: {study.checkpoint_path(trial)}")
         return
@@ -118,14 +122,19 @@ def figures(preset: PresetName = "quick", name: Name = None, root: Root = Path()
     _show_figures(root, name or preset)
 
 
-def _study(preset_name: str, data: Path | None, settings: list[str], name: str | None, root: Path) -> Study:
+def _study(
+    preset_name: str, data: Path | None, settings: list[str], name: str | None, root: Path, devices: int
+) -> Study:
     preset = find_preset(preset_name)
     changed = override(preset, settings)
     if name is None and changed.trial_settings() != preset.trial_settings():
         raise StudyError(f"--set {' --set '.join(settings)} makes another study of {preset_name}; give it a --name")
     _check_name(name)
+    batch_size = changed.recipe.batch_size
+    if batch_size % devices:  # said here, before data are made and there are several processes to say it
+        raise StudyError(f"a batch of {batch_size} cannot be shared by {devices} devices; --set batch_size")
     store = prepare(changed.source, data=data, folder=root / "data", size=changed.size, count=changed.patches)
-    own = preset.source == "synthetic" or (preset.source == "ebhi" and store.source != "EBHI-SEG")
+    own = preset.source == "miniature" or (preset.source == "ebhi" and store.source != "EBHI-SEG")
     if name is None and data is not None and own:
         raise StudyError(
             f"{data} holds other data ({store.source}) than {preset_name} is about; give the study a --name"
@@ -136,13 +145,6 @@ def _study(preset_name: str, data: Path | None, settings: list[str], name: str |
 def _check_name(name: str | None) -> None:
     if name is not None and not re.fullmatch(r"\w[\w.-]*", name):
         raise StudyError(f"--name {name!r} cannot name a folder; use letters, digits, '.', '_' and '-'")
-
-
-def _launch(study: Study, devices: int) -> Fabric:
-    recipe = study.preset.recipe
-    if recipe.batch_size % devices:  # said here, before there are several processes to say it
-        raise StudyError(f"a batch of {recipe.batch_size} cannot be shared by {devices} devices; --set batch_size")
-    return launch_fabric(recipe.precision, devices)
 
 
 def _save_maps(study: Study, device: torch.device, *, anew: bool) -> None:

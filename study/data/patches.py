@@ -1,4 +1,4 @@
-"""The patch store: one HDF5 file of image patches with a mask each, and how training reads it.
+"""The patch store: image patches with a mask each, in one HDF5 file, or in one for every slide beside a manifest.
 
 The layout follows PCam: ``x`` uint8 (N, H, W, 3) and ``mask`` uint8 (N, H, W), one chunk per patch, with a checksum,
 so that reading one patch at random costs one read and damage is noticed. ``case``, ``slide`` and ``split`` say where
@@ -7,7 +7,6 @@ each patch is from.
 
 import hashlib
 import json
-import os
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,19 +14,23 @@ from pathlib import Path
 import h5py
 import numpy as np
 import pandas as pd
-import torch
-from torch import Tensor
-from torch.utils.data import Dataset, Sampler
 
+from study.data.manifest import is_extraction, patches_fingerprint, read_manifest, read_recipe, slide_file
 from study.errors import StudyError
 from study.files import replacing, require_space
 
 SPLITS = ("train", "validation", "test")
 
+IGNORE = 255
+"""In a mask: nobody labelled this pixel; it counts in neither the loss nor the Dice."""
+
 
 @dataclass(frozen=True)
 class Patch:
-    """An image ``(H, W, 3)`` uint8 with its mask ``(H, W)`` uint8 (1 is foreground) and where they are from."""
+    """An image ``(H, W, 3)`` with its mask ``(H, W)``, both uint8, and where they are from.
+
+    In the mask, 1 is foreground, 0 is not, and 255 (:data:`IGNORE`) was not labelled.
+    """
 
     image: np.ndarray
     mask: np.ndarray
@@ -121,20 +124,38 @@ def write_patches(
 class PatchStore:
     """What is in a patch store: labels, sizes and fingerprint, read once; the patches stay on disk.
 
+    A store is one HDF5 file, or the folder of an extraction from slides: a file per slide and their manifest.
+
     Attributes:
-        path: the HDF5 file.
+        path: the HDF5 file, or the folder.
         size: (H, W) in pixels.
         case, slide, split: one label per patch, arrays of str.
+        files: the HDF5 files, each as (path, fingerprint).
+        file, row: of each patch, which of the files it is in, and where.
+        hashes: of each patch, by which damage is noticed; None where HDF5 itself keeps checksums, in a single file.
         source, recipe, fingerprint: see :func:`write_patches`.
 
     Raises:
-        StudyError: if the file is missing, damaged, or not a patch store.
+        StudyError: if the store is missing, damaged, or not a patch store.
     """
 
     def __init__(self, path: Path | str) -> None:
         self.path = Path(path)
-        if not self.path.is_file():
+        if is_extraction(self.path):
+            self._read_folder()
+        elif self.path.is_file():
+            self._read_file()
+        else:
             raise StudyError(f"no patch store at {path}; make one with `python -m study data`")
+        if not set(self.split) <= set(SPLITS):
+            raise StudyError(f"{path} is damaged: it has unknown splits; make it again")
+        parts = pd.Series(self.split).groupby(self.case).nunique()
+        if parts.max() > 1:
+            raise StudyError(
+                f"{path}: case {parts.idxmax()} is in more than one split; split by case and make it again"
+            )
+
+    def _read_file(self) -> None:
         try:
             with h5py.File(self.path, "r") as file:
                 count, *size, channels = file["x"].shape
@@ -152,15 +173,33 @@ class PatchStore:
                 )
         except (OSError, KeyError, ValueError, TypeError, AttributeError, RuntimeError) as error:
             raise StudyError(
-                f"{path} is damaged or not a patch store ({_brief(error)}); give a patch store, or make it again"
+                f"{self.path} is damaged or not a patch store ({_brief(error)}); give a patch store, or make it again"
             ) from error
-        if not whole or not set(self.split) <= set(SPLITS):
-            raise StudyError(f"{path} is damaged: its arrays do not fit together; give a patch store, or make it again")
-        parts = pd.Series(self.split).groupby(self.case).nunique()
-        if parts.max() > 1:
+        if not whole:
             raise StudyError(
-                f"{path}: case {parts.idxmax()} is in more than one split; split by case and make it again"
+                f"{self.path} is damaged: its arrays do not fit together; give a patch store, or make it again"
             )
+        self.files = [(self.path, self.fingerprint)]
+        self.file, self.row = np.zeros(count, np.int64), np.arange(count)
+        self.hashes = None
+
+    def _read_folder(self) -> None:
+        manifest = read_manifest(self.path)
+        recipe = read_recipe(self.path)
+        names, self.file = np.unique(manifest.slide.to_numpy(), return_inverse=True)
+        self.row = manifest.groupby("slide").cumcount().to_numpy()
+        self.files = [
+            (slide_file(self.path, name), patches_fingerprint(manifest.hash[self.file == n]))
+            for n, name in enumerate(names)
+        ]
+        if missing := [str(path) for path, _ in self.files if not path.is_file()]:
+            raise StudyError(f"{missing[0]} is missing; run the extraction into {self.path} again, it makes what lacks")
+        self.size = (recipe["patch_size"], recipe["patch_size"])
+        self.hashes = manifest.hash.to_numpy(object)
+        self.case = self.slide = manifest.slide.to_numpy(object)
+        self.split = manifest.split.to_numpy(object)
+        self.source, self.recipe = recipe["source"], recipe
+        self.fingerprint = patches_fingerprint(manifest.slide + manifest.split + manifest.hash)
 
     def __len__(self) -> int:
         return len(self.split)
@@ -183,74 +222,6 @@ class PatchStore:
         return np.sort(np.random.default_rng(seed).permutation(training)[:count])
 
 
-class PatchDataset(Dataset):
-    """Patches of a store as ``(image, mask)``: uint8 tensors ``(3, H, W)`` and ``(1, H, W)``.
-
-    Each process opens the file for itself: an HDF5 handle must not cross a fork.
-    """
-
-    def __init__(self, store: PatchStore, indices: np.ndarray) -> None:
-        self.path = store.path
-        self.fingerprint = store.fingerprint
-        self.indices = indices
-        self._file: h5py.File | None = None
-        self._process: int | None = None
-
-    def __len__(self) -> int:
-        return len(self.indices)
-
-    def __getitem__(self, item: int) -> tuple[Tensor, Tensor]:
-        index = int(self.indices[item])
-        try:
-            if self._process != os.getpid():
-                self._file, self._process = h5py.File(self.path, "r"), os.getpid()
-                if self._file.attrs["fingerprint"] != self.fingerprint:
-                    raise StudyError(f"{self.path} was replaced by other data while it was in use; start again")
-            image, mask = self._file["x"][index], self._file["mask"][index]
-        except (OSError, KeyError) as error:
-            raise StudyError(f"{self.path}: patch {index} is damaged; delete the store and make it again") from error
-        return torch.from_numpy(image).permute(2, 0, 1), torch.from_numpy(mask > 0)[None].byte()  # (3, H, W), (1, H, W)
-
-    def __getstate__(self) -> dict:
-        return {**self.__dict__, "_file": None, "_process": None}
-
-
-class ShuffledBatches(Sampler[list[int]]):
-    """Batches for one epoch of a fixed number of batches, whatever the number of patches.
-
-    The patches are drawn as one endless sequence of reshuffled passes, cut into epochs. The order depends on the
-    seed and on ``epoch`` (set it before each) alone, so a resumed training goes on with the batches it would have
-    had. Of several processes, each takes an equal share of every batch.
-    """
-
-    def __init__(
-        self, count: int, batch_size: int, batches: int, *, seed: int, rank: int = 0, processes: int = 1
-    ) -> None:
-        if batch_size % processes:
-            raise StudyError(f"a batch of {batch_size} cannot be shared by {processes} devices; change batch_size")
-        self.count, self.batch_size, self.batches = count, batch_size, batches
-        self.seed, self.rank, self.processes = seed, rank, processes
-        self.epoch = 0
-
-    def __len__(self) -> int:
-        return self.batches
-
-    def __iter__(self):
-        drawn = self.batches * self.batch_size
-        positions = np.arange(self.epoch * drawn, (self.epoch + 1) * drawn)
-        passes = positions // self.count
-        shuffles = [
-            np.random.default_rng([self.seed, n]).permutation(self.count) for n in range(passes[0], passes[-1] + 1)
-        ]
-        order = np.stack(shuffles)[passes - passes[0], positions % self.count]
-        yield from order.reshape(self.batches, self.batch_size)[:, self.rank :: self.processes].tolist()
-
-
-def to_input(images: Tensor) -> Tensor:
-    """uint8 images as the network's input: float32 from -1 to 1; pointwise, so it commutes with roto-reflections."""
-    return images.float().div(127.5).sub(1)
-
-
 def _check(patch: Patch, n: int, split: Mapping[str, str]) -> None:
     """Refuse a patch that the store's layout cannot hold."""
     height, width = patch.mask.shape
@@ -259,8 +230,8 @@ def _check(patch: Patch, n: int, split: Mapping[str, str]) -> None:
             f"patch {n} of {patch.slide} has an image {patch.image.shape} of {patch.image.dtype} and a mask "
             f"{patch.mask.shape} of {patch.mask.dtype}; give uint8 of (H, W, 3) and (H, W)"
         )
-    if patch.mask.max(initial=0) > 1:
-        raise StudyError(f"patch {n} of {patch.slide} has mask values up to {patch.mask.max()}; give 0 and 1")
+    if odd := set(np.unique(patch.mask)) - {0, 1, IGNORE}:
+        raise StudyError(f"patch {n} of {patch.slide} has mask value {min(odd)}; give 0, 1, or {IGNORE}, unlabelled")
     if split.get(patch.case) not in SPLITS:
         raise StudyError(f"case {patch.case} is in no split; assign it to one of {', '.join(SPLITS)}")
 

@@ -3,25 +3,46 @@
 import hashlib
 from pathlib import Path
 
-from study import __version__
+from study.data.camelyon16 import find_slides
 from study.data.ebhi import case_of, ebhi_patches, find_pairs
+from study.data.extract import Scale
+from study.data.manifest import is_extraction
+from study.data.miniature import VERSION as MINIATURE_VERSION
+from study.data.miniature import make_miniature
 from study.data.patches import PatchStore, split_by_case, write_patches
-from study.data.synthetic import synthetic_patches
+from study.data.slide_store import extract_store, plan
 from study.errors import StudyError
 
 SPLIT_SEED = 0
 """Of the assignment of cases to train, validation and test; one for all seeds of a study."""
 
+MINIATURE = "miniature Camelyon"
+"""The source of drawn slides, as stores and results name it."""
 
-def synthetic_store(path: Path, *, count: int, size: int, seed: int = 0) -> PatchStore:
-    """A store of ``count`` synthetic patches of ``size`` x ``size`` pixels."""
-    recipe = {"source": "synthetic", "version": __version__, "count": count, "size": size, "seed": seed}
-    if (store := _made_from(path, recipe)) is not None:
-        return store
-    patches = list(synthetic_patches(count, size, seed=seed))
-    split = split_by_case([patch.case for patch in patches], seed=SPLIT_SEED)
-    write_patches(path, patches, split, source="synthetic", recipe=recipe)
-    return PatchStore(path)
+
+def miniature_store(folder: Path, *, patches: int, size: int) -> PatchStore:
+    """A store of patches of ``size`` x ``size`` pixels at 10x from the miniature Camelyon, which is drawn if need be.
+
+    It goes the way of the real data: slides, annotations, extraction.
+
+    Args:
+        folder: of the slides, and of the store beside them.
+        patches: how many.
+        size: side of the patches in pixels.
+
+    Raises:
+        StudyError: if the folder cannot be written, the disk is full, or the store there is of other settings.
+    """
+    slides = folder / f"miniature-{MINIATURE_VERSION}"
+    if not slides.exists():
+        make_miniature(slides, progress=True)
+    found, problems = find_slides(slides)
+    tasks = plan(found, scale=Scale(size), patches=patches, seed=SPLIT_SEED)
+    store = folder / f"{slides.name}-{patches}-patches-{size}px"
+    extraction = extract_store(store, tasks, source=MINIATURE, workers=0)
+    if damaged := problems | extraction.failed:
+        raise StudyError(f"{next(iter(damaged.values()))}; delete {slides}, it is drawn again")
+    return PatchStore(store)
 
 
 def ebhi_store(path: Path, *, folder: Path, size: int) -> PatchStore:
@@ -44,24 +65,24 @@ def prepare(source: str, *, data: Path | None, folder: Path, size: int, count: i
     """The patch store of a study: made from ``data``, or made up, or found in ``folder`` from an earlier run.
 
     Args:
-        source: "synthetic", "ebhi" or "store".
+        source: "miniature", "ebhi" or "store".
         data: the EBHI-SEG folder; or, for any source, a patch store of your own.
         folder: where stores that are made are kept.
         size: side of the patches in pixels.
-        count: how many patches, if they are synthetic.
+        count: how many patches, if they are cut from the miniature Camelyon.
 
     Raises:
         StudyError: if the source needs a path and has none, or the store's patches are of another size.
     """
-    if source == "synthetic" and data is None:
-        return synthetic_store(folder / f"synthetic-{size}.h5", count=count, size=size)
+    if source == "miniature" and data is None:
+        return miniature_store(folder, patches=count, size=size)
     if data is None:
         wanted = {
             "ebhi": "the EBHI-SEG folder (figshare 21540159)",
-            "store": f"a patch store of {size} x {size} patches",
+            "store": f"a patch store of {size} x {size} patches (`python -m study data camelyon16` makes one)",
         }
         raise StudyError(f"this preset needs data: give --data PATH, {wanted[source]}")
-    if source == "ebhi" and not data.is_file():
+    if source == "ebhi" and not data.is_file() and not is_extraction(data):
         return ebhi_store(folder / f"ebhi-{size}.h5", folder=data, size=size)
     store = PatchStore(data)
     if store.size != (size, size):

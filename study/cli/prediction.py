@@ -1,0 +1,71 @@
+"""``python -m study predict``: a trained network on a whole slide."""
+
+import time
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from study.cli.devices import launch_fabric
+from study.cli.stores import check_new
+from study.data.slides import Slide
+from study.errors import StudyError
+from study.models import load_model
+from study.prediction.outputs import Outputs, predict_slide
+from study.prediction.slide import SIDE
+from study.provenance import provenance
+
+
+def predict(
+    slide: Annotated[Path, typer.Argument(help="Any slide that OpenSlide reads.", show_default=False)],
+    checkpoint: Annotated[Path, typer.Option(help="The best.pt of a trial, below runs/.", show_default=False)],
+    output: Annotated[Path, typer.Option(help="Where the files go.", metavar="FOLDER")] = Path("runs/predictions"),
+    magnification: Annotated[
+        float | None, typer.Option(help="At which the network was trained.", show_default="10")
+    ] = None,
+    mpp: Annotated[
+        float | None, typer.Option(help="Micrometres per pixel instead of a magnification.", show_default=False)
+    ] = None,
+    slide_mpp: Annotated[
+        float | None,
+        typer.Option(help="Micrometres per pixel of the slide's level 0, if it does not say.", show_default=False),
+    ] = None,
+    tile: Annotated[int, typer.Option(help="Largest side of the tiles in pixels; smaller takes less memory.")] = SIDE,
+    batch_size: Annotated[int, typer.Option(help="Tiles at a time.", min=1)] = 1,
+    threshold: Annotated[float, typer.Option(help="Tumour is what has a larger probability.", min=0, max=1)] = 0.5,
+    stability: Annotated[
+        bool, typer.Option("--stability", help="Also the mean and deviation over the eight roto-reflections.")
+    ] = False,
+) -> None:
+    """A trained network on a slide: map of probabilities, overlay, and contours for QuPath.
+
+    The map is what the network gives on the whole slide at once, to rounding, and zero in tiles without tissue.
+    """
+    started = time.perf_counter()
+    if magnification is not None and mpp is not None:
+        raise StudyError("--magnification and --mpp are two ways to say one thing; give one of them")
+    network = load_model(checkpoint)
+    with Slide(slide, mpp=slide_mpp) as opened:
+        view = opened.at(mpp=mpp) if mpp is not None else opened.at(magnification=magnification or 10)
+        outputs = Outputs.of(output, opened.name, stability=stability)
+        for path in outputs.paths():
+            check_new(path)
+        device = launch_fabric().device
+        about = {
+            "slide": slide.name,
+            "checkpoint": str(checkpoint),
+            "mpp": view.mpp,
+            "threshold": threshold,
+            **provenance(device),
+        }
+        summary = predict_slide(
+            network.to(device), view, outputs, about=about, threshold=threshold, side=tile, batch_size=batch_size
+        )
+    print(
+        f"{opened.name} at {view.mpp:.3g} µm per pixel, {view.width} x {view.height}: tissue in "
+        f"{summary.tiles_with_tissue} of {summary.tiles} tiles, probability 0 in the others.\n"
+        f"{summary.tissue_area:.2f} mm² of tissue, {summary.tumour_area:.2f} mm² above {threshold:g} in "
+        f"{summary.regions} regions ({summary.specks} specks left out); {time.perf_counter() - started:.0f} s."
+    )
+    for path in outputs.paths():
+        print(path)

@@ -1,0 +1,108 @@
+"""Extraction at scale, on Dask: one task per slide, on processes of this machine or on any cluster.
+
+A worker that dies takes nothing with it but the slide it was at, which another one repeats; a slide that fails is tried
+again, then listed, and the rest go on. Whoever runs the same extraction again finds the slides that are done.
+"""
+
+import logging
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+
+import dask
+import pandas as pd
+from distributed import Client, LocalCluster, as_completed
+
+from study.data.extract import Task, extract_slide
+from study.errors import StudyError
+
+CONNECT_SECONDS = 20
+"""To wait for a scheduler."""
+
+RETRIES = 2
+"""How often a slide that failed is tried again."""
+
+
+def extract_all(
+    tasks: Sequence[Task],
+    folder: Path,
+    *,
+    workers: int,
+    scheduler: str | None = None,
+    done: Callable[[], object] = lambda: None,
+) -> tuple[dict[str, pd.DataFrame], dict[str, str]]:
+    """Extract every task's slide into ``folder``.
+
+    Args:
+        tasks: one per slide.
+        folder: where the files go; on a cluster, all workers must see it, and the slides, at the same paths.
+        workers: processes of this machine, if there is no scheduler; 0 does without, for small work.
+        scheduler: address of a running Dask scheduler, as in ``tcp://host:8786``.
+        done: called for every slide that is finished, well or not.
+
+    Returns:
+        The manifest's rows of every slide that succeeded, and the reason for every one that did not.
+    """
+    rows, failed = {}, {}
+    if not tasks:
+        return rows, failed
+    with dask_client(min(workers, len(tasks)), scheduler) as client:
+        futures = {
+            # pure=False and a key of its own: a result that is remembered by the scheduler is no file on the disk
+            client.submit(extract_slide, t, folder, key=f"extract-{t.name}", retries=RETRIES, pure=False): t.name
+            for t in tasks
+        }
+        for future in as_completed(futures, loop=client.loop):
+            name = futures[future]
+            if future.status == "finished":
+                rows[name] = future.result()
+            else:
+                failed[name] = _reason(future.exception())
+            done()
+            future.release()
+    return rows, failed
+
+
+@contextmanager
+def dask_client(workers: int, scheduler: str | None = None) -> Iterator[Client]:
+    """A client of ``workers`` processes of this machine (0: of none but this), or of a running scheduler.
+
+    Raises:
+        StudyError: if no scheduler answers.
+    """
+    if scheduler is not None:
+        try:
+            client = Client(scheduler, timeout=CONNECT_SECONDS, set_as_default=False)
+        except (OSError, ValueError) as error:
+            remedy = "check the address, as in tcp://host:8786"
+            raise StudyError(f"no Dask scheduler answers at {scheduler}; {remedy}") from error
+        with client:
+            yield client
+        return
+    settings = {
+        "distributed.scheduler.allowed-failures": 10,  # a slide may see many workers die before it is to blame
+        "distributed.comm.timeouts.connect": "60s",  # on a busy machine a process is slow to answer
+        "distributed.worker.memory.terminate": False,
+        "distributed.worker.memory.pause": False,
+    }
+    with (
+        dask.config.set(settings),
+        LocalCluster(
+            n_workers=max(1, workers),
+            threads_per_worker=1,
+            processes=workers > 0,
+            dashboard_address=None,
+            memory_limit=0,
+            silence_logs=logging.CRITICAL,
+        ) as cluster,
+        Client(cluster, set_as_default=False) as client,
+    ):
+        yield client
+
+
+def _reason(error: BaseException) -> str:
+    """Why a slide failed, in one line."""
+    if isinstance(error, StudyError):
+        return str(error)
+    text = str(error).strip().splitlines()
+    return f"{type(error).__name__}: {text[0][:200] if text else 'no message'}"

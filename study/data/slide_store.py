@@ -1,0 +1,153 @@
+"""A patch store from slides: plan, extraction, manifest. It can be cut at any moment, and goes on."""
+
+import hashlib
+import json
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import pandas as pd
+from tqdm import tqdm
+
+from study.data.camelyon16 import SlideFiles
+from study.data.cluster import extract_all
+from study.data.extract import Scale, Task, read_rows
+from study.data.manifest import is_extraction, manifest_path, read_recipe, write_manifest, write_recipe
+from study.data.sampling import Source, draws, split_slides
+from study.errors import StudyError
+
+VERSION = 1
+"""Raised when the same slides and settings would give other patches."""
+
+
+@dataclass(frozen=True)
+class Extraction:
+    """What came of an extraction.
+
+    Attributes:
+        folder: the patch store.
+        patches: how many there are.
+        failed: why, for every slide that failed.
+        short: for every slide that has fewer patches than were drawn for it, how many fewer.
+    """
+
+    folder: Path
+    patches: int
+    failed: dict[str, str]
+    short: dict[str, int]
+
+
+def plan(
+    slides: Sequence[SlideFiles], *, scale: Scale, patches: int, seed: int, tiff_masks: bool = False
+) -> list[Task]:
+    """What to extract by the paper's sampling: ``patches`` in all.
+
+    Args:
+        slides: all slides of the study; what one gives depends on the others only by their names and kinds.
+        scale: how patches are cut.
+        patches: how many in all.
+        seed: of the split and of the draws.
+        tiff_masks: take the tumour from the mask TIFFs, not from the annotations.
+
+    Raises:
+        StudyError: if there are no slides, or a slide lacks the mask that is asked for.
+    """
+    sources = [Source(s.name, s.tumour, s.partial) for s in slides]
+    split, wanted = split_slides(sources, seed=seed), draws(sources, patches=patches, seed=seed)
+    return [
+        _task(s, split=split[s.name], scale=scale, seed=seed, wanted=wanted[s.name], tiff_masks=tiff_masks)
+        for s in _sorted(slides)
+    ]
+
+
+def plan_again(
+    slides: Sequence[SlideFiles], manifest: pd.DataFrame, *, slide_mpp: float | None = None, tiff_masks: bool = False
+) -> list[Task]:
+    """What to extract so that the patches are the identical ones of a manifest.
+
+    Raises:
+        StudyError: if the folder lacks a slide of the manifest, or ``tiff_masks`` its mask.
+    """
+    files = {s.name: s for s in slides}
+    groups = dict(list(manifest.groupby("slide")))
+    if missing := sorted(groups.keys() - files.keys()):
+        raise StudyError(f"the manifest needs the slide {missing[0]}, which is not in the folder; get it")
+    tasks = []
+    for s in _sorted([files[name] for name in groups]):
+        rows = groups[s.name]
+        scale = Scale(int(rows.patch_size.iloc[0]), magnification=None, mpp=rows.mpp.iloc[0], slide_mpp=slide_mpp)
+        positions = tuple(zip(rows.x.tolist(), rows.y.tolist(), rows.hash.tolist(), strict=True))
+        tasks.append(_task(s, split=rows.split.iloc[0], scale=scale, positions=positions, tiff_masks=tiff_masks))
+    return tasks
+
+
+def extract_store(
+    folder: Path, tasks: Sequence[Task], *, source: str, workers: int = 2, scheduler: str | None = None
+) -> Extraction:
+    """Extract patches into ``folder``, a patch store (see :mod:`study.data.manifest`), or go on with that.
+
+    Only one call at a time may work on a folder.
+
+    Args:
+        folder: where the store is, or will be.
+        tasks: of :func:`plan` or :func:`plan_again`.
+        source: what the slides are, for people.
+        workers, scheduler: see :func:`~study.data.cluster.extract_all`.
+
+    Raises:
+        StudyError: if there is nothing to extract, ``folder`` holds another extraction, or no scheduler answers.
+    """
+    if not tasks:
+        raise StudyError("no slides to extract from; check the folder and --slides")
+    folder = folder.absolute()  # workers elsewhere have another working directory
+    recipe = _recipe(tasks, source)
+    if not is_extraction(folder):
+        write_recipe(folder, recipe)
+    elif read_recipe(folder) != recipe:
+        raise StudyError(f"{folder} holds an extraction of other slides or settings; choose another folder")
+    for left_behind in (folder / "slides").glob(".*.partial"):  # by a run that was killed
+        left_behind.unlink()
+    rows = {task.name: found for task in tasks if (found := read_rows(folder, task)) is not None}
+    todo = [task for task in tasks if task.name not in rows]
+    with tqdm(total=len(tasks), initial=len(rows), desc="slides", unit="slide", disable=None, leave=False) as bar:
+        made, failed = extract_all(todo, folder, workers=workers, scheduler=scheduler, done=bar.update)
+    rows |= made
+    tables = [rows[task.name] for task in tasks if task.name in rows and len(rows[task.name])]
+    if tables:
+        write_manifest(folder, pd.concat(tables))
+    else:
+        manifest_path(folder).unlink(missing_ok=True)
+    lacking = {task.name: task.count - len(rows[task.name]) for task in tasks if task.name in rows}
+    return Extraction(folder, sum(map(len, tables)), failed, {name: n for name, n in lacking.items() if n > 0})
+
+
+def _task(slide: SlideFiles, *, tiff_masks: bool, seed: int = 0, **plan) -> Task:
+    if tiff_masks and slide.tumour and slide.mask is None:
+        raise StudyError(f"{slide.name} has no mask TIFF ({slide.name}_mask.tif); get it, or use the annotations")
+    return Task(
+        name=slide.name,
+        slide=slide.path,
+        annotation=None if tiff_masks else slide.annotation,
+        mask=slide.mask if tiff_masks else None,
+        partial=slide.partial,
+        seed=seed,
+        **plan,
+    )
+
+
+def _sorted(slides: Sequence[SlideFiles]) -> list[SlideFiles]:
+    return sorted(slides, key=lambda s: s.name)
+
+
+def _recipe(tasks: Sequence[Task], source: str) -> dict:
+    """What a store is made from: enough to tell it from any other."""
+    exact = json.dumps([task.recipe for task in tasks], sort_keys=True)
+    return {
+        "source": source,
+        "version": VERSION,
+        "patch_size": tasks[0].scale.patch_size,
+        "seed": tasks[0].seed,
+        "scale": asdict(tasks[0].scale),
+        "slides": {task.name: [task.split, task.count] for task in tasks},
+        "digest": hashlib.sha256(exact.encode()).hexdigest()[:16],
+    }

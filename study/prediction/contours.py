@@ -1,0 +1,102 @@
+"""Outlines of what is above a threshold, as GeoJSON that QuPath opens: polygons in pixels of the slide's level 0."""
+
+import json
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import shapely
+from rasterio.features import shapes
+from rasterio.transform import Affine
+from shapely.geometry import Polygon, mapping
+
+from study.files import replacing
+
+SPECK = 100.0
+"""Square micrometres: regions smaller than this, less than one tumour cell, are dropped, and such holes are filled."""
+
+TOLERANCE = 1.0
+"""Pixels of the map that a simplified outline may be off."""
+
+TUMOUR = {"name": "Tumor", "color": [200, 0, 0]}
+"""QuPath's own class, in its own colour."""
+
+
+@dataclass(frozen=True)
+class Region:
+    """An outline in pixels of the map, with its exact area in those pixels, from before it was simplified."""
+
+    outline: Polygon
+    area: float
+
+
+def trace(strips: Iterable[np.ndarray], threshold: float) -> list[Polygon]:
+    """The exact outlines, along the borders of pixels, of what is above the threshold; holes are holes.
+
+    Pixels that meet at a corner only are apart. The areas add up to the number of pixels.
+
+    Args:
+        strips: of the map from top to bottom, (rows, W).
+    """
+    whole, cut = [], []  # cut: those that touch the border of a strip, and may go on in the next
+    top = 0
+    for strip in strips:
+        bottom = top + len(strip)
+        above = strip > threshold
+        if above.any():
+            for outline, _ in shapes(above.view(np.uint8), above, connectivity=4, transform=Affine.translation(0, top)):
+                polygon = shapely.make_valid(shapely.geometry.shape(outline))  # a ring may touch itself at a corner
+                _, upper, _, lower = polygon.bounds
+                (cut if upper == top or lower == bottom else whole).append(polygon)
+        top = bottom
+    merged = shapely.union_all(cut)
+    parts = shapely.get_parts([*whole, merged]).tolist()  # a multipolygon is several
+    return sorted((part for part in parts if part.area > 0), key=lambda p: (p.bounds[1], p.bounds[0]))
+
+
+def regions(outlines: Iterable[Polygon], *, mpp: float) -> list[Region]:
+    """Outlines without specks (:data:`SPECK`), simplified by at most :data:`TOLERANCE` pixels.
+
+    Args:
+        outlines: of :func:`trace`.
+        mpp: micrometres per pixel of the map.
+    """
+    speck = SPECK / mpp**2  # in pixels
+    found = []
+    for outline in outlines:
+        exact = Polygon(outline.exterior, [hole for hole in outline.interiors if Polygon(hole).area >= speck])
+        if exact.area < speck:
+            continue
+        simple = exact.simplify(TOLERANCE, preserve_topology=True)
+        found.append(Region(simple if simple.is_valid else exact, exact.area))
+    return found
+
+
+def write_geojson(path: Path | str, found: Iterable[Region], *, downsample: float, mpp: float, about: dict) -> None:
+    """Write a FeatureCollection of Polygons with QuPath's properties, and the area of each region in mm².
+
+    Args:
+        path: of the file, which is there as a whole or not at all.
+        downsample: level-0 pixels per pixel of the map.
+        mpp: micrometres per pixel of the map.
+        about: where it is from, kept beside the features as the member "prediction".
+
+    Raises:
+        StudyError: if the folder cannot be written or the disk is full.
+    """
+    with replacing(path) as temporary, temporary.open("w", encoding="utf-8") as file:
+        file.write(f'{{"type": "FeatureCollection", "prediction": {json.dumps(about)}, "features": [')
+        for n, region in enumerate(found):
+            outline = shapely.transform(region.outline, lambda points: (points * downsample).round(2))
+            feature = {
+                "type": "Feature",
+                "geometry": mapping(shapely.orient_polygons(outline)),
+                "properties": {
+                    "objectType": "annotation",
+                    "classification": TUMOUR,
+                    "measurements": {"Tumor area mm^2": region.area * mpp**2 / 1e6},
+                },
+            }
+            file.write(("," if n else "") + "\n" + json.dumps(feature))
+        file.write("\n]}\n")

@@ -1,0 +1,57 @@
+"""Maps as large as a slide, on disk, so that they need no memory: written window by window, read strip by strip."""
+
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+import numpy as np
+
+_STRIP = 2**24  # bytes that are read at a time, at the most (but always one row)
+
+
+class DiskMap:
+    """``(M, H, W)`` float32 in an unnamed temporary file, which is gone with the process, however it ends.
+
+    Zero wherever nothing was written; such parts take no room on most file systems. Use it as a context manager.
+
+    Args:
+        folder: where the file is; it must exist.
+        shape: (M, H, W).
+    """
+
+    def __init__(self, folder: Path, shape: tuple[int, int, int]) -> None:
+        self.shape = shape
+        self._file = tempfile.TemporaryFile(dir=folder)  # noqa: SIM115, closed by close()
+        self._file.truncate(int(np.prod(shape, dtype=np.int64)) * 4)
+
+    def write(self, top: int, left: int, values: np.ndarray) -> None:
+        """Write a window ``(M, h, w)``; what lies beyond the bottom and the right of the map is left out."""
+        count, height, width = self.shape
+        values = values[:, : height - top, : width - left].astype(np.float32, copy=False)
+        for number in range(count):
+            for row, line in enumerate(values[number], start=top):
+                self._file.seek(((number * height + row) * width + left) * 4)
+                self._file.write(line.tobytes())
+
+    def strips(self, number: int, rows: int | None = None) -> Iterator[np.ndarray]:
+        """One map ``(H, W)`` from top to bottom, as arrays ``(rows, W)``, the last one lower."""
+        _, height, width = self.shape
+        rows = rows or max(1, min(512, _STRIP // (4 * width)))
+        for top in range(0, height, rows):
+            strip = np.empty((min(rows, height - top), width), np.float32)
+            self._file.seek((number * height + top) * width * 4)
+            self._file.readinto(strip)
+            yield strip
+
+    def close(self) -> None:
+        self._file.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()

@@ -1,0 +1,153 @@
+"""The picture of a prediction: the slide from afar, the probability over it, its outline, a scale and a colour bar."""
+
+import math
+from collections.abc import Iterable
+from pathlib import Path
+
+import matplotlib
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.collections import LineCollection
+from matplotlib.figure import Figure
+from PIL import Image
+
+from study.data.slides import View
+from study.files import replacing
+from study.prediction.contours import Region
+
+LONGEST = 2048
+"""Pixels of the picture's longer side, at the most."""
+
+OPACITY = 0.6
+"""Of a probability of 1. It grows from 0 with the probability, as the tissue loses its own colour: what is no tumour
+looks as it is, and what is one mixes no colours."""
+
+VIRIDIS = matplotlib.colormaps["viridis"]
+
+_DPI = 100  # any: everything is measured in pixels
+_BLOCK = 2048  # side of the windows that are read, in pixels of the slide's level
+
+
+def picture_step(view: View) -> int:
+    """How many pixels of the view one of the picture is, along either axis."""
+    return math.ceil(max(view.height, view.width) / LONGEST)
+
+
+def thumbnail(view: View) -> np.ndarray:
+    """The slide as uint8 RGB, one pixel for ``step`` x ``step`` (:func:`picture_step`) of the view, sizes rounded up.
+
+    Raises:
+        StudyError: if the slide is damaged.
+    """
+    step = picture_step(view)
+    height, width = -(-view.height // step), -(-view.width // step)
+    afar = view.slide.at(mpp=view.mpp * step)
+    off = view.downsample * step / afar.downsample  # not 1 where a level of the file has nearly this scale
+    image = Image.new("RGB", (math.ceil(width * off), math.ceil(height * off)))
+    side = max(1, int(_BLOCK / afar.factor))
+    for y in range(0, image.height, side):
+        for x in range(0, image.width, side):
+            block = afar.read(x, y, min(side, image.width - x), min(side, image.height - y))
+            image.paste(Image.fromarray(block), (x, y))
+    return np.asarray(image.resize((width, height), Image.Resampling.LANCZOS, box=(0, 0, width * off, height * off)))
+
+
+def shrink(strips: Iterable[np.ndarray], step: int) -> np.ndarray:
+    """Means over ``step`` x ``step`` pixels of a map that comes in strips of ``step`` rows, (step, W)."""
+    means = []
+    for strip in strips:
+        columns = np.arange(0, strip.shape[1], step)
+        sums = np.add.reduceat(strip.sum(axis=0, dtype=np.float64), columns)
+        means.append(sums / (len(strip) * np.diff([*columns, strip.shape[1]])))
+    return np.stack(means)
+
+
+def blend(image: np.ndarray, probability: np.ndarray) -> np.ndarray:
+    """Colour an image ``(h, w, 3)`` by a probability ``(h, w)``; both images are uint8 RGB."""
+    blended = np.empty_like(image)
+    for row, (tissue, weight) in enumerate(zip(image, probability[..., None], strict=True)):  # (w, 3), (w, 1)
+        grey = tissue @ np.array([[0.299], [0.587], [0.114]])  # (w, 1), luma of ITU-R BT.601
+        pale = tissue + weight * (grey - tissue)
+        colour = VIRIDIS(weight[:, 0], bytes=True)[:, :3]
+        blended[row] = np.rint(pale + OPACITY * weight * (colour - pale)).clip(0, 255)
+    return blended
+
+
+def scale_bar(micrometres: float) -> tuple[float, str]:
+    """The longest of 1, 2 or 5 times a power of ten that is at most ``micrometres``, and how it is written."""
+    power = 10.0 ** math.floor(math.log10(micrometres))
+    length = max(n * power for n in (1, 2, 5) if n * power <= micrometres)
+    return length, f"{length / 1000:g} mm" if length >= 1000 else f"{length:g} µm"
+
+
+def write_overlay(
+    path: Path | str,
+    image: np.ndarray,
+    probability: np.ndarray,
+    found: Iterable[Region],
+    *,
+    step: int,
+    mpp: float,
+    threshold: float,
+) -> None:
+    """Draw the picture as PNG.
+
+    Args:
+        path: of the file, which is there as a whole or not at all.
+        image: of :func:`thumbnail`, ``(h, w, 3)``.
+        probability: of :func:`shrink`, ``(h, w)``.
+        found: what is outlined, in pixels of the view.
+        step: pixels of the view per pixel of the picture.
+        mpp: micrometres per pixel of the view.
+        threshold: of the outlines, marked in the colour bar.
+
+    Raises:
+        StudyError: if the folder cannot be written or the disk is full.
+    """
+    height, width = probability.shape
+    unit = max(14.0, max(height, width) / 64)  # the height of the text, in pixels
+    page = Image.new("RGBA", (max(width, math.ceil(34 * unit)), height + math.ceil(4 * unit)), "white")
+    left = (page.width - width) // 2
+    page.paste(Image.fromarray(blend(image, probability)), (left, 0))
+    with matplotlib.rc_context({"font.size": 0.9 * unit * 72 / _DPI, "axes.linewidth": unit / 24}):
+        # all but the image itself, for which matplotlib would take half a gigabyte
+        figure = Figure(figsize=(page.width / _DPI, page.height / _DPI), dpi=_DPI, facecolor="none")
+        _draw_outlines(_axes(figure, left, 0, width, height), found, step, unit)
+        length, text = scale_bar(0.25 * width * step * mpp)
+        _draw_scale_bar(_axes(figure, unit, height + unit, length / (step * mpp), unit / 2), text)
+        _draw_colour_bar(_axes(figure, page.width - 13 * unit, height + unit, 12 * unit, unit / 2), threshold, unit)
+        canvas = FigureCanvasAgg(figure)
+        canvas.draw()
+    page.alpha_composite(Image.fromarray(np.asarray(canvas.buffer_rgba())))
+    with replacing(path) as temporary:
+        page.convert("RGB").save(temporary, format="png")
+
+
+def _axes(figure: Figure, left: float, top: float, width: float, height: float) -> Axes:
+    """In pixels from the upper left."""
+    across, down = figure.get_size_inches() * _DPI
+    return figure.add_axes((left / across, 1 - (top + height) / down, width / across, height / down))
+
+
+def _draw_outlines(axes: Axes, found: Iterable[Region], step: int, unit: float) -> None:
+    box = axes.get_window_extent()
+    axes.set(xlim=(0, box.width), ylim=(box.height, 0))  # pixels of the picture
+    axes.axis("off")
+    rings = [ring for region in found for ring in (region.outline.exterior, *region.outline.interiors)]
+    lines = [np.asarray(ring.coords) / step for ring in rings]  # (points, 2)
+    for line_width, colour in ((unit / 9, "white"), (unit / 20, "black")):
+        axes.add_collection(LineCollection(lines, colors=colour, linewidths=line_width), autolim=False)
+
+
+def _draw_scale_bar(axes: Axes, text: str) -> None:
+    axes.set(facecolor="black", xticks=[], yticks=[], xlabel=text)
+
+
+def _draw_colour_bar(axes: Axes, threshold: float, unit: float) -> None:
+    white, ramp = np.full((1, 256, 3), 255, np.uint8), np.linspace(0, 1, 256)[None]  # (1, 256)
+    axes.imshow(blend(white, ramp), aspect="auto", extent=(0, 1, 0, 1))
+    ticks = [threshold, *(end for end in (0, 1) if abs(end - threshold) > 0.15)]
+    axes.set(xticks=ticks, xticklabels=[f"{tick:g}" for tick in ticks], yticks=[])
+    axes.axvline(threshold, color="black", linewidth=unit / 12)
+    axes.annotate("Tumour probability", (0, 0.5), (-unit * 0.6, 0), textcoords="offset pixels", ha="right", va="center")

@@ -1,0 +1,128 @@
+"""A network on a whole slide: where there is tissue, tile by tile, onto a map on disk."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+from tqdm import tqdm
+
+from study.data.loading import to_input
+from study.data.slides import View
+from study.data.tissue import tissue_map
+from study.evaluation import stability as over_roto_reflections
+from study.files import require_space
+from study.prediction.disk_map import DiskMap
+from study.prediction.tiling import Tile, plan_tiles, run_tiles
+from study.unet import UNet
+
+CELL = 16
+"""Side in pixels of the cells in which tissue is looked for."""
+
+SIDE = 1024
+"""Side of the tiles: three quarters of it are kept, at depth 4, and a P4M U-Net of width 32 takes 3 GB."""
+
+
+@dataclass(frozen=True)
+class Prediction:
+    """The tumour probability of a slide, and of how much of it.
+
+    Attributes:
+        maps: ``(M, height, width)`` of the view: the probability and, if asked for, its mean and its standard deviation
+            over the eight roto-reflections; zero in tiles without tissue.
+        tiles, tiles_with_tissue: how many there are, and on how many of them the network was run.
+        tissue_area: in mm².
+    """
+
+    maps: DiskMap
+    tiles: int
+    tiles_with_tissue: int
+    tissue_area: float
+
+
+def predict_view(
+    network: UNet, view: View, folder: Path, *, side: int = SIDE, batch_size: int = 1, stability: bool = False
+) -> Prediction:
+    """Run a network over a slide at one scale; the result is what it gives on the whole view at once, to rounding.
+
+    The view is padded with white at its bottom and right to a size that the network's grid allows. Tiles whose kept
+    part has no tissue (:mod:`study.data.tissue`) are left out. Whatever the slide's size, memory is needed for one
+    batch in the network and one that is being read.
+
+    Args:
+        network: in eval mode, on the device to run on.
+        folder: where the maps are kept until they are closed.
+        side: the largest side of a tile, in pixels.
+
+    Returns:
+        The prediction, whose maps the caller closes.
+
+    Raises:
+        StudyError: if the slide is damaged, the tiles are too small, or the disk lacks space.
+    """
+    tiles = plan_tiles(network, view.height, view.width, side)
+    tissue = tissue_map(view, CELL)
+    chosen = [tile for tile in tiles if _has_tissue(tile, tissue)]
+    count = 3 if stability else 1
+    _require_space(folder, view, chosen, count)
+    device = next(network.parameters()).device
+    function = _function(network, stability)
+
+    def read(tile: Tile) -> Tensor:
+        height, width = tile.shape
+        image = view.read(tile.columns.start, tile.rows.start, width, height)  # (h, w, 3), white beyond the slide
+        return torch.from_numpy(np.array(image)).permute(2, 0, 1)  # (3, h, w)
+
+    maps = DiskMap(folder, (count, view.height, view.width))
+    try:
+        results = run_tiles(function, read, chosen, batch_size=batch_size, device=device)
+        with tqdm(total=len(chosen), desc=view.slide.name, unit="tile", leave=False, disable=None) as bar:
+            for tile, values in results:
+                maps.write(tile.rows.kept_start, tile.columns.kept_start, values)
+                bar.update()
+    except BaseException:
+        maps.close()
+        raise
+    return Prediction(maps, len(tiles), len(chosen), _area(tissue, view))
+
+
+def _function(network: UNet, stability: bool) -> Callable[[Tensor], Tensor]:
+    """From uint8 images ``(B, 3, h, w)`` to maps ``(B, M, h, w)``.
+
+    The network is taken as it is: :func:`study.deploy.deploy` would save a seventh of the time, but it rounds
+    otherwise, by up to 1e-5 of probability, which is all that is allowed between the map and the network.
+    """
+
+    def maps(images: Tensor) -> Tensor:
+        x = to_input(images)
+        if stability:
+            result = over_roto_reflections(network, x)
+            return torch.cat([result.probability, result.mean, result.deviation], dim=1)  # (B, 3, h, w)
+        # TF32 would round differently in every shape of tile
+        with torch.backends.cudnn.flags(enabled=True, allow_tf32=False):
+            return torch.sigmoid(network(x))  # (B, 1, h, w)
+
+    return maps
+
+
+def _has_tissue(tile: Tile, tissue: np.ndarray) -> bool:
+    rows, columns = (slice(span.kept_start // CELL, -(-span.kept_stop // CELL)) for span in (tile.rows, tile.columns))
+    return bool(tissue[rows, columns].any())
+
+
+def _area(tissue: np.ndarray, view: View) -> float:
+    """In mm²; the cells at the bottom and the right may reach beyond the slide."""
+    heights, widths = (
+        np.diff(np.minimum(np.arange(cells + 1) * CELL, size))
+        for cells, size in zip(tissue.shape, (view.height, view.width), strict=True)
+    )
+    return float(heights @ tissue @ widths) * view.mpp**2 / 1e6
+
+
+def _require_space(folder: Path, view: View, tiles: list[Tile], count: int) -> None:
+    """For the maps, the pyramids made of them (a third more), and what writing a pyramid needs meanwhile."""
+    kept = sum((t.rows.kept.stop - t.rows.kept.start) * (t.columns.kept.stop - t.columns.kept.start) for t in tiles)
+    meanwhile = view.height * view.width * 4 * 5 // 16  # two levels
+    require_space(folder / view.slide.name, int(kept * 4 * count * (1 + 4 / 3)) + meanwhile)

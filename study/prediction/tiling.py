@@ -1,0 +1,152 @@
+"""Exact tiling: overlapping tiles whose kept parts, put side by side, are the network's output on the whole map.
+
+Three things make it exact. The map has a size that the network's grid allows, and so have the tiles, which start on
+multiples of ``2 ** depth``, so that pooling meets the same pixels in a tile as in the map. Wherever a tile ends inside
+the map, a margin as wide as the network sees is thrown away. And at the map's own borders tiles end where the map ends,
+so that the padding with zeros there is the same.
+
+All of this stays true when a tile is turned or mirrored: it is then a tile of the turned map, since from its other end
+too it starts on a multiple of ``2 ** depth``. Tiles need not be square.
+"""
+
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from study.errors import StudyError
+from study.unet import UNet
+
+
+@dataclass(frozen=True)
+class Span:
+    """A tile along one axis of the map, ``start`` to ``stop``, and the part of it that is kept; pixels of the map."""
+
+    start: int
+    stop: int
+    kept_start: int
+    kept_stop: int
+
+    @property
+    def kept(self) -> slice:
+        """The kept part, counted from the start of the tile."""
+        return slice(self.kept_start - self.start, self.kept_stop - self.start)
+
+
+@dataclass(frozen=True)
+class Tile:
+    rows: Span
+    columns: Span
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        return self.rows.stop - self.rows.start, self.columns.stop - self.columns.start
+
+
+def receptive_radius(network: UNet) -> int:
+    """How far, in pixels along either axis, an output pixel can see: it depends on no input pixel farther away.
+
+    The longest way through the network is over its bottom, for going down and up again only adds to what a skip
+    connection sees. Followed from the output back to the input, the pixels from ``first`` to ``last`` become those from
+
+    - ``first - 1`` to ``last + 1`` before a 3x3 convolution: the projection, and two in every block;
+    - before a transposed convolution (pixel ``y`` reaches ``stride * y - padding + t``, ``0 <= t < kernel``)
+      ``ceil((first + padding - kernel + 1) / stride)`` to ``floor((last + padding) / stride)``;
+    - before a pooling (pixel ``y`` sees ``stride * y - padding + t``) ``stride * first - padding`` to
+      ``stride * last - padding + kernel - 1``.
+
+    This depends on the place of the pixel modulo ``2 ** depth``. The result is the largest over all places and both
+    directions: ``8 * 2 ** depth - 5`` on both grids, 123 with the paper's four poolings.
+    """
+    kernel, stride, padding = network.grid.pool
+    up_kernel, up_stride, up_padding = network.grid.up
+    radius = 0
+    for place in range(2**network.depth):
+        first, last = place - 1, place + 1  # the projection
+        for _ in range(network.depth):
+            first, last = first - 2, last + 2  # a block of the decoder
+            first, last = -((up_kernel - 1 - up_padding - first) // up_stride), (last + up_padding) // up_stride
+        first, last = first - 2, last + 2  # the block at the bottom
+        for _ in range(network.depth):
+            first, last = stride * first - padding, stride * last - padding + kernel - 1
+            first, last = first - 2, last + 2  # a block of the encoder
+        radius = max(radius, place - first, last - place)
+    return radius
+
+
+def lawful_size(network: UNet, size: int) -> int:
+    """The next size of a map, from ``size`` up, on which the network's grid is exact."""
+    period, remainder = 2**network.depth, network.grid.remainder
+    return max(1, -(-(size - remainder) // period)) * period + remainder
+
+
+def plan_tiles(network: UNet, height: int, width: int, side: int) -> list[Tile]:
+    """Tiles of equal shape whose kept parts cover a map of ``height`` x ``width`` pixels, once, row by row.
+
+    The map is taken to be padded at its bottom and right to :func:`lawful_size`; the tiles lie in the padded map, and
+    the kept parts cover it. Where fewer pixels do, tiles are smaller than asked for.
+
+    Args:
+        side: the largest side of a tile; a map that is smaller along an axis has one tile there.
+
+    Raises:
+        StudyError: if tiles of that side would have nothing left without their margins.
+    """
+    period, remainder = 2**network.depth, network.grid.remainder
+    margin = -(-receptive_radius(network) // period) * period
+    spent = 2 * margin + remainder  # a tile's side, but for the pixels it gains over the one before
+    longest = (side - remainder) // period * period + remainder
+    if longest < spent + period:
+        raise StudyError(
+            f"tiles of {side} pixels are too small for this network, which sees {margin}; "
+            f"give --tile {spent + period} or more"
+        )
+
+    def spans(length: int) -> list[Span]:
+        if length <= longest:
+            return [Span(0, length, 0, length)]
+        count = -(-(length - spent) // (longest - spent))
+        step = -(-(length - spent) // (count * period)) * period
+        count = -(-(length - spent) // step)  # rounding the step up may have saved tiles
+        cuts = [0, *(margin + n * step for n in range(1, count)), length]
+        starts = [min(n * step, length - step - spent) for n in range(count)]
+        return [Span(start, start + step + spent, *cuts[n : n + 2]) for n, start in enumerate(starts)]
+
+    columns = spans(lawful_size(network, width))
+    return [Tile(rows, across) for rows in spans(lawful_size(network, height)) for across in columns]
+
+
+def run_tiles(
+    function: Callable[[Tensor], Tensor],
+    read: Callable[[Tile], Tensor],
+    tiles: list[Tile],
+    *,
+    batch_size: int = 1,
+    device: torch.device | str = "cpu",
+) -> Iterator[tuple[Tile, np.ndarray]]:
+    """Run a network over tiles, one batch at a time, while the next batch is read by another thread.
+
+    Args:
+        function: from a batch of images ``(B, C, h, w)`` to maps ``(B, M, h, w)``.
+        read: the image ``(C, h, w)`` of a tile, of its whole shape.
+
+    Yields:
+        Every tile with the kept part of its maps, ``(M, kept h, kept w)``.
+    """
+    batches = [tiles[n : n + batch_size] for n in range(0, len(tiles), batch_size)]
+
+    def load(batch: list[Tile]) -> Tensor:
+        return torch.stack([read(tile) for tile in batch])  # (B, C, h, w)
+
+    with ThreadPoolExecutor(max_workers=1) as reader:
+        ahead = [reader.submit(load, batch) for batch in batches[:1]]
+        for n, batch in enumerate(batches):
+            images = ahead.pop().result().to(device)
+            ahead += [reader.submit(load, later) for later in batches[n + 1 : n + 2]]
+            with torch.inference_mode():
+                maps = function(images).cpu().numpy()
+            for tile, values in zip(batch, maps, strict=True):
+                yield tile, values[:, tile.rows.kept, tile.columns.kept]

@@ -1,0 +1,315 @@
+"""From slides to patches: the same ones whoever extracts them and however often it is cut, and nothing bad passes."""
+
+import hashlib
+import json
+import os
+import random
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from dataclasses import replace
+from pathlib import Path
+
+import h5py
+import numpy as np
+import psutil
+import pytest
+from data_helpers import assert_refused
+from slide_helpers import SIDE, TISSUE, TUMOUR, asap, make_slides, square
+
+from study.data.camelyon16 import find_slides
+from study.data.extract import Scale, extract_slide, read_rows
+from study.data.loading import PatchDataset
+from study.data.manifest import manifest_path, read_manifest, slide_file
+from study.data.patches import IGNORE, PatchStore
+from study.data.slide_store import extract_store, plan, plan_again
+from study.data.slides import Slide
+
+NAMES = ["normal_001", "normal_002", "normal_003", "tumor_001", "tumor_002", "tumor_003", "tumor_010"]
+PARTIAL = "tumor_010"  # by the table of exclusions
+SIZE = 48
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory) -> Path:
+    return make_slides(tmp_path_factory.mktemp("slides"), NAMES)
+
+
+def tasks_of(folder: Path, *, patches=120, seed=0, size=SIZE, **scale):
+    slides, problems = find_slides(folder)
+    assert not problems
+    return plan(slides, scale=Scale(size, **scale), patches=patches, seed=seed)
+
+
+def extract(folder: Path, output: Path, *, workers=0, **settings):
+    return extract_store(output, tasks_of(folder, **settings), source="test", workers=workers)
+
+
+@pytest.fixture(scope="module")
+def extracted(folder, tmp_path_factory) -> Path:
+    output = tmp_path_factory.mktemp("store") / "store"
+    extraction = extract(folder, output)
+    assert (extraction.patches, extraction.failed, extraction.short) == (120, {}, {})
+    return output
+
+
+def content(store: Path) -> dict[str, str]:
+    """The manifest, and what is in every slide's file."""
+    found = {"manifest": manifest_path(store).read_text()}
+    for file in sorted((store / "slides").glob("*")):
+        with h5py.File(file, "r") as h5:
+            arrays = b"".join(h5[name][:].tobytes() for name in ("x", "mask"))
+            found[file.name] = hashlib.sha256(arrays).hexdigest() + h5.attrs["fingerprint"]
+    return found
+
+
+# --- what is extracted ---
+
+
+def test_a_patch_is_the_slide_and_its_mask_at_the_place_that_the_manifest_says(folder, extracted):
+    store = PatchStore(extracted)
+    dataset = PatchDataset(store, np.arange(len(store)))
+    for n, row in read_manifest(extracted).iterrows():
+        image, mask = dataset[n]
+        with Slide(folder / f"images/{row.slide}.tif") as slide:
+            view = slide.at(magnification=10)
+            expected = view.read(round(row.x / 2), round(row.y / 2), SIZE, SIZE)
+        np.testing.assert_array_equal(image.permute(1, 2, 0).numpy(), expected)
+        assert (row.level, row.mpp, row.patch_size) == (1, 1.0, SIZE)
+        centres = [round(start / 2) + np.arange(SIZE) + 0.5 for start in (row.y, row.x)]
+        inside = [(TUMOUR[0] / 2 < c) & (c < TUMOUR[1] / 2) for c in centres]
+        tumour = inside[0][:, None] & inside[1] & row.slide.startswith("tumor")
+        unlabelled = IGNORE if row.slide == PARTIAL else 0
+        np.testing.assert_array_equal(mask[0].numpy(), np.where(tumour, 1, unlabelled))
+        assert row.tumour == pytest.approx(tumour.mean(), abs=1e-6)
+        assert row.ignored == pytest.approx(float((mask == IGNORE).float().mean()), abs=1e-6)
+
+
+def test_half_of_the_patches_have_tumour_and_none_is_background(extracted):
+    rows = read_manifest(extracted)
+    assert 40 < (rows.tumour > 0).sum() < 80
+    assert (rows[rows.slide == PARTIAL].tumour > 0).all()
+    reach = 2 * (SIZE + 16)
+    for column in (rows.x, rows.y):
+        assert column.between(TISSUE[0] - reach, TISSUE[1] + reach).all()
+
+
+def test_the_store_is_one_to_train_from(extracted):
+    store = PatchStore(extracted)
+    assert (len(store), store.size, store.source) == (120, (SIZE, SIZE), "test")
+    assert set(store.split) == {"train", "validation", "test"}
+    assert store.regime(0.25, seed=0).size == round(0.25 * (store.split == "train").sum())
+
+
+def test_the_fingerprint_is_of_the_content(folder, extracted, tmp_path):
+    extract(folder, tmp_path / "other", seed=1)
+    assert PatchStore(tmp_path / "other").fingerprint != PatchStore(extracted).fingerprint
+
+
+@pytest.mark.parametrize("scale", [{"magnification": 20.0}, {"magnification": None, "mpp": 1.3}, {"slide_mpp": 0.25}])
+def test_other_scales(folder, tmp_path, scale):
+    extract(folder, tmp_path / "store", patches=20, **scale)
+    rows = read_manifest(tmp_path / "store")
+    expected = {"magnification": 0.5, "mpp": 1.3, "slide_mpp": 1.0}[list(scale)[-1]]
+    assert rows.mpp.to_numpy() == pytest.approx(expected, rel=1e-3)
+    assert (rows.x + SIZE * expected / (0.25 if "slide_mpp" in scale else 0.5) <= SIDE + 1).all()
+
+
+def test_anyone_with_the_slides_makes_the_identical_patches_from_the_manifest(folder, extracted, tmp_path):
+    slides, _ = find_slides(folder)
+    extract_store(tmp_path / "again", plan_again(slides, read_manifest(extracted)), source="test", workers=0)
+    assert content(tmp_path / "again") == content(extracted)
+    assert PatchStore(tmp_path / "again").fingerprint == PatchStore(extracted).fingerprint
+
+
+def test_a_slide_that_is_not_the_manifest_s_is_refused(folder, extracted, tmp_path):
+    slides, _ = find_slides(folder)
+    other = [replace(s, annotation=None) if s.name == "tumor_001" else s for s in slides]
+    extraction = extract_store(tmp_path / "s", plan_again(other, read_manifest(extracted)), source="test", workers=0)
+    assert extraction.failed.keys() == {"tumor_001"}
+    assert "not the one of the manifest" in extraction.failed["tumor_001"]
+    with assert_refused("tumor_003", "get it"):
+        plan_again([s for s in slides if s.name != "tumor_003"], read_manifest(extracted))
+
+
+# --- however it is extracted ---
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("workers", [1, 2, 4])
+def test_any_number_of_workers_makes_the_same(folder, extracted, tmp_path, workers):
+    extract(folder, tmp_path / "store", workers=workers)
+    assert content(tmp_path / "store") == content(extracted)
+
+
+def test_it_goes_on_where_it_was(folder, extracted, tmp_path):
+    shutil.copytree(extracted, tmp_path / "store")
+    manifest_path(tmp_path / "store").unlink()
+    slide_file(tmp_path / "store", "tumor_002").unlink()
+    kept = slide_file(tmp_path / "store", "normal_001")
+    os.utime(kept, ns=(0, 0))
+    with assert_refused("not finished", "run it again"):
+        PatchStore(tmp_path / "store")
+    extract(folder, tmp_path / "store")
+    assert content(tmp_path / "store") == content(extracted)
+    assert kept.stat().st_mtime_ns == 0
+
+
+@pytest.mark.parametrize("damage", [lambda data: data[: len(data) // 2], lambda data: b"", lambda data: b"x" * 100])
+def test_a_damaged_file_is_made_again(folder, extracted, tmp_path, damage):
+    shutil.copytree(extracted, tmp_path / "store")
+    file = slide_file(tmp_path / "store", "tumor_001")
+    file.write_bytes(damage(file.read_bytes()))
+    extract(folder, tmp_path / "store")
+    assert content(tmp_path / "store") == content(extracted)
+
+
+def test_a_changed_annotation_is_extracted_again_and_nothing_else(folder, tmp_path):
+    shutil.copytree(folder, tmp_path / "slides")
+    extract(tmp_path / "slides", tmp_path / "store")
+    for file in (tmp_path / "store/slides").iterdir():
+        os.utime(file, ns=(0, 0))
+    (tmp_path / "slides/annotations/tumor_001.xml").write_text(asap([square(300, 400)]))
+    extract(tmp_path / "slides", tmp_path / "store")
+    anew = {file.stem for file in (tmp_path / "store/slides").iterdir() if file.stat().st_mtime_ns}
+    assert anew == {"tumor_001"}
+
+
+def test_another_extraction_in_the_folder_is_not_touched(folder, extracted):
+    before = content(extracted)
+    for other in ({"seed": 1}, {"patches": 119}, {"size": 32}, {"magnification": 20.0}):
+        with assert_refused(extracted, "choose another folder"):
+            extract(folder, extracted, **other)
+    assert content(extracted) == before
+
+
+SCRIPT = """
+import sys
+from test_extract import extract
+from pathlib import Path
+if __name__ == "__main__":
+    extract(Path(sys.argv[1]), Path(sys.argv[2]), workers=2, patches=int(sys.argv[3]))
+"""
+
+
+def start(folder: Path, output: Path, patches: int) -> subprocess.Popen:
+    command = [sys.executable, "-c", SCRIPT, str(folder), str(output), str(patches)]
+    return subprocess.Popen(
+        command, cwd=Path(__file__).parent, start_new_session=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+    )
+
+
+def workers_of(process: subprocess.Popen) -> list[psutil.Process]:
+    """The processes that do the work: Dask's nannies start them, with a command line of multiprocessing's."""
+    try:
+        children = psutil.Process(process.pid).children()
+        return [c for c in children if "spawn_main" in " ".join(c.cmdline())]
+    except psutil.NoSuchProcess:
+        return []
+
+
+@pytest.fixture(scope="module")
+def larger(folder, tmp_path_factory) -> tuple[int, dict[str, str], float]:
+    """An extraction of some seconds, what it makes, and how long its processes take."""
+    patches = 1500
+    output = tmp_path_factory.mktemp("larger") / "store"
+    began = time.monotonic()
+    assert start(folder, output, patches).wait(timeout=300) == 0
+    return patches, content(output), time.monotonic() - began
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("n", range(int(os.environ.get("KILLS", "2"))))
+def test_killing_a_worker_and_then_everything_at_random_moments_changes_nothing(folder, tmp_path, larger, n):
+    patches, expected, seconds = larger
+    moments = random.Random(n)
+    run = start(folder, tmp_path / "store", patches)
+    deadline = time.monotonic() + 60
+    while not (workers := workers_of(run)) and run.poll() is None and time.monotonic() < deadline:
+        time.sleep(0.05)
+    time.sleep(moments.uniform(0, seconds / 2))
+    for worker in moments.sample(workers, min(1, len(workers))):
+        if worker.is_running():
+            worker.kill()
+    time.sleep(moments.uniform(0, seconds / 2))
+    if run.poll() is None:
+        os.killpg(run.pid, signal.SIGKILL)
+    run.wait()
+    assert not [file for file in (tmp_path / "store/slides").glob("*.h5") if file.name.startswith(".")]
+    assert start(folder, tmp_path / "store", patches).wait(timeout=300) == 0
+    assert content(tmp_path / "store") == expected
+
+
+# --- bad input ---
+
+
+def spoiled(folder: Path, tmp_path: Path) -> Path:
+    shutil.copytree(folder, tmp_path / "slides")
+    return tmp_path / "slides"
+
+
+@pytest.mark.parametrize(
+    "spoil",
+    [
+        lambda images, annotations: (images / "tumor_001.tif").write_bytes(b""),
+        lambda images, annotations: (images / "tumor_001.tif").write_bytes(b"no slide at all" * 100),
+        lambda images, annotations: os.truncate(images / "tumor_001.tif", 30_000),
+        lambda images, annotations: (annotations / "tumor_001.xml").write_bytes(b""),
+        lambda images, annotations: (annotations / "tumor_001.xml").write_text(asap([square(9000, 9900)])),
+        lambda images, annotations: (annotations / "tumor_001.xml").write_text(asap([square(1, 9)], group="Banana")),
+    ],
+    ids=["zero bytes", "no slide", "truncated", "empty XML", "outside the slide", "unknown group"],
+)
+def test_a_bad_slide_is_named_and_the_rest_go_on(folder, extracted, tmp_path, spoil):
+    slides = spoiled(folder, tmp_path)
+    spoil(slides / "images", slides / "annotations")
+    extraction = extract(slides, tmp_path / "store")
+    assert extraction.failed.keys() == {"tumor_001"}
+    assert "tumor_001" in extraction.failed["tumor_001"]
+    assert "\n" not in extraction.failed["tumor_001"]
+    assert set(read_manifest(tmp_path / "store").slide) == set(NAMES) - {"tumor_001"}
+    # and once it is mended, what is there is what would have been there
+    shutil.copytree(folder, slides, dirs_exist_ok=True)
+    assert extract(slides, tmp_path / "store").failed == {}
+    assert content(tmp_path / "store") == content(extracted)
+
+
+def test_a_full_disk_is_said_and_leaves_no_half_file(folder, tmp_path, monkeypatch):
+    task = tasks_of(folder)[0]
+    monkeypatch.setattr("shutil.disk_usage", lambda _: type("Usage", (), {"free": 1000})())
+    with assert_refused("normal_001.h5", "the disk is full"):
+        extract_slide(task, tmp_path)
+    assert not [file for file in tmp_path.rglob("*") if file.is_file()]
+
+
+def test_a_slide_that_is_too_small_is_refused(folder, tmp_path):
+    (task, *_) = tasks_of(folder, size=500)
+    with assert_refused("normal_001.tif", "384 x 384", "patches of 500"):
+        extract_slide(task, tmp_path)
+
+
+def test_nothing_to_extract_is_refused(tmp_path):
+    with assert_refused("no slides"):
+        extract_store(tmp_path / "store", [], source="test")
+
+
+def test_a_slide_may_have_no_patches_drawn(folder, tmp_path):
+    extraction = extract(folder, tmp_path / "store", patches=2)
+    assert extraction.patches == 2
+    assert len(PatchStore(tmp_path / "store")) == 2
+    assert json.loads((tmp_path / "store/recipe.json").read_text())["slides"].keys() == set(NAMES)
+
+
+def test_a_file_of_another_task_is_none_of_this(folder, extracted):
+    (task, *_) = tasks_of(folder)
+    assert len(read_rows(extracted, task)) == task.count
+    assert read_rows(extracted, replace(task, seed=9)) is None
+    assert read_rows(extracted, replace(task, name="tumor_999")) is None
+
+
+def test_a_scheduler_that_does_not_answer_is_named(folder, tmp_path, monkeypatch):
+    monkeypatch.setattr("study.data.cluster.CONNECT_SECONDS", 1)
+    with assert_refused("tcp://127.0.0.1:9", "check the address"):
+        extract_store(tmp_path / "s", tasks_of(folder), source="test", scheduler="tcp://127.0.0.1:9")
