@@ -155,6 +155,8 @@ def test_bad_input_is_named_and_leaves_nothing_behind(tmp_path, checkpoint):
         predict(tmp_path / "missing.tif", checkpoint, out)
     with assert_refused("s.tif", "coarser than 40x"):
         predict(slide, checkpoint, out, magnification=40)
+    with assert_refused("s.tif", "positive number"):
+        predict(slide, checkpoint, out, magnification=0)
     with assert_refused("--magnification", "--mpp"):
         predict(slide, checkpoint, out, magnification=10, mpp=1)
     with assert_refused("--tile"):
@@ -309,7 +311,7 @@ def test_shrinking_averages_what_there_is():
 
 def test_the_picture_leaves_tissue_without_tumour_as_it_is():
     image = np.random.default_rng(0).integers(0, 256, (5, 5, 3), np.uint8)
-    assert (blend(image, np.zeros((5, 5))) == image).all()
+    assert (blend(image, np.full((5, 5), 0.1)) == image).all()
     yellow = (253, 231, 37)  # the end of viridis
     white = np.full((1, 1, 3), 255, np.uint8)
     assert np.abs(blend(white, np.ones((1, 1))) - ((1 - OPACITY) * 255 + OPACITY * np.array(yellow))).max() <= 1

@@ -14,6 +14,7 @@ from study.report import markdown
 COSTS = Path("results/costs")
 PITFALLS = Path("results/escnn/pitfalls.csv")
 ANGLES = Path("results/escnn/angles.csv")
+PIPELINE = Path("results/pipeline")
 
 
 def device_name(rows: pd.DataFrame) -> str:
@@ -47,6 +48,17 @@ def write_costs(root: Path, rows: pd.DataFrame) -> Path:
     rows = write_csv(path, rows)
     write_text(figures / f"{name}.md", costs_table(rows))
     save(plots.costs(rows, costs_caption(rows)), figures / name)
+    return path
+
+
+def write_pipeline(root: Path, name: str, rows: pd.DataFrame) -> Path:
+    """Write ``results/pipeline/<device>-<name>.csv``, and return its path.
+
+    Raises:
+        StudyError: if it cannot be written.
+    """
+    path = root / PIPELINE / f"{device_name(rows)}-{name}.csv"
+    write_csv(path, rows)
     return path
 
 

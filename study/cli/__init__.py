@@ -30,7 +30,10 @@ for command in (slides.camelyon16, stores.ebhi, slides.miniature, slides.compare
     data.command()(command)
 app.add_typer(data, name="data")
 benchmarks = typer.Typer(no_args_is_help=True, help="What things cost, and how they behave, on this machine.")
-for command in (bench.models, bench.layers, bench.training_step, bench.pitfalls, bench.angles):
+for command in (
+    *(bench.models, bench.layers, bench.training_step, bench.pitfalls, bench.angles),
+    *(bench.extraction, bench.loading),
+):
     benchmarks.command()(command)
 app.add_typer(benchmarks, name="bench")
 
@@ -41,7 +44,7 @@ def main() -> None:
         app()
     except torch.OutOfMemoryError:
         remedy = (
-            "give a smaller batch (--set batch_size=N and a --name; for evaluate, --batch-size N; for bench, --batch N)"
+            "give a smaller batch (--set batch_size=N and a --name; for evaluate, --batch-size N; for predict, --tile N; for bench, --batch N)"
         )
         print(f"error: the GPU's memory is full; {remedy}", file=sys.stderr)
         sys.exit(2)

@@ -11,12 +11,13 @@ from rich.table import Table
 from study.bench import angles as angle_errors
 from study.bench import layers as layer_speed
 from study.bench import models as model_costs
+from study.bench import pipeline, report, speed
 from study.bench import pitfalls as escnn_pitfalls
-from study.bench import report, speed
 from study.bench import steps as step_speed
 from study.bench.layers import Settings as LayerSettings
 from study.bench.models import Settings
 from study.bench.steps import Settings as StepSettings
+from study.cli.slides import PATCHES
 from study.data.loading import PatchDataset, to_input
 from study.data.sources import prepare
 from study.errors import StudyError
@@ -129,6 +130,52 @@ def angles(
     table = rows.pivot(index="degrees", columns="model", values="difference")[list(files)]
     lines = [[f"{degrees:g}°", *(f"{value:.1e}" for value in row)] for degrees, row in table.iterrows()]
     _show(["Turn", *table.columns], lines, "Mean difference of the foreground probability")
+    print(f"Results in {path}")
+
+
+Source = Annotated[
+    Path, typer.Argument(help="A small real slide, of which large ones are made.", metavar="SLIDE", show_default=False)
+]
+Processes = Annotated[int, typer.Option(help="That work at the same time.", min=1)]
+
+
+def extraction(
+    source: Source,
+    processes: Processes = pipeline.Settings.processes,
+    rounds: Annotated[int, typer.Option(help="How often everything is timed.", min=1)] = pipeline.Settings.rounds,
+    root: Root = Path(),
+) -> None:
+    """Patches per second out of slides, against OpenSlide reading the same regions; and the memory it takes."""
+    settings = pipeline.Settings(processes=processes, rounds=rounds)
+    about = {"processes": processes, "patch_size": settings.patch_size, **provenance(torch.device("cpu"))}
+    rates = pipeline.extraction(source, settings).assign(**about)
+    path = report.write_pipeline(root, "extraction", rates)
+    lines = [
+        [f"{row.extraction:.0f}", f"{row.openslide:.0f}", f"{100 * row.share:.0f} %"] for row in rates.itertuples()
+    ]
+    _show(["Extraction", "OpenSlide alone", "Share"], lines, f"Patches per second, {processes} processes")
+    memory = pipeline.memory(source, (1_000, 10_000), settings).assign(**about)
+    report.write_pipeline(root, "memory", memory)
+    lines = [[f"{row.patches:,}", f"{row.peak_mb:.0f} MB"] for row in memory.itertuples()]
+    _show(["Patches of one slide", "Peak memory"], lines, "One process")
+    hours = PATCHES / rates.extraction.median() / 3600
+    print(f"At this rate, {PATCHES:,} patches of 400 slides take {hours:.1f} hours.\nResults in {path.parent}")
+
+
+def loading(
+    source: Source,
+    processes: Processes = pipeline.Settings.processes,
+    rounds: Annotated[int, typer.Option(help="How often everything is timed.", min=1)] = pipeline.Settings.rounds,
+    root: Root = Path(),
+) -> None:
+    """Patches per second into training, from the store and from other formats."""
+    settings = pipeline.Settings(processes=processes, rounds=rounds)
+    about = {"processes": processes, "patch_size": settings.patch_size, **provenance(torch.device("cpu"))}
+    rows = pipeline.loading(source, settings).assign(**about)
+    path = report.write_pipeline(root, "loading", rows)
+    medians = rows.groupby("format", sort=False)[["rate", "kb"]].median()
+    lines = [[name, f"{row.rate:.0f}", f"{row.kb:.0f} kB"] for name, row in medians.iterrows()]
+    _show(["Format", "Patches per second", "A patch"], lines, f"{processes} processes, medians of {rounds}")
     print(f"Results in {path}")
 
 

@@ -46,7 +46,11 @@ def predict(
         raise StudyError("--magnification and --mpp are two ways to say one thing; give one of them")
     network = load_model(checkpoint)
     with Slide(slide, mpp=slide_mpp) as opened:
-        view = opened.at(mpp=mpp) if mpp is not None else opened.at(magnification=magnification or 10)
+        view = (
+            opened.at(mpp=mpp)
+            if mpp is not None
+            else opened.at(magnification=10 if magnification is None else magnification)
+        )
         outputs = Outputs.of(output, opened.name, stability=stability)
         for path in outputs.paths():
             check_new(path)

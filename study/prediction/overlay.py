@@ -20,8 +20,9 @@ LONGEST = 2048
 """Pixels of the picture's longer side, at the most."""
 
 OPACITY = 0.6
-"""Of a probability of 1. It grows from 0 with the probability, as the tissue loses its own colour: what is no tumour
-looks as it is, and what is one mixes no colours."""
+FAINTEST = 0.1
+"""The opacity is that of a probability of 1, and grows to it from 0 at the faintest that is shown, while the tissue
+loses its own colour: what is no tumour looks as it is, and what is one mixes no colours."""
 
 VIRIDIS = matplotlib.colormaps["viridis"]
 
@@ -66,10 +67,11 @@ def shrink(strips: Iterable[np.ndarray], step: int) -> np.ndarray:
 def blend(image: np.ndarray, probability: np.ndarray) -> np.ndarray:
     """Colour an image ``(h, w, 3)`` by a probability ``(h, w)``; both images are uint8 RGB."""
     blended = np.empty_like(image)
-    for row, (tissue, weight) in enumerate(zip(image, probability[..., None], strict=True)):  # (w, 3), (w, 1)
+    for row, (tissue, p) in enumerate(zip(image, probability, strict=True)):  # (w, 3), (w,)
+        weight = ((p - FAINTEST) / (1 - FAINTEST)).clip(0, 1)[:, None]  # (w, 1)
         grey = tissue @ np.array([[0.299], [0.587], [0.114]])  # (w, 1), luma of ITU-R BT.601
         pale = tissue + weight * (grey - tissue)
-        colour = VIRIDIS(weight[:, 0], bytes=True)[:, :3]
+        colour = VIRIDIS(p, bytes=True)[:, :3]
         blended[row] = np.rint(pale + OPACITY * weight * (colour - pale)).clip(0, 255)
     return blended
 

@@ -1,6 +1,7 @@
 """A network on a whole slide: where there is tissue, tile by tile, onto a map on disk."""
 
 from collections.abc import Callable
+from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -22,7 +23,7 @@ CELL = 16
 """Side in pixels of the cells in which tissue is looked for."""
 
 SIDE = 1024
-"""Side of the tiles: three quarters of it are kept, at depth 4, and a P4M U-Net of width 32 takes 3 GB."""
+"""Side of the tiles: three quarters of it are kept, at depth 4, and a P4M U-Net of width 32 takes 2 GB."""
 
 
 @dataclass(frozen=True)
@@ -78,7 +79,8 @@ def predict_view(
     maps = DiskMap(folder, (count, view.height, view.width))
     try:
         results = run_tiles(function, read, chosen, batch_size=batch_size, device=device)
-        with tqdm(total=len(chosen), desc=view.slide.name, unit="tile", leave=False, disable=None) as bar:
+        bar = tqdm(total=len(chosen), desc=view.slide.name, unit="tile", leave=False, disable=None)
+        with closing(results), bar:  # so that nothing is read from the slide any more when the caller closes it
             for tile, values in results:
                 maps.write(tile.rows.kept_start, tile.columns.kept_start, values)
                 bar.update()
