@@ -43,9 +43,8 @@ def main() -> None:
     try:
         app()
     except torch.OutOfMemoryError:
-        remedy = (
-            "give a smaller batch (--set batch_size=N and a --name; for evaluate, --batch-size N; for predict, --tile N; for bench, --batch N)"
-        )
+        batches = "for evaluate, --batch-size N; for predict, --tile N; for bench, --batch N"
+        remedy = f"give a smaller batch (--set batch_size=N and a --name; {batches})"
         print(f"error: the GPU's memory is full; {remedy}", file=sys.stderr)
         sys.exit(2)
     except StudyError as error:

@@ -7,9 +7,9 @@ from typing import Annotated
 import typer
 
 from study.cli.devices import launch_fabric
+from study.cli.slides import Magnification, Mpp, SlideMpp, one_scale
 from study.cli.stores import check_new
 from study.data.slides import Slide
-from study.errors import StudyError
 from study.models import load_model
 from study.prediction.outputs import Outputs, predict_slide
 from study.prediction.slide import SIDE
@@ -20,16 +20,9 @@ def predict(
     slide: Annotated[Path, typer.Argument(help="Any slide that OpenSlide reads.", show_default=False)],
     checkpoint: Annotated[Path, typer.Option(help="The best.pt of a trial, below runs/.", show_default=False)],
     output: Annotated[Path, typer.Option(help="Where the files go.", metavar="FOLDER")] = Path("runs/predictions"),
-    magnification: Annotated[
-        float | None, typer.Option(help="At which the network was trained.", show_default="10")
-    ] = None,
-    mpp: Annotated[
-        float | None, typer.Option(help="Micrometres per pixel instead of a magnification.", show_default=False)
-    ] = None,
-    slide_mpp: Annotated[
-        float | None,
-        typer.Option(help="Micrometres per pixel of the slide's level 0, if it does not say.", show_default=False),
-    ] = None,
+    magnification: Magnification = None,
+    mpp: Mpp = None,
+    slide_mpp: SlideMpp = None,
     tile: Annotated[int, typer.Option(help="Largest side of the tiles in pixels; smaller takes less memory.")] = SIDE,
     batch_size: Annotated[int, typer.Option(help="Tiles at a time.", min=1)] = 1,
     threshold: Annotated[float, typer.Option(help="Tumour is what has a larger probability.", min=0, max=1)] = 0.5,
@@ -42,8 +35,7 @@ def predict(
     The map is what the network gives on the whole slide at once, to rounding, and zero in tiles without tissue.
     """
     started = time.perf_counter()
-    if magnification is not None and mpp is not None:
-        raise StudyError("--magnification and --mpp are two ways to say one thing; give one of them")
+    magnification, mpp = one_scale(magnification, mpp)
     network = load_model(checkpoint)
     with Slide(slide, mpp=slide_mpp) as opened:
         view = (

@@ -39,11 +39,11 @@ SlideMpp = Annotated[
 ]
 
 
-def scale_of(patch_size: int, magnification: float | None, mpp: float | None, slide_mpp: float | None) -> Scale:
-    """The scale that is asked for: 10x unless told otherwise."""
+def one_scale(magnification: float | None, mpp: float | None) -> tuple[float | None, float | None]:
+    """The scale that is asked for, one way or the other: 10x unless told otherwise."""
     if magnification is not None and mpp is not None:
         raise StudyError("--magnification and --mpp are two ways to say the same; give one of them")
-    return Scale(patch_size, magnification or (10.0 if mpp is None else None), mpp, slide_mpp)
+    return (10.0 if magnification is None and mpp is None else magnification), mpp
 
 
 def camelyon16(
@@ -80,7 +80,7 @@ def camelyon16(
     """
     if masks not in ("outlines", "tiff"):
         raise StudyError(f"unknown masks {masks!r}; choose from outlines, tiff")
-    scale = scale_of(patch_size, magnification, mpp, slide_mpp)
+    scale = Scale(patch_size, *one_scale(magnification, mpp), slide_mpp)
     if get:
         files = download(folder, selection=slides, source=address)
         print(f"{len(files)} files are complete in {folder}")
@@ -128,15 +128,15 @@ def compare_masks(
     slide_mpp: SlideMpp = None,
 ) -> None:
     """Compare the annotations of slides with their mask TIFFs, pixel by pixel at one scale."""
-    scale = scale_of(1, magnification, mpp, slide_mpp)
+    magnification, mpp = one_scale(magnification, mpp)
     found, _ = find_slides(folder, slides)
     pairs = [files for files in found if files.annotation and files.mask]
     if not pairs:
         raise StudyError(f"no slide in {folder} has both an annotation and a mask; get them")
     table = Table("Slide", "Tumour, outlines", "Tumour, TIFF", "Only outlines", "Only TIFF", "Dice")
     for files in pairs:
-        with Slide(files.path, mpp=scale.slide_mpp) as slide:
-            view = slide.at(magnification=scale.magnification, mpp=scale.mpp)
+        with Slide(files.path, mpp=slide_mpp) as slide:
+            view = slide.at(magnification=magnification, mpp=mpp)
             annotation = read_annotation(files.annotation, size=(slide.width, slide.height))
             with TiffMask(files.mask, view, partial=False) as tiff:
                 agreement = compare(OutlineMask(annotation, view, partial=False), tiff, view)

@@ -121,6 +121,9 @@ class Slide:
 class View:
     """A slide at one scale.
 
+    A pixel has the same value in every window that is read, if the level is a whole number of times smaller than level
+    0, as all of Camelyon16's are. Elsewhere (4.0001 times) OpenSlide shifts a window by up to half a pixel of level 0.
+
     Attributes:
         slide: the open slide.
         width, height: in pixels of this scale.
