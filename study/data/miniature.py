@@ -101,6 +101,17 @@ PLANS = {
     "tumor_022": Plan(1700, 1892, metastases=2, ink="green", out_of_focus=True),
     "tumor_023": Plan(1668, 1820, metastases=3, groups=_OLD),
 }
+# and as many without quirks, so that a tenth of them, the test slides, are not too few
+_MORE_NORMAL = range(11, 21)
+_MORE_TUMOR = (24, 26, 27, 28, 30, 31, 32, 35, 36, 37, 38, 39, 40, 41, 42, 43, 45, 47, 48, 49)
+
+
+def _plain(n: int, metastases: int) -> Plan:
+    return Plan(1580 + 4 * (37 * n % 90), 1580 + 4 * (53 * n % 90), metastases)
+
+
+PLANS |= {f"normal_{n:03}": _plain(n, 0) for n in _MORE_NORMAL}
+PLANS |= {f"tumor_{n:03}": _plain(n, 1 + n % 4) for n in _MORE_TUMOR}
 """The slides by name."""
 
 
