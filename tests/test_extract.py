@@ -16,7 +16,7 @@ import h5py
 import numpy as np
 import psutil
 import pytest
-from data_helpers import assert_refused
+from data_helpers import assert_refused, flip_byte
 from slide_helpers import SIDE, TISSUE, TUMOUR, asap, make_slides, square
 
 from study.data.camelyon16 import find_slides
@@ -101,6 +101,33 @@ def test_the_store_is_one_to_train_from(extracted):
     assert (len(store), store.size, store.source) == (120, (SIZE, SIZE), "test")
     assert set(store.split) == {"train", "validation", "test"}
     assert store.regime(0.25, seed=0).size == round(0.25 * (store.split == "train").sum())
+
+
+def test_a_flipped_byte_in_a_patch_is_noticed_when_it_is_read(extracted, tmp_path):
+    shutil.copytree(extracted, tmp_path / "store")
+    store = PatchStore(tmp_path / "store")
+    file, row = store.files[store.file[7]][0], int(store.row[7])
+    with h5py.File(file) as h5:
+        flip_byte(file, h5["x"].id.get_chunk_info(row).byte_offset + 99)
+    dataset = PatchDataset(store, np.arange(len(store)))
+    with assert_refused(file, f"patch {row} is damaged", "make it again"):
+        dataset[7]
+    dataset[8]
+
+
+def test_a_store_that_lacks_a_slide_is_refused_with_the_remedy(extracted, tmp_path):
+    shutil.copytree(extracted, tmp_path / "store")
+    slide_file(tmp_path / "store", "tumor_001").unlink()
+    with assert_refused("tumor_001.h5", "run the extraction"):
+        PatchStore(tmp_path / "store")
+
+
+@pytest.mark.parametrize("content", ["", "slide,x\n", "slide,split\na,train\n", "\0\1\2"])
+def test_a_damaged_manifest_is_named(extracted, tmp_path, content):
+    shutil.copytree(extracted, tmp_path / "store")
+    manifest_path(tmp_path / "store").write_text(content)
+    with assert_refused("manifest.csv", "make it again"):
+        PatchStore(tmp_path / "store")
 
 
 def test_the_fingerprint_is_of_the_content(folder, extracted, tmp_path):
