@@ -36,7 +36,7 @@ def extract_all(
     Args:
         tasks: one per slide.
         folder: where the files go; on a cluster, all workers must see it, and the slides, at the same paths.
-        workers: processes of this machine, if there is no scheduler; 0 does without, for small work.
+        workers: processes of this machine, if there is no scheduler; 0 does small work in this one, without Dask.
         scheduler: address of a running Dask scheduler, as in ``tcp://host:8786``.
         done: called for every slide that is finished, well or not.
 
@@ -44,8 +44,28 @@ def extract_all(
         The manifest's rows of every slide that succeeded, and the reason for every one that did not.
     """
     rows, failed = {}, {}
+    for name, outcome in _here(tasks, folder) if workers == 0 else _on_dask(tasks, folder, workers, scheduler):
+        if isinstance(outcome, pd.DataFrame):
+            rows[name] = outcome
+        else:
+            failed[name] = _reason(outcome)
+        done()
+    return rows, failed
+
+
+def _here(tasks: Sequence[Task], folder: Path) -> Iterator[tuple[str, pd.DataFrame | Exception]]:
+    for task in tasks:
+        try:
+            yield task.name, extract_slide(task, folder)
+        except Exception as error:
+            yield task.name, error
+
+
+def _on_dask(
+    tasks: Sequence[Task], folder: Path, workers: int, scheduler: str | None
+) -> Iterator[tuple[str, pd.DataFrame | BaseException]]:
     if not tasks:
-        return rows, failed
+        return
     with dask_client(min(workers, len(tasks)), scheduler) as client:
         futures = {
             # pure=False and a key of its own: a result that is remembered by the scheduler is no file on the disk
@@ -53,19 +73,13 @@ def extract_all(
             for t in tasks
         }
         for future in as_completed(futures, loop=client.loop):
-            name = futures[future]
-            if future.status == "finished":
-                rows[name] = future.result()
-            else:
-                failed[name] = _reason(future.exception())
-            done()
+            yield futures[future], future.result() if future.status == "finished" else future.exception()
             future.release()
-    return rows, failed
 
 
 @contextmanager
 def dask_client(workers: int, scheduler: str | None = None) -> Iterator[Client]:
-    """A client of ``workers`` processes of this machine (0: of none but this), or of a running scheduler.
+    """A client of ``workers`` processes of this machine, or of a running scheduler.
 
     Raises:
         StudyError: if no scheduler answers.
@@ -88,10 +102,10 @@ def dask_client(workers: int, scheduler: str | None = None) -> Iterator[Client]:
     with (
         dask.config.set(settings),
         LocalCluster(
-            n_workers=max(1, workers),
+            n_workers=workers,
             threads_per_worker=1,
-            processes=workers > 0,
-            dashboard_address=None,
+            processes=True,
+            dashboard_address="127.0.0.1:0",  # any free port, and not to be seen from elsewhere
             memory_limit=0,
             silence_logs=logging.CRITICAL,
         ) as cluster,
