@@ -41,7 +41,9 @@ def save_stability_maps(path: Path, store: PatchStore, *, unet: Path, p4m: Path,
         unet, p4m: checkpoints.
         device: where to run the networks.
     """
-    indices = store.indices("test")[:CANDIDATES]
+    indices = store.indices("test")
+    if len(indices) > CANDIDATES:  # from all over the store, whose patches are in the order of the slides
+        indices = indices[np.linspace(0, len(indices) - 1, CANDIDATES).astype(int)]
     dataset = PatchDataset(store, indices)
     networks = {name: load_model(file).to(device) for name, file in [("unet", unet), ("p4m", p4m)]}
     views = {name: _stabilities(network, dataset, device) for name, network in networks.items()}

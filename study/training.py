@@ -209,6 +209,8 @@ def _train_epoch(
         if generator is not None:
             images, mask = roto_reflect(images, mask, generator)
         loss, labelled = summed_loss(network(to_input(images)), mask)
+        if fabric.world_size > 1:  # the mean over the whole batch: DDP averages the gradients of the devices
+            labelled = fabric.all_reduce(labelled.float(), reduce_op="mean")
         loss = loss / labelled.clamp(min=1)
         fabric.backward(loss)
         optimizer.step()

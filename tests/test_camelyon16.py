@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 from data_helpers import assert_refused
+from slide_helpers import asap, square
 
 from study.data import camelyon16
 from study.data.camelyon16 import EMPTY_ANNOTATION, INDEX, exclusions, find_slides, parse_index, select
@@ -18,7 +19,7 @@ SUM = "0123456789abcdef0123456789abcdef"
 def make_files(folder: Path, *names: str) -> Path:
     for name in names:
         (folder / name).parent.mkdir(parents=True, exist_ok=True)
-        (folder / name).write_text(EMPTY_ANNOTATION if name.endswith(".xml") else name)
+        (folder / name).write_text(asap([square(1, 9)]) if name.endswith(".xml") else name)
     return folder
 
 
@@ -259,3 +260,11 @@ def test_a_damaged_list_in_the_folder_is_named(tmp_path):
     (tmp_path / INDEX).write_bytes(b"\xff\xfe\0")
     with assert_refused(tmp_path / INDEX, "download it again"):
         find_slides(tmp_path)
+
+
+@pytest.mark.parametrize(("content", "tumour"), [(EMPTY_ANNOTATION, False), ("", True), ("<ASAP_Annot", True)])
+def test_an_annotation_without_outlines_is_of_a_normal_slide_and_a_broken_one_is_not(tmp_path, content, tumour):
+    (tmp_path / "mine.svs").write_text("slide")
+    (tmp_path / "mine.xml").write_text(content)
+    (slide,), problems = find_slides(tmp_path)
+    assert (slide.tumour, problems) == (tumour, {})

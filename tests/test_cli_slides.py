@@ -62,6 +62,13 @@ def test_what_is_missing_is_listed_the_rest_is_done_and_the_exit_code_is_1(run, 
     assert listed == ["normal_002", "tumor_002", "tumor_077"]
     assert "3 slides are missing" in output
     assert set(read_manifest(tmp_path / "store").slide) == {"normal_001", "tumor_001"}
+    # as the last line says: mended, the same command goes on
+    (tmp_path / "slides/annotations/tumor_077.xml").rename(tmp_path / "slides/annotations/tumor_002.xml")
+    shutil.copy(tmp_path / "slides/images/normal_001.tif", tmp_path / "slides/images/normal_002.tif")
+    shutil.copy(tmp_path / "slides/images/tumor_001.tif", tmp_path / "slides/images/tumor_077.tif")
+    shutil.copy(tmp_path / "slides/annotations/tumor_001.xml", tmp_path / "slides/annotations/tumor_077.xml")
+    assert run(EXTRACT)[0] == 0
+    assert set(read_manifest(tmp_path / "store").slide) == {*NAMES, "tumor_077"}
 
 
 @pytest.mark.parametrize(
@@ -74,6 +81,7 @@ def test_what_is_missing_is_listed_the_rest_is_done_and_the_exit_code_is_1(run, 
         ("data camelyon16 slides store --masks png", "outlines, tiff"),
         ("data camelyon16 slides store --mpp 1 --magnification 10", "give one of them"),
         ("data camelyon16 slides store --manifest nothing.csv", "nothing.csv"),
+        ("data camelyon16 slides store --manifest m.csv --patch-size 321", "--patch-size and --manifest"),
         ("data camelyon16 slides store --scheduler nonsense", "nonsense"),
         ("data compare-masks slides", "both an annotation and a mask"),
         ("data miniature slides", "choose another folder"),
@@ -95,10 +103,13 @@ def test_masks_are_compared(run, tmp_path):
     tifffile.imwrite(mask, tumour, dtype="uint8", tile=(256, 256), photometric="minisblack")
     code, output, _ = run("data compare-masks slides")
     assert code == 0
-    assert "tumor_001" in output
-    assert "1.0000" in output
+    assert "tumor_001: 1 tumour and 0 exclusion outlines with 4 points" in output
+    assert "Dice 1.0000" in output
     (tmp_path / "slides/annotations/tumor_001.xml").write_text(asap([square(low, high - 100)]))
-    assert "1.0000" not in run("data compare-masks slides")[1]
+    assert "Dice 1.0000" not in run("data compare-masks slides")[1]
+    mask.write_bytes(b"")
+    code, output, _ = run("data compare-masks slides")
+    assert (code, "missing: tumor_001: " in output) == (1, True)
 
 
 def test_a_miniature_is_drawn_and_the_next_step_named(run, tmp_path, monkeypatch):

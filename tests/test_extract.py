@@ -9,6 +9,7 @@ import signal
 import subprocess
 import sys
 import time
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 
@@ -16,15 +17,17 @@ import h5py
 import numpy as np
 import psutil
 import pytest
+import tifffile
 from data_helpers import assert_refused, flip_byte
+from distributed import LocalCluster
 from slide_helpers import SIDE, TISSUE, TUMOUR, asap, make_slides, square
 
-from study.data.camelyon16 import find_slides
+from study.data.camelyon16 import EMPTY_ANNOTATION, find_slides
 from study.data.extract import Scale, extract_slide, read_rows
 from study.data.loading import PatchDataset
 from study.data.manifest import manifest_path, read_manifest, slide_file
 from study.data.patches import IGNORE, PatchStore
-from study.data.slide_store import extract_store, plan, plan_again
+from study.data.slide_store import Plan, extract_store, plan, plan_again
 from study.data.slides import Slide
 
 NAMES = ["normal_001", "normal_002", "normal_003", "tumor_001", "tumor_002", "tumor_003", "tumor_010"]
@@ -37,14 +40,14 @@ def folder(tmp_path_factory) -> Path:
     return make_slides(tmp_path_factory.mktemp("slides"), NAMES)
 
 
-def tasks_of(folder: Path, *, patches=120, seed=0, size=SIZE, **scale):
+def plan_of(folder: Path, *, patches=120, seed=0, size=SIZE, slide_mpp=None, **scale):
     slides, problems = find_slides(folder)
-    assert not problems
-    return plan(slides, scale=Scale(size, **scale), patches=patches, seed=seed)
+    options = {"patches": patches, "seed": seed, "source": "test", "missing": problems, "slide_mpp": slide_mpp}
+    return plan(slides, scale=Scale(size, **scale), **options)
 
 
 def extract(folder: Path, output: Path, *, workers=0, **settings):
-    return extract_store(output, tasks_of(folder, **settings), source="test", workers=workers)
+    return extract_store(output, plan_of(folder, **settings), workers=workers)
 
 
 @pytest.fixture(scope="module")
@@ -135,18 +138,34 @@ def test_the_fingerprint_is_of_the_content(folder, extracted, tmp_path):
     assert PatchStore(tmp_path / "other").fingerprint != PatchStore(extracted).fingerprint
 
 
-@pytest.mark.parametrize("scale", [{"magnification": 20.0}, {"magnification": None, "mpp": 1.3}, {"slide_mpp": 0.25}])
+@pytest.mark.parametrize("scale", [{"magnification": 20.0}, {"magnification": None, "mpp": 1.3}])
 def test_other_scales(folder, tmp_path, scale):
     extract(folder, tmp_path / "store", patches=20, **scale)
     rows = read_manifest(tmp_path / "store")
-    expected = {"magnification": 0.5, "mpp": 1.3, "slide_mpp": 1.0}[list(scale)[-1]]
+    expected = {"magnification": 0.5, "mpp": 1.3}[list(scale)[-1]]
     assert rows.mpp.to_numpy() == pytest.approx(expected, rel=1e-3)
-    assert (rows.x + SIZE * expected / (0.25 if "slide_mpp" in scale else 0.5) <= SIDE + 1).all()
+    assert (rows.x + SIZE * expected / 0.5 <= SIDE + 1).all()
+
+
+def test_a_scale_is_stated_for_the_slides_that_do_not_say_it_and_touches_no_other(folder, tmp_path):
+    shutil.copytree(folder, tmp_path / "slides")
+    bare = tmp_path / "slides/images/normal_002.tif"
+    with tifffile.TiffFile(bare) as file:
+        image = file.pages[0].asarray()
+    tifffile.imwrite(bare, image, tile=(256, 256), photometric="rgb")
+    assert "--slide-mpp" in extract(tmp_path / "slides", tmp_path / "store").failed["normal_002"]
+    for file in (tmp_path / "store/slides").iterdir():
+        os.utime(file, ns=(0, 0))
+    assert extract(tmp_path / "slides", tmp_path / "store", slide_mpp=0.25).failed == {}
+    assert read_manifest(tmp_path / "store").set_index("slide").mpp["normal_002"].iloc[0] == 1.0  # a 40x slide
+    assert {f.stem for f in (tmp_path / "store/slides").iterdir() if f.stat().st_mtime_ns} == {"normal_002"}
+    extract(tmp_path / "slides", tmp_path / "store", slide_mpp=0.5)  # corrected: of that slide alone again
+    assert {f.stem for f in (tmp_path / "store/slides").iterdir() if f.stat().st_mtime_ns} == {"normal_002"}
 
 
 def test_anyone_with_the_slides_makes_the_identical_patches_from_the_manifest(folder, extracted, tmp_path):
     slides, _ = find_slides(folder)
-    extract_store(tmp_path / "again", plan_again(slides, read_manifest(extracted)), source="test", workers=0)
+    extract_store(tmp_path / "again", plan_again(slides, read_manifest(extracted), source="test"), workers=0)
     assert content(tmp_path / "again") == content(extracted)
     assert PatchStore(tmp_path / "again").fingerprint == PatchStore(extracted).fingerprint
 
@@ -154,11 +173,11 @@ def test_anyone_with_the_slides_makes_the_identical_patches_from_the_manifest(fo
 def test_a_slide_that_is_not_the_manifest_s_is_refused(folder, extracted, tmp_path):
     slides, _ = find_slides(folder)
     other = [replace(s, annotation=None) if s.name == "tumor_001" else s for s in slides]
-    extraction = extract_store(tmp_path / "s", plan_again(other, read_manifest(extracted)), source="test", workers=0)
+    extraction = extract_store(tmp_path / "s", plan_again(other, read_manifest(extracted), source="test"), workers=0)
     assert extraction.failed.keys() == {"tumor_001"}
     assert "not the one of the manifest" in extraction.failed["tumor_001"]
     with assert_refused("tumor_003", "get it"):
-        plan_again([s for s in slides if s.name != "tumor_003"], read_manifest(extracted))
+        plan_again([s for s in slides if s.name != "tumor_003"], read_manifest(extracted), source="test")
 
 
 # --- however it is extracted ---
@@ -264,7 +283,6 @@ def test_killing_a_worker_and_then_everything_at_random_moments_changes_nothing(
     if run.poll() is None:
         os.killpg(run.pid, signal.SIGKILL)
     run.wait()
-    assert not [file for file in (tmp_path / "store/slides").glob("*.h5") if file.name.startswith(".")]
     assert start(folder, tmp_path / "store", patches).wait(timeout=300) == 0
     assert content(tmp_path / "store") == expected
 
@@ -303,8 +321,19 @@ def test_a_bad_slide_is_named_and_the_rest_go_on(folder, extracted, tmp_path, sp
     assert content(tmp_path / "store") == content(extracted)
 
 
+@pytest.mark.parametrize("lost", ["annotations/tumor_002.xml", "images/tumor_002.tif"])
+def test_what_is_missing_has_its_place_and_can_come_later(folder, extracted, tmp_path, lost):
+    slides = spoiled(folder, tmp_path)
+    (slides / lost).rename(tmp_path / "lost")
+    extract(slides, tmp_path / "store")
+    assert set(read_manifest(tmp_path / "store").slide) == set(NAMES) - {"tumor_002"}
+    (tmp_path / "lost").rename(slides / lost)
+    extract(slides, tmp_path / "store")
+    assert content(tmp_path / "store") == content(extracted)
+
+
 def test_a_full_disk_is_said_and_leaves_no_half_file(folder, tmp_path, monkeypatch):
-    task = tasks_of(folder)[0]
+    task = plan_of(folder).tasks[0]
     monkeypatch.setattr("shutil.disk_usage", lambda _: type("Usage", (), {"free": 1000})())
     with assert_refused("normal_001.h5", "the disk is full"):
         extract_slide(task, tmp_path)
@@ -312,14 +341,14 @@ def test_a_full_disk_is_said_and_leaves_no_half_file(folder, tmp_path, monkeypat
 
 
 def test_a_slide_that_is_too_small_is_refused(folder, tmp_path):
-    (task, *_) = tasks_of(folder, size=500)
+    (task, *_) = plan_of(folder, size=500).tasks
     with assert_refused("normal_001.tif", "384 x 384", "patches of 500"):
         extract_slide(task, tmp_path)
 
 
 def test_nothing_to_extract_is_refused(tmp_path):
     with assert_refused("no slides"):
-        extract_store(tmp_path / "store", [], source="test")
+        extract_store(tmp_path / "store", Plan([], {}))
 
 
 def test_a_slide_may_have_no_patches_drawn(folder, tmp_path):
@@ -329,8 +358,32 @@ def test_a_slide_may_have_no_patches_drawn(folder, tmp_path):
     assert json.loads((tmp_path / "store/recipe.json").read_text())["slides"].keys() == set(NAMES)
 
 
+def test_an_annotation_without_outlines_says_that_there_is_no_tumour(folder, tmp_path):
+    shutil.copytree(folder, tmp_path / "slides")
+    (tmp_path / "slides/annotations/tumor_001.xml").write_text(EMPTY_ANNOTATION)
+    extract(tmp_path / "slides", tmp_path / "store")
+    rows = read_manifest(tmp_path / "store")
+    assert (rows[rows.slide == "tumor_001"].tumour == 0).all()
+    assert 40 < (rows.tumour > 0).sum() < 80
+
+
+@pytest.mark.slow
+def test_two_extractions_on_one_scheduler_do_not_meet(folder, tmp_path):
+    with LocalCluster(n_workers=1, threads_per_worker=2, dashboard_address="127.0.0.1:0") as cluster:
+        sizes = {"a": 48, "b": 32}
+        with ThreadPoolExecutor(2) as pool:
+            jobs = [
+                pool.submit(extract_store, tmp_path / n, plan_of(folder, size=s), scheduler=cluster.scheduler_address)
+                for n, s in sizes.items()
+            ]
+            assert [job.result().failed for job in jobs] == [{}, {}]
+    for name, size in sizes.items():
+        assert PatchStore(tmp_path / name).size == (size, size)
+        assert len(PatchDataset(PatchStore(tmp_path / name), np.arange(120))[7][1][0]) == size
+
+
 def test_a_file_of_another_task_is_none_of_this(folder, extracted):
-    (task, *_) = tasks_of(folder)
+    (task, *_) = plan_of(folder).tasks
     assert len(read_rows(extracted, task)) == task.count
     assert read_rows(extracted, replace(task, seed=9)) is None
     assert read_rows(extracted, replace(task, name="tumor_999")) is None
@@ -339,4 +392,4 @@ def test_a_file_of_another_task_is_none_of_this(folder, extracted):
 def test_a_scheduler_that_does_not_answer_is_named(folder, tmp_path, monkeypatch):
     monkeypatch.setattr("study.data.cluster.CONNECT_SECONDS", 1)
     with assert_refused("tcp://127.0.0.1:9", "check the address"):
-        extract_store(tmp_path / "s", tasks_of(folder), source="test", scheduler="tcp://127.0.0.1:9")
+        extract_store(tmp_path / "s", plan_of(folder), scheduler="tcp://127.0.0.1:9")

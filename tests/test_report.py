@@ -9,7 +9,7 @@ import pytest
 from lightning_fabric import Fabric
 
 from study import plots, report
-from study.data.sources import MINIATURE
+from study.data.miniature import SOURCE as MINIATURE
 from study.errors import StudyError
 from study.figures import make_figures, maps_path
 from study.maps import load_stability_maps, save_stability_maps

@@ -5,7 +5,8 @@ from itertools import product
 import numpy as np
 import pytest
 
-from study.data.sampling import CELL, Source, draw_positions, draws, split_slides
+from study.data.sampling import Source, draw_positions, draws, split_slides
+from study.data.tissue import CELL
 
 MANY = [Source(f"tumor_{n:03}", True, partial=n % 5 == 0) for n in range(60)] + [
     Source(f"normal_{n:03}", False) for n in range(90)
@@ -24,6 +25,14 @@ def test_the_split_is_8_to_1_to_1_for_both_kinds():
 def test_every_split_has_slides_if_there_are_three(tumour, normal):
     sources = [Source(f"t{n}", True) for n in range(tumour)] + [Source(f"n{n}", False) for n in range(normal)]
     assert set(split_slides(sources, seed=1).values()) == {"train", "validation", "test"}
+
+
+def test_slides_of_one_patient_are_in_one_split():
+    sources = [Source(f"patient_{p:03}_node_{n}", p % 3 == n) for p in range(30) for n in range(5)]
+    split = split_slides(sources, seed=0)
+    for p in range(30):
+        assert len({split[f"patient_{p:03}_node_{n}"] for n in range(5)}) == 1
+    assert set(split.values()) == {"train", "validation", "test"}
 
 
 def test_two_slides_are_for_training():

@@ -92,12 +92,12 @@ def test_a_slide_that_does_not_say_its_scale_needs_it_stated(tmp_path):
     with assert_refused("bare.tif", "--slide-mpp"):
         Slide(tmp_path / "bare.tif")
     with Slide(tmp_path / "bare.tif", mpp=0.243) as slide:
-        assert (slide.mpp, slide.magnification) == (0.243, 40)
+        assert (slide.mpp, slide.magnification, slide.stated) == (0.243, 40, 0.243)
 
 
-def test_a_stated_scale_overrides_the_file_s(path):
+def test_what_the_file_says_counts_more_than_what_is_stated(path):
     with Slide(path, mpp=0.25) as slide:
-        assert (slide.mpp, slide.magnification) == (0.25, 40)
+        assert (slide.mpp, slide.magnification, slide.stated) == (pytest.approx(0.5), 20, None)
 
 
 @pytest.mark.parametrize("content", [b"", b"no slide", None], ids=["zero bytes", "text", "truncated"])

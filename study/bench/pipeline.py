@@ -1,8 +1,9 @@
 """How fast patches come out of slides, and how fast they go into training; on slides the size of real ones.
 
 A slide of Camelyon16 is at 10x, where patches are cut from it, a level of some 24,000 x 55,000 pixels in JPEG tiles of
-512 x 512, with 100 to 200 million pixels of tissue. Here such a level is made of copies of a small real slide, side by
-side: the tiles take as long to decode, and patches lie as far apart, as in a real one.
+512 x 512, with 100 to 200 million pixels of tissue. Here a level with as much tissue, and less glass (17,760 x 23,744
+pixels), is made of copies of a small real slide, side by side: the tiles take as long to decode, and patches lie as far
+apart, as in a real one.
 """
 
 import tempfile
@@ -117,10 +118,10 @@ def _make_slide(folder: Path, source: Path, number: int, copies: int) -> SlideFi
     shape = (copies * row.shape[0], row.shape[1], 3)
     write_pyramid(path, (row for _ in range(copies)), shape, np.uint8, mpp=view.mpp, compression="jpeg")
     if number % 2:
-        return SlideFiles(name, path, None, None, False)
+        return SlideFiles(name, path, None, None, partial=False, tumour=False)
     annotation = path.with_suffix(".xml")
     annotation.write_text(_wavy_outlines(shape, np.random.default_rng(number)))
-    return SlideFiles(name, path, annotation, None, False)
+    return SlideFiles(name, path, annotation, None, partial=False, tumour=True)
 
 
 def _wavy_outlines(shape: tuple[int, ...], rng: np.random.Generator, count: int = 12, points: int = 2000) -> str:
@@ -141,7 +142,7 @@ def _wavy_outlines(shape: tuple[int, ...], rng: np.random.Generator, count: int 
 
 
 def _tasks(slides: list[SlideFiles], patches: int, settings: Settings) -> list[Task]:
-    return plan(slides, scale=Scale(settings.patch_size), patches=patches, seed=0)
+    return plan(slides, scale=Scale(settings.patch_size), patches=patches, seed=0, source="").tasks
 
 
 def _in_turn(client: Client, function: Callable, arguments: list[tuple]) -> list:

@@ -1,27 +1,27 @@
 """``python -m study data``, the commands on whole slides: get them, draw some, cut patches, compare masks."""
 
+import re
 from pathlib import Path
 from typing import Annotated
 
 import typer
-from rich.console import Console
-from rich.table import Table
 
 from study.cli.stores import show_store
 from study.data.annotations import read_annotation
-from study.data.camelyon16 import find_slides
+from study.data.camelyon16 import SlideFiles, find_slides
 from study.data.download import BUCKET_URL, download
 from study.data.extract import Scale
 from study.data.manifest import read_manifest
 from study.data.masks import OutlineMask, TiffMask, compare
-from study.data.miniature import make_miniature
+from study.data.miniature import MARKER, make_miniature
+from study.data.miniature import SOURCE as MINIATURE
 from study.data.patches import PatchStore
-from study.data.slide_store import Extraction, extract_store, plan, plan_again
+from study.data.slide_store import extract_store, plan, plan_again
 from study.data.slides import Slide
 from study.errors import StudyError
 
-PATCHES = 300_000
-"""Of the paper."""
+PATCHES, SIZE = 300_000, 320
+"""Of the paper: how many, and their side in pixels."""
 
 Folder = Annotated[
     Path,
@@ -56,15 +56,18 @@ def camelyon16(
         bool, typer.Option("--download", help="First get the slides, and only that if no OUTPUT is given.")
     ] = False,
     address: Annotated[str, typer.Option("--from", help="Where to download from.", metavar="URL")] = BUCKET_URL,
-    patches: Annotated[int, typer.Option(help="How many in all.", min=1)] = PATCHES,
+    patches: Annotated[int | None, typer.Option(help="How many in all.", min=1, show_default="300000")] = None,
     patch_size: Annotated[
-        int, typer.Option(help="Side in pixels: 320 for the even grid, 321 for the paper's 3x3 pooling.", min=1)
-    ] = 320,
+        int | None,
+        typer.Option(
+            help="Side in pixels: 320 for the even grid, 321 for the paper's 3x3 pooling.", min=1, show_default="320"
+        ),
+    ] = None,
     magnification: Magnification = None,
     mpp: Mpp = None,
     slide_mpp: SlideMpp = None,
     masks: Annotated[str, typer.Option(help="Where the tumour is taken from.", metavar="outlines|tiff")] = "outlines",
-    seed: Annotated[int, typer.Option(help="Of the split and of the draws.", min=0)] = 0,
+    seed: Annotated[int | None, typer.Option(help="Of the split and of the draws.", min=0, show_default="0")] = None,
     manifest: Annotated[
         Path | None, typer.Option(help="Cut the identical patches that this manifest lists, instead of drawing.")
     ] = None,
@@ -80,7 +83,11 @@ def camelyon16(
     """
     if masks not in ("outlines", "tiff"):
         raise StudyError(f"unknown masks {masks!r}; choose from outlines, tiff")
-    scale = Scale(patch_size, *one_scale(magnification, mpp), slide_mpp)
+    given = {"--patches": patches, "--patch-size": patch_size, "--magnification": magnification, "--mpp": mpp}
+    for option, value in (given | {"--seed": seed}).items():
+        if manifest is not None and value is not None:
+            raise StudyError(f"{option} and --manifest contradict each other: the manifest says it; give one of them")
+    scale = Scale(patch_size or SIZE, *one_scale(magnification, mpp))
     if get:
         files = download(folder, selection=slides, source=address)
         print(f"{len(files)} files are complete in {folder}")
@@ -89,14 +96,33 @@ def camelyon16(
             raise StudyError("nowhere to put the patches; give OUTPUT, the folder of the patch store")
         return
     found, problems = find_slides(folder, slides)
+    options = {"source": source_of(folder, found), "tiff_masks": masks == "tiff", "slide_mpp": slide_mpp}
     if manifest is not None:
-        tasks = plan_again(found, read_manifest(manifest), slide_mpp=slide_mpp, tiff_masks=masks == "tiff")
+        wanted = plan_again(found, read_manifest(manifest), **options)
     else:
-        tasks = plan(found, scale=scale, patches=patches, seed=seed, tiff_masks=masks == "tiff")
-    extraction = extract_store(output, tasks, source="Camelyon16", workers=workers, scheduler=scheduler)
+        wanted = plan(found, scale=scale, patches=patches or PATCHES, seed=seed or 0, missing=problems, **options)
+    extraction = extract_store(output, wanted, workers=workers, scheduler=scheduler)
     if extraction.patches:
         show_store(PatchStore(output))
-    report(extraction, problems)
+    for name, lacking in extraction.short.items():
+        print(f"note: {name} has room for {lacking} patches fewer than were drawn for it")
+    list_missing(problems | extraction.failed)
+
+
+def source_of(folder: Path, slides: list[SlideFiles]) -> str:
+    """What the slides are, for people: nobody must take drawn ones for Camelyon16."""
+    if (folder / MARKER).is_file():
+        return MINIATURE
+    return "Camelyon16" if all(re.fullmatch(r"(normal|tumor|test)_\d{3}", s.name) for s in slides) else "own slides"
+
+
+def list_missing(missing: dict[str, str]) -> None:
+    """Say which slides are missing, and why; exit with code 1 if there are any."""
+    for name, reason in sorted(missing.items()):
+        print(f"missing: {name}: {reason}")
+    if missing:
+        print(f"{len(missing)} slides are missing; mend them and run the same again: what is done stays")
+        raise typer.Exit(1)
 
 
 def miniature(
@@ -108,18 +134,6 @@ def miniature(
     print(f"{len(find_slides(folder)[0])} slides in {folder}; next: python -m study data camelyon16 {folder} OUTPUT")
 
 
-def report(extraction: Extraction, problems: dict[str, str]) -> None:
-    """Say what is missing; exit with code 1 if anything is."""
-    for name, lacking in extraction.short.items():
-        print(f"note: {name} has room for {lacking} patches fewer than were drawn for it")
-    missing = problems | extraction.failed
-    for name, reason in sorted(missing.items()):
-        print(f"missing: {name}: {reason}")
-    if missing:
-        print(f"{len(missing)} slides are missing; mend them and run the same again, or leave them out with --slides")
-        raise typer.Exit(1)
-
-
 def compare_masks(
     folder: Folder,
     slides: Slides = "all",
@@ -129,16 +143,19 @@ def compare_masks(
 ) -> None:
     """Compare the annotations of slides with their mask TIFFs, pixel by pixel at one scale."""
     magnification, mpp = one_scale(magnification, mpp)
-    found, _ = find_slides(folder, slides)
+    found, problems = find_slides(folder, slides)
     pairs = [files for files in found if files.annotation and files.mask]
     if not pairs:
         raise StudyError(f"no slide in {folder} has both an annotation and a mask; get them")
-    table = Table("Slide", "Tumour, outlines", "Tumour, TIFF", "Only outlines", "Only TIFF", "Dice")
     for files in pairs:
-        with Slide(files.path, mpp=slide_mpp) as slide:
-            view = slide.at(magnification=magnification, mpp=mpp)
-            annotation = read_annotation(files.annotation, size=(slide.width, slide.height))
-            with TiffMask(files.mask, view, partial=False) as tiff:
-                agreement = compare(OutlineMask(annotation, view, partial=False), tiff, view)
-        table.add_row(files.name, *agreement.cells())
-    Console().print(table)
+        try:
+            with Slide(files.path, mpp=slide_mpp) as slide:
+                view = slide.at(magnification=magnification, mpp=mpp)
+                annotation = read_annotation(files.annotation, size=(slide.width, slide.height))
+                with TiffMask(files.mask, view, partial=False) as tiff:
+                    agreement = compare(OutlineMask(annotation, view, partial=False), tiff, view)
+        except StudyError as error:
+            problems[files.name] = str(error)
+        else:
+            print(f"{files.name}: {annotation.summary}\n  against the TIFF: {agreement.summary}")
+    list_missing(problems)

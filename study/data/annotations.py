@@ -46,6 +46,8 @@ _WITHOUT_AREA = ("Dot", "PointSet", "Measurement")
 _CURVE_ERROR = 0.25
 """Splines are drawn with straight pieces that leave the curve by at most this, in level-0 pixels."""
 
+_LARGEST = 1e7  # pixels; no slide is so large
+
 _CHUNK = 2**16  # bytes that are parsed at a time
 
 
@@ -232,8 +234,8 @@ class _Reader:
             number = float(text)
         except ValueError:
             number = math.nan
-        if not math.isfinite(number):
-            raise self._error(f"has a coordinate with {key}={text!r}, which is no finite number; correct it")
+        if not abs(number) < _LARGEST:
+            raise self._error(f"has a coordinate with {key}={text!r}, which is no finite number on a slide; correct it")
         return number
 
     def _error(self, what: str) -> StudyError:

@@ -38,11 +38,12 @@ class SlideFiles:
     """A slide and what belongs to it.
 
     Attributes:
-        name: of the slide's file, without the ending.
+        name: of the slide's file, without the ending and in lower case: releases differ in case.
         path: of the slide.
         annotation: its outlines, ``<name>.xml``; None if there are none because the slide is normal.
         mask: ``<name>_mask.tif``, if there is one.
         partial: whether tumour may be unlabelled, so that pixels that nobody labelled must be ignored.
+        tumour: whether anything is outlined on it.
     """
 
     name: str
@@ -50,11 +51,7 @@ class SlideFiles:
     annotation: Path | None
     mask: Path | None
     partial: bool
-
-    @property
-    def tumour(self) -> bool:
-        """Whether it has an annotation (which, of a slide that is not Camelyon16's, may be empty)."""
-        return self.annotation is not None
+    tumour: bool
 
 
 @cache
@@ -95,10 +92,17 @@ def find_slides(folder: Path | str, selection: str = "all") -> tuple[list[SlideF
     for key in select(slides.keys() | annotations.keys(), selection, where=folder):
         slide, annotation = slides.get(key), annotations.get(key)
         if problem := _problem(key, slide, annotation, published=key in published):
-            problems[(slide or annotation).stem] = problem
+            problems[key] = problem
         else:
-            found.append(SlideFiles(slide.stem, slide, annotation, masks.get(key), _is_partial(key)))
+            tumour = annotation is not None and not _says_no_tumour(annotation)
+            found.append(SlideFiles(key, slide, annotation, masks.get(key), is_partial(key), tumour))
     return found, problems
+
+
+def _says_no_tumour(annotation: Path) -> bool:
+    """Whether an annotation has no outlines; one that cannot be read has its say when it is used."""
+    content = annotation.read_bytes()
+    return b"<ASAP_Annotations" in content and b"<Annotation " not in content
 
 
 def select(names: Iterable[str], selection: str, *, where: Path | str) -> list[str]:
@@ -214,6 +218,6 @@ def _problem(key: str, slide: Path | None, annotation: Path | None, *, published
     return f"{missing}; make one, of a slide without tumour an empty one: {EMPTY_ANNOTATION}"
 
 
-def _is_partial(key: str) -> bool:
+def is_partial(key: str) -> bool:
     rule = exclusions()["all"]
     return key in rule.index and rule[key] == _IGNORE_UNLABELLED

@@ -8,6 +8,7 @@ import logging
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from uuid import uuid4
 
 import dask
 import pandas as pd
@@ -67,13 +68,19 @@ def _on_dask(
     if not tasks:
         return
     with dask_client(min(workers, len(tasks)), scheduler) as client:
+        run = uuid4().hex  # keys are the scheduler's, not the client's: another extraction has slides of these names
         futures = {
-            # pure=False and a key of its own: a result that is remembered by the scheduler is no file on the disk
-            client.submit(extract_slide, t, folder, key=f"extract-{t.name}", retries=RETRIES, pure=False): t.name
+            client.submit(extract_slide, t, folder, key=f"extract-{t.name}-{run}", retries=RETRIES): t.name
             for t in tasks
         }
         for future in as_completed(futures, loop=client.loop):
-            yield futures[future], future.result() if future.status == "finished" else future.exception()
+            if future.status == "cancelled":
+                yield (
+                    futures[future],
+                    StudyError("the Dask scheduler is gone; start it and run this again, it goes on"),
+                )
+            else:
+                yield futures[future], future.result() if future.status == "finished" else future.exception()
             future.release()
 
 

@@ -19,9 +19,9 @@ from study.data.annotations import Annotation, read_annotation
 from study.data.manifest import COLUMNS, patch_hash, patches_fingerprint, slide_file
 from study.data.masks import OutlineMask, TiffMask
 from study.data.patches import IGNORE
-from study.data.sampling import CELL, draw_positions
+from study.data.sampling import draw_positions
 from study.data.slides import Slide, View
-from study.data.tissue import tissue_map
+from study.data.tissue import CELL, tissue_map
 from study.errors import StudyError
 from study.files import replacing, require_space
 
@@ -31,15 +31,11 @@ _GROUP = 32
 
 @dataclass(frozen=True)
 class Scale:
-    """How patches are cut: side in pixels, at a magnification or at micrometres per pixel.
-
-    ``slide_mpp`` states the micrometres per pixel of level 0, for slides that do not say them.
-    """
+    """How patches are cut: side in pixels, at a magnification or at micrometres per pixel."""
 
     patch_size: int
     magnification: float | None = 10.0
     mpp: float | None = None
-    slide_mpp: float | None = None
 
 
 @dataclass(frozen=True)
@@ -52,6 +48,7 @@ class Task:
             with neither has no tumour.
         partial: whether the slide is annotated in part only: what nobody labelled is then marked to be ignored.
         scale: how patches are cut.
+        slide_mpp: micrometres per pixel of level 0, if the slide does not say them.
         seed: of the study.
         wanted: number of patches with and without tumour.
         positions: instead of drawing, cut the patches at these (x, y) of level 0, and expect these hashes.
@@ -64,6 +61,7 @@ class Task:
     mask: Path | None
     partial: bool
     scale: Scale
+    slide_mpp: float | None
     seed: int
     wanted: tuple[int, int] = (0, 0)
     positions: tuple[tuple[int, int, str], ...] | None = None
@@ -77,6 +75,7 @@ class Task:
     def recipe(self) -> dict:
         """What the file's content depends on, but for the slide and its annotation."""
         fields = asdict(self)
+        del fields["slide_mpp"]  # most slides do not need it
         files = {key: fields[key].name if fields[key] else None for key in ("slide", "annotation", "mask")}
         return json.loads(json.dumps(fields | files))
 
@@ -88,7 +87,7 @@ def extract_slide(task: Task, folder: Path) -> pd.DataFrame:
         StudyError: naming the slide, its annotation or its mask, if one of them is damaged or they do not belong
             together; if the disk is full; or if a patch is not the one that a manifest promises.
     """
-    with Slide(task.slide, mpp=task.scale.slide_mpp) as slide:
+    with Slide(task.slide, mpp=task.slide_mpp) as slide:
         view = slide.at(magnification=task.scale.magnification, mpp=task.scale.mpp)
         size = task.scale.patch_size
         if min(view.width, view.height) < size:
@@ -106,6 +105,8 @@ def read_rows(folder: Path, task: Task) -> pd.DataFrame | None:
     try:
         with h5py.File(slide_file(folder, task.name), "r") as file:
             if json.loads(file.attrs["recipe"]) != task.recipe or file.attrs["inputs"] != _inputs(task):
+                return None
+            if file.attrs.get("stated_mpp", task.slide_mpp) != task.slide_mpp:
                 return None
             table = {column: file[f"rows/{column}"] for column in COLUMNS}
             rows = pd.DataFrame({c: d.asstr()[:] if COLUMNS[c] is str else d[:] for c, d in table.items()})
@@ -217,6 +218,8 @@ def _write(
                     f"{task.slide}: the patch at {rows[-1]['x']}, {rows[-1]['y']} is not the one of the manifest; "
                     "the slide, its annotation or the version of OpenSlide differs"
                 )
+        if view.slide.stated is not None:
+            file.attrs["stated_mpp"] = view.slide.stated
         table = pd.DataFrame(rows, columns=list(COLUMNS))
         for column, kind in COLUMNS.items():
             dtype = h5py.string_dtype() if kind is str else np.dtype(kind)

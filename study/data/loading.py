@@ -12,6 +12,9 @@ from study.data.manifest import patch_hash
 from study.data.patches import PatchStore
 from study.errors import StudyError
 
+OPEN_FILES = 256
+"""Files that a process keeps open: fewer than systems allow, enough for most of Camelyon16."""
+
 
 class PatchDataset(Dataset):
     """Patches of a store as ``(image, mask)``: uint8 tensors ``(3, H, W)`` and ``(1, H, W)``.
@@ -50,6 +53,8 @@ class PatchDataset(Dataset):
             file = h5py.File(path, "r", rdcc_nbytes=0)  # chunks are read once each; hundreds of caches would add up
             if file.attrs["fingerprint"] != fingerprint:
                 raise StudyError(f"{path} was replaced by other data while it was in use; start again")
+            if len(self._open) == OPEN_FILES:
+                self._open.pop(next(iter(self._open))).close()  # the one that was opened first
             self._open[number] = file
         return self._open[number]
 

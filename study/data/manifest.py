@@ -14,6 +14,7 @@ can make the identical patches from it. Its columns:
 
 import hashlib
 import json
+import re
 from collections.abc import Iterable
 from pathlib import Path
 
@@ -44,6 +45,12 @@ def is_extraction(folder: Path) -> bool:
 
 def recipe_path(folder: Path) -> Path:
     return folder / "recipe.json"
+
+
+def case_of(slide: str) -> str:
+    """The patient of a slide: ``patient_017`` of ``patient_017_node_2``, as in Camelyon17; or else the slide itself."""
+    match = re.match(r"patient_\d+(?=_|$)", slide)
+    return match[0] if match else slide
 
 
 def slide_file(folder: Path, slide: str) -> Path:

@@ -314,11 +314,6 @@ class Comparison:
         """1 where neither has tumour."""
         return 2 * self.both / (self.outlines + self.tiff) if self.either else 1.0
 
-    def cells(self) -> tuple[str, ...]:
-        """For a table: pixels in the outlines, in the TIFF, only in the outlines, only in the TIFF, and Dice."""
-        counts = self.outlines, self.tiff, self.outlines - self.both, self.tiff - self.both
-        return (*(f"{count:,}" for count in counts), f"{self.dice:.4f}")
-
     @property
     def summary(self) -> str:
         """One line for people."""

@@ -31,6 +31,14 @@ from study.files import replacing
 MPP = 0.5
 """Micrometres per pixel of level 0."""
 
+SOURCE = "miniature Camelyon"
+"""What stores and results call these slides."""
+
+MARKER = "DRAWN_NOT_SCANNED.txt"
+"""A file in the folder by which they are told from real slides."""
+
+NOTICE = "drawn by a program; no score on these slides says anything about real tissue"
+
 VERSION = 1
 """Of the drawings; raised with every change of them."""
 
@@ -133,6 +141,7 @@ def make_miniature(folder: Path | str, *, seed: int = 0, progress: bool = False)
         try:
             for name in tqdm(PLANS, "drawing slides", unit="slide", leave=False, disable=None if progress else True):
                 make_slide(temporary, name, seed=seed)
+            (temporary / MARKER).write_text(f"{SOURCE}, version {VERSION}, seed {seed}: {NOTICE}\n")
         except BaseException:
             shutil.rmtree(temporary, ignore_errors=True)
             raise

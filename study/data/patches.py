@@ -15,7 +15,7 @@ import h5py
 import numpy as np
 import pandas as pd
 
-from study.data.manifest import is_extraction, patches_fingerprint, read_manifest, read_recipe, slide_file
+from study.data.manifest import case_of, is_extraction, patches_fingerprint, read_manifest, read_recipe, slide_file
 from study.errors import StudyError
 from study.files import replacing, require_space
 
@@ -196,7 +196,8 @@ class PatchStore:
             raise StudyError(f"{missing[0]} is missing; run the extraction into {self.path} again, it makes what lacks")
         self.size = (recipe["patch_size"], recipe["patch_size"])
         self.hashes = manifest.hash.to_numpy(object)
-        self.case = self.slide = manifest.slide.to_numpy(object)
+        self.slide = manifest.slide.to_numpy(object)
+        self.case = np.array([case_of(slide) for slide in self.slide], object)
         self.split = manifest.split.to_numpy(object)
         self.source, self.recipe = recipe["source"], recipe
         self.fingerprint = patches_fingerprint(manifest.slide + manifest.split + manifest.hash)

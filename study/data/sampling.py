@@ -1,6 +1,6 @@
 """The paper's sampling: which slide is in which split, how many patches it gives, and where they lie.
 
-Slides are drawn uniformly, patches with and without tumour with equal probability, 8:1:1 by slide. Everything is
+Slides are drawn uniformly, patches with and without tumour with equal probability, 8:1:1 by patient. Everything is
 seeded by the slide's name, so that it does not depend on who extracts which slide, or when.
 """
 
@@ -10,8 +10,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-CELL = 16
-"""Side, in pixels of a patch, of the cells on which tissue and tumour are looked up before patches are drawn."""
+from study.data.manifest import case_of
+from study.data.tissue import CELL
 
 _TRIES = 50  # positions drawn for each patch that is wanted, before the slide is held to have no more
 
@@ -32,12 +32,13 @@ class Source:
 
 
 def split_slides(sources: Sequence[Source], *, seed: int) -> dict[str, str]:
-    """8:1:1 by slide, for the slides with and without tumour apart, so that every split has both.
+    """8:1:1 by patient, for those with and without tumour apart, so that every split has both.
 
-    Where there are fewer than three slides of a kind, both kinds are split together; fewer than three slides in all
-    are for training.
+    Where there are fewer than three patients of a kind, both kinds are split together; fewer than three in all are for
+    training.
     """
-    kinds = [sorted(s.name for s in sources if s.tumour == kind) for kind in (True, False)]
+    ill = {case_of(s.name) for s in sources if s.tumour}
+    kinds = [sorted(ill), sorted({case_of(s.name) for s in sources} - ill)]
     if any(0 < len(names) < 3 for names in kinds):
         kinds = [sorted(kinds[0] + kinds[1])]
     rng = np.random.default_rng([seed, 0])
@@ -46,7 +47,7 @@ def split_slides(sources: Sequence[Source], *, seed: int) -> dict[str, str]:
         held_out = max(1, round(len(names) / 10)) if len(names) >= 3 else 0  # for validation, and as many for test
         for n, name in enumerate(rng.permutation(names)):
             split[str(name)] = "validation" if n < held_out else "test" if n < 2 * held_out else "train"
-    return split
+    return {s.name: split[case_of(s.name)] for s in sources}
 
 
 def draws(sources: Sequence[Source], *, patches: int, seed: int) -> dict[str, tuple[int, int]]:

@@ -1,18 +1,23 @@
 """A patch store from slides: plan, extraction, manifest. It can be cut at any moment, and goes on."""
 
-import hashlib
-import json
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import pandas as pd
 from tqdm import tqdm
 
-from study.data.camelyon16 import SlideFiles
+from study.data.camelyon16 import SlideFiles, is_partial
 from study.data.cluster import extract_all
 from study.data.extract import Scale, Task, read_rows
-from study.data.manifest import is_extraction, manifest_path, read_recipe, write_manifest, write_recipe
+from study.data.manifest import (
+    is_extraction,
+    manifest_path,
+    patches_fingerprint,
+    read_recipe,
+    write_manifest,
+    write_recipe,
+)
 from study.data.sampling import Source, draws, split_slides
 from study.errors import StudyError
 
@@ -37,32 +42,81 @@ class Extraction:
     short: dict[str, int]
 
 
+@dataclass(frozen=True)
+class Plan:
+    """What to extract.
+
+    Attributes:
+        tasks: one for every slide that is at hand.
+        recipe: what the store is made from, and is told from any other by.
+    """
+
+    tasks: list[Task]
+    recipe: dict
+
+
 def plan(
-    slides: Sequence[SlideFiles], *, scale: Scale, patches: int, seed: int, tiff_masks: bool = False
-) -> list[Task]:
+    slides: Sequence[SlideFiles],
+    *,
+    scale: Scale,
+    patches: int,
+    seed: int,
+    source: str,
+    missing: Iterable[str] = (),
+    tiff_masks: bool = False,
+    slide_mpp: float | None = None,
+) -> Plan:
     """What to extract by the paper's sampling: ``patches`` in all.
 
     Args:
-        slides: all slides of the study; what one gives depends on the others only by their names and kinds.
+        slides: of the study; what one gives depends on the others only by their names and kinds.
         scale: how patches are cut.
         patches: how many in all.
         seed: of the split and of the draws.
+        source: what the slides are, for people.
+        missing: names of slides that belong to the study but cannot be used yet. They have their place in the plan (the
+            name says whether they are normal), so that what is extracted stays as it is when they are mended.
         tiff_masks: take the tumour from the mask TIFFs, not from the annotations.
+        slide_mpp: micrometres per pixel of level 0 of slides that do not say them.
 
     Raises:
         StudyError: if there are no slides, or a slide lacks the mask that is asked for.
     """
     sources = [Source(s.name, s.tumour, s.partial) for s in slides]
+    sources += [Source(name, not name.startswith("normal"), is_partial(name)) for name in missing]
     split, wanted = split_slides(sources, seed=seed), draws(sources, patches=patches, seed=seed)
-    return [
-        _task(s, split=split[s.name], scale=scale, seed=seed, wanted=wanted[s.name], tiff_masks=tiff_masks)
+    tasks = [
+        _task(
+            s,
+            split=split[s.name],
+            scale=scale,
+            slide_mpp=slide_mpp,
+            seed=seed,
+            wanted=wanted[s.name],
+            tiff_masks=tiff_masks,
+        )
         for s in _sorted(slides)
     ]
+    recipe = {
+        "source": source,
+        "version": VERSION,
+        "patch_size": scale.patch_size,
+        "scale": asdict(scale),
+        "seed": seed,
+        "masks": "tiff" if tiff_masks else "outlines",
+        "slides": {name: [split[name], *wanted[name]] for name in sorted(split)},
+    }
+    return Plan(tasks, recipe)
 
 
 def plan_again(
-    slides: Sequence[SlideFiles], manifest: pd.DataFrame, *, slide_mpp: float | None = None, tiff_masks: bool = False
-) -> list[Task]:
+    slides: Sequence[SlideFiles],
+    manifest: pd.DataFrame,
+    *,
+    source: str,
+    tiff_masks: bool = False,
+    slide_mpp: float | None = None,
+) -> Plan:
     """What to extract so that the patches are the identical ones of a manifest.
 
     Raises:
@@ -75,36 +129,43 @@ def plan_again(
     tasks = []
     for s in _sorted([files[name] for name in groups]):
         rows = groups[s.name]
-        scale = Scale(int(rows.patch_size.iloc[0]), magnification=None, mpp=rows.mpp.iloc[0], slide_mpp=slide_mpp)
+        scale = Scale(int(rows.patch_size.iloc[0]), magnification=None, mpp=rows.mpp.iloc[0])
         positions = tuple(zip(rows.x.tolist(), rows.y.tolist(), rows.hash.tolist(), strict=True))
-        tasks.append(_task(s, split=rows.split.iloc[0], scale=scale, positions=positions, tiff_masks=tiff_masks))
-    return tasks
+        split = rows.split.iloc[0]
+        tasks.append(
+            _task(s, split=split, scale=scale, slide_mpp=slide_mpp, positions=positions, tiff_masks=tiff_masks)
+        )
+    recipe = {
+        "source": source,
+        "version": VERSION,
+        "patch_size": tasks[0].scale.patch_size,
+        "masks": "tiff" if tiff_masks else "outlines",
+        "manifest": patches_fingerprint(manifest.slide + manifest.split + manifest.hash),
+    }
+    return Plan(tasks, recipe)
 
 
-def extract_store(
-    folder: Path, tasks: Sequence[Task], *, source: str, workers: int = 2, scheduler: str | None = None
-) -> Extraction:
+def extract_store(folder: Path, plan: Plan, *, workers: int = 2, scheduler: str | None = None) -> Extraction:
     """Extract patches into ``folder``, a patch store (see :mod:`study.data.manifest`), or go on with that.
 
     Only one call at a time may work on a folder.
 
     Args:
         folder: where the store is, or will be.
-        tasks: of :func:`plan` or :func:`plan_again`.
-        source: what the slides are, for people.
+        plan: of :func:`plan` or :func:`plan_again`.
         workers, scheduler: see :func:`~study.data.cluster.extract_all`.
 
     Raises:
         StudyError: if there is nothing to extract, ``folder`` holds another extraction, or no scheduler answers.
     """
+    tasks = plan.tasks
     if not tasks:
         raise StudyError("no slides to extract from; check the folder and --slides")
     folder = folder.absolute()  # workers elsewhere have another working directory
-    recipe = _recipe(tasks, source)
     if not is_extraction(folder):
-        write_recipe(folder, recipe)
-    elif read_recipe(folder) != recipe:
-        raise StudyError(f"{folder} holds an extraction of other slides or settings; choose another folder")
+        write_recipe(folder, plan.recipe)
+    elif differing := _differing(read_recipe(folder), plan.recipe):
+        raise StudyError(f"{folder} holds another extraction: its {differing} differ; choose another folder")
     for left_behind in (folder / "slides").glob(".*.partial"):  # by a run that was killed
         left_behind.unlink()
     rows = {task.name: found for task in tasks if (found := read_rows(folder, task)) is not None}
@@ -139,15 +200,6 @@ def _sorted(slides: Sequence[SlideFiles]) -> list[SlideFiles]:
     return sorted(slides, key=lambda s: s.name)
 
 
-def _recipe(tasks: Sequence[Task], source: str) -> dict:
-    """What a store is made from: enough to tell it from any other."""
-    exact = json.dumps([task.recipe for task in tasks], sort_keys=True)
-    return {
-        "source": source,
-        "version": VERSION,
-        "patch_size": tasks[0].scale.patch_size,
-        "seed": tasks[0].seed,
-        "scale": asdict(tasks[0].scale),
-        "slides": {task.name: [task.split, task.count] for task in tasks},
-        "digest": hashlib.sha256(exact.encode()).hexdigest()[:16],
-    }
+def _differing(found: dict, wanted: dict) -> str:
+    """The names of what two recipes do not agree in."""
+    return ", ".join(sorted(key for key in found.keys() | wanted.keys() if found.get(key) != wanted.get(key)))

@@ -41,10 +41,11 @@ class Slide:
         width, height: of level 0, in pixels.
         mpp: micrometres per pixel of level 0.
         magnification: of the objective: what the file says, or the power nearest to ``10 / mpp``.
+        stated: the micrometres per pixel that were stated by the caller, if the file did not say its scale.
 
     Args:
         path: any file that OpenSlide reads.
-        mpp: micrometres per pixel of level 0, for slides that do not say it; it overrides those that do.
+        mpp: micrometres per pixel of level 0, for slides that do not say it.
 
     Raises:
         StudyError: if the file is missing, damaged or no slide, or if neither it nor ``mpp`` says its scale.
@@ -97,7 +98,8 @@ class Slide:
         said, power = (
             self._positive(key) for key in (openslide.PROPERTY_NAME_MPP_X, openslide.PROPERTY_NAME_OBJECTIVE_POWER)
         )
-        mpp = mpp or said or (10 / power if power else None)
+        self.stated = mpp if said is None and power is None else None
+        mpp = said or (10 / power if power else mpp)
         if mpp is None:
             raise StudyError(f"{self.path} does not say its micrometres per pixel; state them with --slide-mpp")
         return mpp, power or min(POWERS, key=lambda p: abs(math.log(10 / p / mpp)))

@@ -7,6 +7,7 @@ from study.data.camelyon16 import find_slides
 from study.data.ebhi import case_of, ebhi_patches, find_pairs
 from study.data.extract import Scale
 from study.data.manifest import is_extraction
+from study.data.miniature import SOURCE as MINIATURE
 from study.data.miniature import VERSION as MINIATURE_VERSION
 from study.data.miniature import make_miniature
 from study.data.patches import PatchStore, split_by_case, write_patches
@@ -15,9 +16,6 @@ from study.errors import StudyError
 
 SPLIT_SEED = 0
 """Of the assignment of cases to train, validation and test; one for all seeds of a study."""
-
-MINIATURE = "miniature Camelyon"
-"""The source of drawn slides, as stores and results name it."""
 
 
 def miniature_store(folder: Path, *, patches: int, size: int) -> PatchStore:
@@ -37,11 +35,12 @@ def miniature_store(folder: Path, *, patches: int, size: int) -> PatchStore:
     if not slides.exists():
         make_miniature(slides, progress=True)
     found, problems = find_slides(slides)
-    tasks = plan(found, scale=Scale(size), patches=patches, seed=SPLIT_SEED)
+    wanted = plan(found, scale=Scale(size), patches=patches, seed=SPLIT_SEED, source=MINIATURE, missing=problems)
     store = folder / f"{slides.name}-{patches}-patches-{size}px"
-    extraction = extract_store(store, tasks, source=MINIATURE, workers=0)
+    extraction = extract_store(store, wanted, workers=0)
     if damaged := problems | extraction.failed:
-        raise StudyError(f"{next(iter(damaged.values()))}; delete {slides}, it is drawn again")
+        reason = next(iter(damaged.values()))
+        raise StudyError(f"{reason}; or delete {slides}, it is drawn again" if str(slides) in reason else reason)
     return PatchStore(store)
 
 

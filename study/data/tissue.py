@@ -1,6 +1,6 @@
 """Where a slide has tissue, by the paper's rule: saturation above 0.07 and value above 0.1, after a blur.
 
-The rule is applied to the slide seen from afar, in cells of some pixels of a view: the mean colour of each cell is
+The rule is applied to the slide seen from afar, in cells of some pixels of a view: the colour of each cell is
 turned into hue, saturation and value, and saturation and value are blurred. A patch has tissue if one of its cells
 has. The rule keeps pale and fatty tissue that Otsu's threshold loses (normal_027 and normal_045 of Camelyon16), and
 drops what is black: areas that were not scanned, and black ink.
@@ -14,8 +14,11 @@ from study.data.slides import View
 SATURATION = 0.07
 VALUE = 0.1
 
+CELL = 16
+"""Side, in pixels of a view, of the cells on which tissue and tumour are looked up: some 15 micrometres at 10x."""
+
 BLUR = 1.0
-"""Standard deviation of the blur in cells: 16 pixels at 10x, some 15 micrometres."""
+"""Standard deviation of the blur, in cells."""
 
 _BLOCK = 2048
 """Side of the windows that are read, in pixels of the slide's level."""

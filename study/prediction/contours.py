@@ -31,14 +31,19 @@ class Region:
     area: float
 
 
-def trace(strips: Iterable[np.ndarray], threshold: float) -> list[Polygon]:
+def trace(strips: Iterable[np.ndarray], threshold: float, *, speck: float = 0) -> tuple[list[Polygon], int]:
     """The exact outlines, along the borders of pixels, of what is above the threshold; holes are holes.
 
     Pixels that meet at a corner only are apart. The areas add up to the number of pixels.
 
     Args:
         strips: of the map from top to bottom, (rows, W).
+        speck: pixels; what is smaller is dropped as soon as it is met: a noisy map has millions of specks.
+
+    Returns:
+        the outlines from top to bottom, and how many specks there were.
     """
+    specks = 0
     whole, cut = [], []  # cut: those that touch the border of a strip, and may go on in the next
     top = 0
     for strip in strips:
@@ -48,11 +53,18 @@ def trace(strips: Iterable[np.ndarray], threshold: float) -> list[Polygon]:
             for outline, _ in shapes(above.view(np.uint8), above, connectivity=4, transform=Affine.translation(0, top)):
                 polygon = shapely.make_valid(shapely.geometry.shape(outline))  # a ring may touch itself at a corner
                 _, upper, _, lower = polygon.bounds
-                (cut if upper == top or lower == bottom else whole).append(polygon)
+                if upper == top or lower == bottom:
+                    cut.append(polygon)
+                elif polygon.area >= speck:
+                    whole.append(polygon)
+                else:
+                    specks += 1
         top = bottom
     merged = shapely.union_all(cut)
     parts = shapely.get_parts([*whole, merged]).tolist()  # a multipolygon is several
-    return sorted((part for part in parts if part.area > 0), key=lambda p: (p.bounds[1], p.bounds[0]))
+    parts = [part for part in parts if part.area > 0]
+    kept = [part for part in parts if part.area >= speck]
+    return sorted(kept, key=lambda p: (p.bounds[1], p.bounds[0])), specks + len(parts) - len(kept)
 
 
 def regions(outlines: Iterable[Polygon], *, mpp: float) -> list[Region]:

@@ -9,7 +9,7 @@ import numpy as np
 from study.data.pyramid import write_pyramid
 from study.data.slides import View
 from study.files import replacing
-from study.prediction.contours import regions, trace, write_geojson
+from study.prediction.contours import SPECK, regions, trace, write_geojson
 from study.prediction.overlay import picture_step, shrink, thumbnail, write_overlay
 from study.prediction.slide import SIDE, predict_view
 from study.unet import UNet
@@ -80,9 +80,10 @@ def predict_slide(
         maps = files.enter_context(prediction.maps)
         for number, path in enumerate(filter(None, (outputs.probability, outputs.mean, outputs.deviation))):
             write_pyramid(temporary[path], maps.strips(number), maps.shape[1:], np.float32, mpp=view.mpp)
-        outlines = trace(maps.strips(0), threshold)
+        outlines, specks = trace(maps.strips(0), threshold, speck=SPECK / view.mpp**2)
         found = regions(outlines, mpp=view.mpp)
         write_geojson(temporary[outputs.contours], found, downsample=view.downsample, mpp=view.mpp, about=about)
+        tumour = sum(int((strip > threshold).sum()) for strip in maps.strips(0))
         step = picture_step(view)
         write_overlay(
             temporary[outputs.overlay],
@@ -95,9 +96,9 @@ def predict_slide(
         )
     return Summary(
         tissue_area=prediction.tissue_area,
-        tumour_area=sum(outline.area for outline in outlines) * view.mpp**2 / 1e6,
+        tumour_area=tumour * view.mpp**2 / 1e6,
         regions=len(found),
-        specks=len(outlines) - len(found),
+        specks=specks + len(outlines) - len(found),
         tiles=prediction.tiles,
         tiles_with_tissue=prediction.tiles_with_tissue,
     )

@@ -12,15 +12,12 @@ from tqdm import tqdm
 
 from study.data.loading import to_input
 from study.data.slides import View
-from study.data.tissue import tissue_map
+from study.data.tissue import CELL, tissue_map
 from study.evaluation import stability as over_roto_reflections
 from study.files import require_space
 from study.prediction.disk_map import DiskMap
 from study.prediction.tiling import Tile, plan_tiles, run_tiles
 from study.unet import UNet
-
-CELL = 16
-"""Side in pixels of the cells in which tissue is looked for."""
 
 SIDE = 1024
 """Side of the tiles: three quarters of it are kept, at depth 4, and a P4M U-Net of width 32 takes 2 GB."""
