@@ -37,14 +37,14 @@ def run(tmp_path, monkeypatch, capsys, drawn):
     return command
 
 
-EXTRACT = "data camelyon16 slides store --patches 30 --patch-size 32 --workers 1"
+EXTRACT = "data camelyon16 slides store --patches 60 --patch-size 32 --workers 1"
 
 
 @pytest.mark.slow
 def test_slides_become_a_store_and_a_manifest_makes_it_again(run, tmp_path):
     code, output, _ = run(EXTRACT)
     assert code == 0
-    assert "30 patches of 32 x 32 (Camelyon16" in " ".join(output.split())
+    assert "60 patches of 32 x 32 (Camelyon16" in " ".join(output.split())
     code, output, _ = run("data camelyon16 slides again --manifest store/manifest.csv --workers 1")
     assert code == 0
     assert PatchStore(tmp_path / "again").fingerprint == PatchStore(tmp_path / "store").fingerprint
