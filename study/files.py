@@ -44,8 +44,10 @@ def require_space(path: Path | str, size: int) -> None:
     Raises:
         StudyError: if they do not fit.
     """
-    if shutil.disk_usage(Path(path).parent).free < size + RESERVE:
-        raise StudyError(f"cannot write {path}: {_REASONS[errno.ENOSPC]}")
+    free = shutil.disk_usage(Path(path).parent).free
+    if free < size + RESERVE:
+        lacking = f" (it needs {size / 1e9:.1f} GB, {free / 1e9:.1f} GB are free)" if size > 1e8 else ""
+        raise StudyError(f"cannot write {path}: {_REASONS[errno.ENOSPC]}{lacking}")
 
 
 def _number(error: BaseException) -> int | None:
@@ -57,6 +59,7 @@ def _number(error: BaseException) -> int | None:
 _REASONS = {
     errno.ENOSPC: "the disk is full; free some space or write to another folder",
     errno.EDQUOT: "the disk quota is used up; free some space or write to another folder",
+    errno.ENOENT: "there is no such folder and none can be made; choose another one",
     errno.EACCES: "no permission; choose a folder that you may write to",
     errno.EPERM: "no permission; choose a folder that you may write to",
     errno.EROFS: "the disk is read-only; choose another folder",

@@ -321,6 +321,37 @@ def test_a_bad_slide_is_named_and_the_rest_go_on(folder, extracted, tmp_path, sp
     assert content(tmp_path / "store") == content(extracted)
 
 
+def test_a_slide_that_turns_out_to_be_normal_is_extracted_again_and_what_it_leaves_alone_stays(folder, tmp_path):
+    slides = spoiled(folder, tmp_path)
+    (slides / "annotations/tumor_002.xml").unlink()
+    extract(slides, tmp_path / "store")
+    (slides / "annotations/tumor_002.xml").write_text(EMPTY_ANNOTATION)
+    assert extract(slides, tmp_path / "store").failed == {}
+    extract(slides, tmp_path / "other")
+    assert content(tmp_path / "store") == content(tmp_path / "other")
+
+
+def test_an_extraction_that_came_to_nothing_does_not_hold_its_folder(folder, extracted, tmp_path):
+    assert extract(folder, tmp_path / "store", size=500).failed.keys() == set(NAMES)
+    assert extract(folder, tmp_path / "store").failed == {}
+    assert content(tmp_path / "store") == content(extracted)
+
+
+def test_space_for_all_is_asked_for_before_the_first_is_made(folder, tmp_path):
+    with assert_refused("store", "the disk is full", "GB are free"):
+        extract(folder, tmp_path / "store", patches=10**10)
+    assert not list((tmp_path / "store").rglob("*.h5"))
+
+
+def test_what_is_odd_about_an_annotation_is_reported(folder, tmp_path):
+    slides = spoiled(folder, tmp_path)
+    bow_tie = [(300, 300), (400, 400), (400, 300), (300, 400)]
+    (slides / "annotations/tumor_001.xml").write_text(asap([square(*TUMOUR), bow_tie, [(1, 1), (9, 9)]]))
+    expected = {"tumor_001": "1 touching or crossing themselves, repaired; 1 without area, left out"}
+    assert extract(slides, tmp_path / "store").notes == expected
+    assert extract(slides, tmp_path / "store").notes == expected  # and again, from the files
+
+
 @pytest.mark.parametrize("lost", ["annotations/tumor_002.xml", "images/tumor_002.tif"])
 def test_what_is_missing_has_its_place_and_can_come_later(folder, extracted, tmp_path, lost):
     slides = spoiled(folder, tmp_path)

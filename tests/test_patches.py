@@ -244,7 +244,7 @@ def with_damaged_patch_7(path, request):
 def test_a_flipped_byte_in_a_patch_is_noticed_when_it_is_read(with_damaged_patch_7):
     store = with_damaged_patch_7
     dataset = PatchDataset(store, np.arange(5, 10))
-    with assert_refused(store.path, "patch 7", "delete the store and make it again"):
+    with assert_refused(store.path, "patch 7", "delete the file and make it again"):
         dataset[2]
     assert dataset[3][0].shape == (3, 8, 8)  # the others can still be read
 

@@ -155,7 +155,7 @@ def test_bad_input_is_named_and_leaves_nothing_behind(tmp_path, checkpoint):
         predict(tmp_path / "missing.tif", checkpoint, out)
     with assert_refused("s.tif", "coarser than 40x"):
         predict(slide, checkpoint, out, magnification=40)
-    with assert_refused("s.tif", "positive number"):
+    with assert_refused("--magnification", "positive number"):
         predict(slide, checkpoint, out, magnification=0)
     with assert_refused("--magnification", "--mpp"):
         predict(slide, checkpoint, out, magnification=10, mpp=1)

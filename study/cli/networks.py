@@ -26,7 +26,7 @@ from study.unet import IMPLEMENTATIONS
 
 def evaluate(
     checkpoint: Annotated[Path, typer.Argument(help="The best.pt of a trial, below runs/.", show_default=False)],
-    data: Annotated[Path, typer.Option(help="A patch store (.h5); its test patches are used.", metavar="PATH")],
+    data: Annotated[Path, typer.Option(help="A patch store; its test patches are used.", metavar="PATH")],
     batch_size: Annotated[int, typer.Option(help="Patches at a time.", min=1)] = 16,
 ) -> None:
     """Dice of a trained network on the test patches of a store, and its stability under the eight roto-reflections."""

@@ -23,7 +23,9 @@ def predict(
     magnification: Magnification = None,
     mpp: Mpp = None,
     slide_mpp: SlideMpp = None,
-    tile: Annotated[int, typer.Option(help="Largest side of the tiles in pixels; smaller takes less memory.")] = SIDE,
+    tile: Annotated[
+        int, typer.Option(help="Largest side of the tiles in pixels; smaller takes less memory.", min=1)
+    ] = SIDE,
     batch_size: Annotated[int, typer.Option(help="Tiles at a time.", min=1)] = 1,
     threshold: Annotated[float, typer.Option(help="Tumour is what has a larger probability.", min=0, max=1)] = 0.5,
     stability: Annotated[
@@ -35,7 +37,7 @@ def predict(
     The map is what the network gives on the whole slide at once, to rounding, and zero in tiles without tissue.
     """
     started = time.perf_counter()
-    magnification, mpp = one_scale(magnification, mpp)
+    magnification, mpp = one_scale(magnification, mpp, slide_mpp)
     network = load_model(checkpoint)
     with Slide(slide, mpp=slide_mpp) as opened:
         view = (

@@ -1,5 +1,6 @@
 """``python -m study data``, the commands on whole slides: get them, draw some, cut patches, compare masks."""
 
+import math
 import re
 from pathlib import Path
 from typing import Annotated
@@ -15,7 +16,7 @@ from study.data.manifest import read_manifest
 from study.data.masks import OutlineMask, TiffMask, compare
 from study.data.miniature import MARKER, make_miniature
 from study.data.miniature import SOURCE as MINIATURE
-from study.data.patches import PatchStore
+from study.data.patches import SPLITS, PatchStore
 from study.data.slide_store import extract_store, plan, plan_again
 from study.data.slides import Slide
 from study.errors import StudyError
@@ -39,8 +40,13 @@ SlideMpp = Annotated[
 ]
 
 
-def one_scale(magnification: float | None, mpp: float | None) -> tuple[float | None, float | None]:
+def one_scale(
+    magnification: float | None, mpp: float | None, slide_mpp: float | None
+) -> tuple[float | None, float | None]:
     """The scale that is asked for, one way or the other: 10x unless told otherwise."""
+    for option, value in {"--magnification": magnification, "--mpp": mpp, "--slide-mpp": slide_mpp}.items():
+        if value is not None and not 0 < value < math.inf:
+            raise StudyError(f"{option} is {value}; give a positive number")
     if magnification is not None and mpp is not None:
         raise StudyError("--magnification and --mpp are two ways to say the same; give one of them")
     return (10.0 if magnification is None and mpp is None else magnification), mpp
@@ -87,7 +93,7 @@ def camelyon16(
     for option, value in (given | {"--seed": seed}).items():
         if manifest is not None and value is not None:
             raise StudyError(f"{option} and --manifest contradict each other: the manifest says it; give one of them")
-    scale = Scale(patch_size or SIZE, *one_scale(magnification, mpp))
+    scale = Scale(patch_size or SIZE, *one_scale(magnification, mpp, slide_mpp))
     if get:
         files = download(folder, selection=slides, source=address)
         print(f"{len(files)} files are complete in {folder}")
@@ -103,7 +109,12 @@ def camelyon16(
         wanted = plan(found, scale=scale, patches=patches or PATCHES, seed=seed or 0, missing=problems, **options)
     extraction = extract_store(output, wanted, workers=workers, scheduler=scheduler)
     if extraction.patches:
-        show_store(PatchStore(output))
+        store = PatchStore(output)
+        show_store(store)
+        if empty := [split for split in SPLITS if split not in store.split]:
+            print(f"note: there are no {' and no '.join(empty)} patches, and no training without; extract more slides")
+    for name, note in extraction.notes.items():
+        print(f"note: {name}: outlines: {note}")
     for name, lacking in extraction.short.items():
         print(f"note: {name} has room for {lacking} patches fewer than were drawn for it")
     list_missing(problems | extraction.failed)
@@ -131,7 +142,8 @@ def miniature(
 ) -> None:
     """Draw a miniature Camelyon: slides, annotations and masks to try everything on; it says nothing about tissue."""
     make_miniature(folder, seed=seed, progress=True)
-    print(f"{len(find_slides(folder)[0])} slides in {folder}; next: python -m study data camelyon16 {folder} OUTPUT")
+    print(f"{len(find_slides(folder)[0])} slides in {folder}; next:")
+    print(f"python -m study data camelyon16 {folder} OUTPUT --patches 2000 --patch-size 64")
 
 
 def compare_masks(
@@ -142,7 +154,7 @@ def compare_masks(
     slide_mpp: SlideMpp = None,
 ) -> None:
     """Compare the annotations of slides with their mask TIFFs, pixel by pixel at one scale."""
-    magnification, mpp = one_scale(magnification, mpp)
+    magnification, mpp = one_scale(magnification, mpp, slide_mpp)
     found, problems = find_slides(folder, slides)
     pairs = [files for files in found if files.annotation and files.mask]
     if not pairs:

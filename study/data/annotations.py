@@ -91,12 +91,8 @@ class Annotation:
         return int(shapely.get_num_interior_rings(shapely.get_parts(self.tumour)).sum())
 
     @property
-    def summary(self) -> str:
-        """One line for people."""
-        text = (
-            f"{self.outlines} tumour and {self.exclusions} exclusion outlines with {self.points:,} points; "
-            f"{self.tumour.area:,.0f} px² of tumour with {self.holes} holes"
-        )
+    def notes(self) -> str:
+        """What was met that is not a plain polygon, and what became of it; empty if there was nothing."""
         notes = {
             "smooth": self.splines,
             "touching or crossing themselves, repaired": self.repaired,
@@ -105,7 +101,16 @@ class Annotation:
             "dots or measurements, left out": self.other,
             "cut at the slide's border": self.clipped,
         }
-        return "; ".join([text, *(f"{len(names)} {note}" for note, names in notes.items() if names)])
+        return "; ".join(f"{len(names)} {note}" for note, names in notes.items() if names)
+
+    @property
+    def summary(self) -> str:
+        """One line for people."""
+        text = (
+            f"{self.outlines} tumour and {self.exclusions} exclusion outlines with {self.points:,} points; "
+            f"{self.tumour.area:,.0f} px² of tumour with {self.holes} holes"
+        )
+        return f"{text}; {self.notes}" if self.notes else text
 
 
 def read_annotation(path: Path | str, *, size: tuple[int, int] | None = None) -> Annotation:

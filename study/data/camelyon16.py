@@ -101,8 +101,11 @@ def find_slides(folder: Path | str, selection: str = "all") -> tuple[list[SlideF
 
 def _says_no_tumour(annotation: Path) -> bool:
     """Whether an annotation has no outlines; one that cannot be read has its say when it is used."""
-    content = annotation.read_bytes()
-    return b"<ASAP_Annotations" in content and b"<Annotation " not in content
+    try:
+        content = annotation.read_bytes()
+    except OSError:
+        return False
+    return b"<ASAP_Annotations" in content and not re.search(rb"<Annotation\s", content)
 
 
 def select(names: Iterable[str], selection: str, *, where: Path | str) -> list[str]:

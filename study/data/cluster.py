@@ -92,6 +92,7 @@ def dask_client(workers: int, scheduler: str | None = None) -> Iterator[Client]:
         StudyError: if no scheduler answers.
     """
     if scheduler is not None:
+        logging.getLogger("distributed").setLevel(logging.CRITICAL)  # what goes wrong is said in one line
         try:
             client = Client(scheduler, timeout=CONNECT_SECONDS, set_as_default=False)
         except (OSError, ValueError) as error:

@@ -17,7 +17,7 @@ import pandas as pd
 
 from study.data.annotations import Annotation, read_annotation
 from study.data.manifest import COLUMNS, patch_hash, patches_fingerprint, slide_file
-from study.data.masks import OutlineMask, TiffMask
+from study.data.masks import Mask, OutlineMask, TiffMask
 from study.data.patches import IGNORE
 from study.data.sampling import draw_positions
 from study.data.slides import Slide, View
@@ -81,7 +81,10 @@ class Task:
 
 
 def extract_slide(task: Task, folder: Path) -> pd.DataFrame:
-    """Cut a slide's patches into its file below ``folder``, and return its rows of the manifest.
+    """Cut a slide's patches into its file below ``folder``.
+
+    Returns:
+        the slide's rows of the manifest; in their ``attrs``, "notes" says what is to be said of the annotation.
 
     Raises:
         StudyError: naming the slide, its annotation or its mask, if one of them is damaged or they do not belong
@@ -93,10 +96,13 @@ def extract_slide(task: Task, folder: Path) -> pd.DataFrame:
         if min(view.width, view.height) < size:
             has = f"{view.width} x {view.height} pixels at this scale"
             raise StudyError(f"{task.slide} has {has}, too few for patches of {size}; leave it out or cut smaller ones")
-        with _open_mask(task, slide, view) as mask:
+        mask, notes = _open_mask(task, slide, view)
+        with mask, replacing(slide_file(folder, task.name)) as temporary:
             positions = _positions(task, view, mask)
-            with replacing(slide_file(folder, task.name)) as temporary:
-                rows = _write(temporary, task, view, mask, positions)
+            rows = _write(temporary, task, view, mask, positions)
+            rows.attrs["notes"] = notes
+            with h5py.File(temporary, "a") as file:
+                file.attrs["notes"] = notes
     return rows
 
 
@@ -110,6 +116,7 @@ def read_rows(folder: Path, task: Task) -> pd.DataFrame | None:
                 return None
             table = {column: file[f"rows/{column}"] for column in COLUMNS}
             rows = pd.DataFrame({c: d.asstr()[:] if COLUMNS[c] is str else d[:] for c, d in table.items()})
+            rows.attrs["notes"] = file.attrs["notes"]
             whole = len(rows) == len(file["x"]) and patches_fingerprint(rows.hash) == file.attrs["fingerprint"]
     except (OSError, KeyError, ValueError, TypeError, AttributeError, RuntimeError):
         return None
@@ -159,15 +166,17 @@ def _inputs(task: Task) -> str:
     return json.dumps([outlines, *rasters])
 
 
-def _open_mask(task: Task, slide: Slide, view: View) -> OutlineMask | TiffMask:
+def _open_mask(task: Task, slide: Slide, view: View) -> tuple[Mask, str]:
+    """Where the tumour is, and what is to be said of the annotation."""
     if task.mask is not None:
-        return TiffMask(task.mask, view, partial=task.partial)
+        return TiffMask(task.mask, view, partial=task.partial), ""
     if task.annotation is None:
-        return OutlineMask(Annotation.empty(), view, partial=False)
-    return OutlineMask(read_annotation(task.annotation, size=(slide.width, slide.height)), view, partial=task.partial)
+        return OutlineMask(Annotation.empty(), view, partial=False), ""
+    annotation = read_annotation(task.annotation, size=(slide.width, slide.height))
+    return OutlineMask(annotation, view, partial=task.partial), annotation.notes
 
 
-def _positions(task: Task, view: View, mask: OutlineMask | TiffMask) -> list[tuple[int, int]]:
+def _positions(task: Task, view: View, mask: Mask) -> list[tuple[int, int]]:
     """Upper left corners of the patches in pixels of the view."""
     size = task.scale.patch_size
     if task.positions is not None:
@@ -184,9 +193,7 @@ def _positions(task: Task, view: View, mask: OutlineMask | TiffMask) -> list[tup
     )
 
 
-def _write(
-    path: Path, task: Task, view: View, mask: OutlineMask | TiffMask, positions: list[tuple[int, int]]
-) -> pd.DataFrame:
+def _write(path: Path, task: Task, view: View, mask: Mask, positions: list[tuple[int, int]]) -> pd.DataFrame:
     size, count = task.scale.patch_size, len(positions)
     require_space(path, count * size * size * 4)
     rows = []

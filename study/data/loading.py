@@ -42,7 +42,7 @@ class PatchDataset(Dataset):
                 raise OSError("its hash is not the manifest's")
         except (OSError, KeyError) as error:
             path = self.files[number][0]
-            raise StudyError(f"{path}: patch {row} is damaged; delete the store and make it again") from error
+            raise StudyError(f"{path}: patch {row} is damaged; delete the file and make it again") from error
         return torch.from_numpy(image).permute(2, 0, 1), torch.from_numpy(mask)[None]  # (3, H, W), (1, H, W)
 
     def _file(self, number: int) -> h5py.File:

@@ -20,6 +20,7 @@ from study.data.manifest import (
 )
 from study.data.sampling import Source, draws, split_slides
 from study.errors import StudyError
+from study.files import require_space
 
 VERSION = 1
 """Raised when the same slides and settings would give other patches."""
@@ -34,12 +35,14 @@ class Extraction:
         patches: how many there are.
         failed: why, for every slide that failed.
         short: for every slide that has fewer patches than were drawn for it, how many fewer.
+        notes: what is to be said of the annotations, for every slide of which there is something.
     """
 
     folder: Path
     patches: int
     failed: dict[str, str]
     short: dict[str, int]
+    notes: dict[str, str]
 
 
 @dataclass(frozen=True)
@@ -103,6 +106,7 @@ def plan(
         "patch_size": scale.patch_size,
         "scale": asdict(scale),
         "seed": seed,
+        "patches": patches,
         "masks": "tiff" if tiff_masks else "outlines",
         "slides": {name: [split[name], *wanted[name]] for name in sorted(split)},
     }
@@ -162,24 +166,44 @@ def extract_store(folder: Path, plan: Plan, *, workers: int = 2, scheduler: str 
     if not tasks:
         raise StudyError("no slides to extract from; check the folder and --slides")
     folder = folder.absolute()  # workers elsewhere have another working directory
-    if not is_extraction(folder):
-        write_recipe(folder, plan.recipe)
-    elif differing := _differing(read_recipe(folder), plan.recipe):
-        raise StudyError(f"{folder} holds another extraction: its {differing} differ; choose another folder")
+    if is_extraction(folder):
+        _check_same(folder, plan.recipe)
+    write_recipe(folder, plan.recipe)
     for left_behind in (folder / "slides").glob(".*.partial"):  # by a run that was killed
         left_behind.unlink()
     rows = {task.name: found for task in tasks if (found := read_rows(folder, task)) is not None}
     todo = [task for task in tasks if task.name not in rows]
+    needed = sum(task.count * task.scale.patch_size**2 * 4 for task in todo)  # bytes: RGB, and the mask
+    (folder / "slides").mkdir(exist_ok=True)
+    require_space(folder / "slides", needed)
     with tqdm(total=len(tasks), initial=len(rows), desc="slides", unit="slide", disable=None, leave=False) as bar:
         made, failed = extract_all(todo, folder, workers=workers, scheduler=scheduler, done=bar.update)
     rows |= made
+    rows |= {t.name: found for t in todo if t.name in failed and (found := read_rows(folder, t)) is not None}
+    failed = {name: reason for name, reason in failed.items() if name not in rows}  # done, only nobody was told
     tables = [rows[task.name] for task in tasks if task.name in rows and len(rows[task.name])]
     if tables:
         write_manifest(folder, pd.concat(tables))
     else:
         manifest_path(folder).unlink(missing_ok=True)
     lacking = {task.name: task.count - len(rows[task.name]) for task in tasks if task.name in rows}
-    return Extraction(folder, sum(map(len, tables)), failed, {name: n for name, n in lacking.items() if n > 0})
+    return Extraction(
+        folder,
+        patches=sum(map(len, tables)),
+        failed=failed,
+        short={name: n for name, n in lacking.items() if n > 0},
+        notes={name: table.attrs["notes"] for name, table in sorted(rows.items()) if table.attrs["notes"]},
+    )
+
+
+def _check_same(folder: Path, recipe: dict) -> None:
+    """Make sure that going on in a folder costs nothing that was done, but for slides that were mended since."""
+    found = read_recipe(folder)
+    differing = sorted(key for key in found.keys() | recipe.keys() if found.get(key) != recipe.get(key))
+    if differing == ["slides"] and found["slides"].keys() == recipe["slides"].keys():
+        return  # one of them turned out to be of the other kind; what that changes is made again
+    if differing and any((folder / "slides").glob("[!.]*.h5")):
+        raise StudyError(f"{folder} holds another extraction: its {', '.join(differing)} differ; choose another folder")
 
 
 def _task(slide: SlideFiles, *, tiff_masks: bool, seed: int = 0, **plan) -> Task:
@@ -198,8 +222,3 @@ def _task(slide: SlideFiles, *, tiff_masks: bool, seed: int = 0, **plan) -> Task
 
 def _sorted(slides: Sequence[SlideFiles]) -> list[SlideFiles]:
     return sorted(slides, key=lambda s: s.name)
-
-
-def _differing(found: dict, wanted: dict) -> str:
-    """The names of what two recipes do not agree in."""
-    return ", ".join(sorted(key for key in found.keys() | wanted.keys() if found.get(key) != wanted.get(key)))
