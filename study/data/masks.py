@@ -35,8 +35,8 @@ HALF = SAMPLES**2 // 2
 TUMOUR, EXCLUDED = 1, 2
 """Values of the bucket's mask TIFFs; the rest is 0."""
 
-_BLOCK = 4096
-"""Level-0 pixels, in either direction, that are held at a time where a whole slide is gone through."""
+_BLOCK, _BLOCK_LEVEL0 = 512, 4096
+"""Pixels of a view, and of level 0, in either direction, that are held at a time where all of a slide is gone through."""
 
 _CACHED_TILES = 64  # decoded tiles of a TIFF that are kept, of 256 KiB each as ASAP writes them
 
@@ -62,6 +62,8 @@ class Mask(ABC):
         Raises:
             StudyError: if the file of the mask is damaged there.
         """
+        if not self.partial and not self._near_tumour(x, y, width, height):
+            return np.zeros((height, width), np.uint8)
         tumour = self._tumour(x, y, width, height)
         mask = (tumour >= HALF).astype(np.uint8)
         if self.partial:
@@ -112,12 +114,13 @@ class OutlineMask(Mask):
     def __init__(self, annotation: Annotation, view: View, *, partial: bool) -> None:
         super().__init__(view, partial=partial)
         self._tumour_edges = _Edges(annotation.tumour, view.downsample)
-        corners = np.asarray(annotation.tumour.bounds) / view.downsample
-        self._box = None if annotation.tumour.is_empty else shapely.box(*corners)
+        self._area = annotation.tumour
+        shapely.prepare(self._area)
         self._excluded_edges = _Edges(annotation.excluded, view.downsample)
 
     def _near_tumour(self, x: int, y: int, width: int, height: int) -> bool:
-        return self._box is not None and self._box.intersects(shapely.box(x, y, x + width, y + height))
+        corners = (n * self.view.downsample for n in (x, y, x + width, y + height))
+        return self._area.intersects(shapely.box(*corners))
 
     def _tumour(self, x: int, y: int, width: int, height: int) -> np.ndarray:
         return self._tumour_edges.count(x, y, width, height)
@@ -357,7 +360,7 @@ def compare(outlines: OutlineMask, tiff: TiffMask, view: View) -> Comparison:
 
 def _blocks(view: View, cell: int = 1) -> Iterator[tuple[int, int, int, int]]:
     """x, y, width and height of the blocks that make up a view, of whole cells each but for the last ones."""
-    step = max(1, int(_BLOCK / view.downsample) // cell) * cell
+    step = max(1, int(min(_BLOCK, _BLOCK_LEVEL0 / view.downsample)) // cell) * cell
     for y in range(0, view.height, step):
         for x in range(0, view.width, step):
             yield x, y, min(step, view.width - x), min(step, view.height - y)
