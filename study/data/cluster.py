@@ -104,6 +104,9 @@ def dask_client(workers: int, scheduler: str | None = None) -> Iterator[Client]:
     settings = {
         "distributed.scheduler.allowed-failures": 10,  # a slide may see many workers die before it is to blame
         "distributed.comm.timeouts.connect": "60s",  # on a busy machine a process is slow to answer
+        # Dask has every free megabyte go back to the system at once; tiles and patches want it again at once
+        "distributed.nanny.pre-spawn-environ.MALLOC_TRIM_THRESHOLD_": 2**28,
+        "distributed.nanny.pre-spawn-environ.MALLOC_MMAP_THRESHOLD_": 2**28,
         "distributed.worker.memory.terminate": False,
         "distributed.worker.memory.pause": False,
     }

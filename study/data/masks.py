@@ -36,7 +36,7 @@ TUMOUR, EXCLUDED = 1, 2
 """Values of the bucket's mask TIFFs; the rest is 0."""
 
 _BLOCK, _BLOCK_LEVEL0 = 512, 4096
-"""Pixels of a view, and of level 0, in either direction, that are held at a time where all of a slide is gone through."""
+"""Pixels of a view, and of level 0, in either direction, that are held at a time where a slide is gone through."""
 
 _CACHED_TILES = 64  # decoded tiles of a TIFF that are kept, of 256 KiB each as ASAP writes them
 
