@@ -88,6 +88,21 @@ def test_the_angles_are_of_all_groups_and_of_committed_code():
         assert rows.difference[model, 90.0] < 1e-4 < rows.difference[model, 45.0]
 
 
+def test_the_readme_shows_the_rates_that_were_measured():
+    readme = " ".join((ROOT / "README.md").read_text().split())
+    extraction, memory, loading = (
+        pd.read_csv(ROOT / f"results/pipeline/amd-epyc-2-cores-{name}.csv")
+        for name in ("extraction", "memory", "loading")
+    )
+    assert not pd.concat([extraction, memory, loading]).version.str.endswith("-dirty").any()
+    assert f"extract {extraction.extraction.median():,.0f} patches a second" in readme
+    assert f"{100 * extraction.share.median():.0f} % of the rate" in readme
+    assert all(f"{row.peak_mb:.0f} MB after {row.patches:,}" in readme for row in memory.itertuples())
+    rates = loading.groupby("format").rate.median()
+    assert f"load {rates['HDF5 (the store)']:,.0f} patches" in readme
+    assert f"{rates['HDF5, gzip']:,.0f} from compressed HDF5 and {rates['PNG files']:,.0f} from PNG" in readme
+
+
 def test_p4m_is_steady_wherever_it_was_trained_and_the_unet_is_not(study, records):
     for record in records:
         if record["trial"]["model"].startswith("p4m"):

@@ -147,7 +147,7 @@ def extraction(
 ) -> None:
     """Patches per second out of slides, against OpenSlide reading the same regions; and the memory it takes."""
     settings = pipeline.Settings(processes=processes, rounds=rounds)
-    about = {"processes": processes, "patch_size": settings.patch_size, **provenance(torch.device("cpu"))}
+    about = {"patch_size": settings.patch_size, **provenance(torch.device("cpu"), processes)}
     rates = pipeline.extraction(source, settings).assign(**about)
     path = report.write_pipeline(root, "extraction", rates)
     lines = [
@@ -158,8 +158,8 @@ def extraction(
     report.write_pipeline(root, "memory", memory)
     lines = [[f"{row.patches:,}", f"{row.peak_mb:.0f} MB"] for row in memory.itertuples()]
     _show(["Patches of one slide", "Peak memory"], lines, "One process")
-    hours = PATCHES / rates.extraction.median() / 3600
-    print(f"At this rate, {PATCHES:,} patches of 400 slides take {hours:.1f} hours.\nResults in {path.parent}")
+    minutes = PATCHES / rates.extraction.median() / 60
+    print(f"At this rate, {PATCHES:,} patches of 400 slides take {minutes:.0f} minutes.\nResults in {path.parent}")
 
 
 def loading(
@@ -170,7 +170,7 @@ def loading(
 ) -> None:
     """Patches per second into training, from the store and from other formats."""
     settings = pipeline.Settings(processes=processes, rounds=rounds)
-    about = {"processes": processes, "patch_size": settings.patch_size, **provenance(torch.device("cpu"))}
+    about = {"patch_size": settings.patch_size, **provenance(torch.device("cpu"), processes)}
     rows = pipeline.loading(source, settings).assign(**about)
     path = report.write_pipeline(root, "loading", rows)
     medians = rows.groupby("format", sort=False)[["rate", "kb"]].median()
