@@ -51,7 +51,7 @@ class Settings:
     patches: int = 750  # 300,000 of 400 slides
     copies: int = 16
     patch_size: int = 320
-    rounds: int = 3
+    rounds: int = 7
 
 
 def extraction(source: Path, settings: Settings) -> pd.DataFrame:
