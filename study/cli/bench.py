@@ -137,12 +137,13 @@ Source = Annotated[
     Path, typer.Argument(help="A small real slide, of which large ones are made.", metavar="SLIDE", show_default=False)
 ]
 Processes = Annotated[int, typer.Option(help="That work at the same time.", min=1)]
+Rounds = Annotated[int, typer.Option(help="How often everything is timed.", min=1)]
 
 
 def extraction(
     source: Source,
     processes: Processes = pipeline.Settings.processes,
-    rounds: Annotated[int, typer.Option(help="How often everything is timed.", min=1)] = pipeline.Settings.rounds,
+    rounds: Rounds = pipeline.Settings.rounds,
     root: Root = Path(),
 ) -> None:
     """Patches per second out of slides, against OpenSlide reading the same regions; and the memory it takes."""
@@ -165,7 +166,7 @@ def extraction(
 def loading(
     source: Source,
     processes: Processes = pipeline.Settings.processes,
-    rounds: Annotated[int, typer.Option(help="How often everything is timed.", min=1)] = pipeline.Settings.rounds,
+    rounds: Rounds = pipeline.Settings.rounds,
     root: Root = Path(),
 ) -> None:
     """Patches per second into training, from the store and from other formats."""

@@ -9,14 +9,12 @@ partially annotated: a pixel of which less than half lies in any outline, of tum
 """
 
 import math
-from abc import ABC, abstractmethod
+from abc import abstractmethod
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
-from types import TracebackType
-from typing import Self
 
 import numpy as np
 import shapely
@@ -41,7 +39,7 @@ _BLOCK, _BLOCK_LEVEL0 = 512, 4096
 _CACHED_TILES = 64  # decoded tiles of a TIFF that are kept, of 256 KiB each as ASAP writes them
 
 
-class Mask(ABC):
+class Mask(AbstractContextManager):
     """Where the tumour is on one slide; use it as a context manager.
 
     Attributes:
@@ -84,15 +82,10 @@ class Mask(ABC):
                 cells[y // cell :, x // cell :][: block.shape[0], : block.shape[1]] = block
         return cells
 
-    def close(self) -> None:  # noqa: B027
+    def close(self) -> None:
         """Release the file, if there is one."""
 
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self.close()
 
     def _near_tumour(self, x: int, y: int, width: int, height: int) -> bool:

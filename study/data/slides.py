@@ -6,10 +6,8 @@ resampled, in such a way that a pixel's value does not depend on the window in w
 """
 
 import math
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
-from types import TracebackType
-from typing import Self
 
 import numpy as np
 import openslide
@@ -33,7 +31,7 @@ _FRACTION = 1024
 to 2**14 pixels, so that a pixel has the same value in every window; the scale is met to within 0.05 %."""
 
 
-class Slide:
+class Slide(AbstractContextManager):
     """An open slide; use it as a context manager.
 
     Attributes:
@@ -86,12 +84,7 @@ class Slide:
     def close(self) -> None:
         self._slide.close()
 
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self.close()
 
     def _scale(self, mpp: float | None) -> tuple[float, float]:

@@ -2,16 +2,15 @@
 
 import tempfile
 from collections.abc import Iterator
+from contextlib import AbstractContextManager
 from pathlib import Path
-from types import TracebackType
-from typing import Self
 
 import numpy as np
 
 _STRIP = 2**24  # bytes that are read at a time, at the most (but always one row)
 
 
-class DiskMap:
+class DiskMap(AbstractContextManager):
     """``(M, H, W)`` float32 in an unnamed temporary file, which is gone with the process, however it ends.
 
     Zero wherever nothing was written; such parts take no room on most file systems. Use it as a context manager.
@@ -48,10 +47,5 @@ class DiskMap:
     def close(self) -> None:
         self._file.close()
 
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self.close()
