@@ -1,6 +1,7 @@
 """Reading ASAP's XML: what the outlines enclose, in real files and made ones, and what is refused."""
 
 import tracemalloc
+from fractions import Fraction
 from pathlib import Path
 
 import numpy as np
@@ -48,8 +49,10 @@ def circle(radius: float, count: int, centre: float = 500) -> np.ndarray:
 
 
 def shoelace(points: np.ndarray) -> float:
-    x, y = np.asarray(points, float).T
-    return abs(np.dot(x, np.roll(y, -1)) - np.dot(y, np.roll(x, -1))) / 2
+    """The enclosed area, in fractions: floats would lose 1e-11 of it to the slide's large coordinates."""
+    exact = [(Fraction(x), Fraction(y)) for x, y in np.asarray(points, float).tolist()]
+    edges = zip(exact, exact[1:] + exact[:1], strict=True)
+    return float(abs(sum(x0 * y1 - x1 * y0 for (x0, y0), (x1, y1) in edges)) / 2)
 
 
 def real_points(name: str) -> list[np.ndarray]:
