@@ -49,7 +49,7 @@ def circle(radius: float, count: int, centre: float = 500) -> np.ndarray:
 
 
 def shoelace(points: np.ndarray) -> float:
-    """The enclosed area, in fractions: floats would lose 1e-11 of it to the slide's large coordinates."""
+    """The enclosed area, in fractions: at the coordinates of a slide floats lose some 1e-12 of it, or more."""
     exact = [(Fraction(x), Fraction(y)) for x, y in np.asarray(points, float).tolist()]
     edges = zip(exact, exact[1:] + exact[:1], strict=True)
     return float(abs(sum(x0 * y1 - x1 * y0 for (x0, y0), (x1, y1) in edges)) / 2)

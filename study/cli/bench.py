@@ -26,6 +26,10 @@ from study.models import load_checkpoint, rebuild
 from study.provenance import provenance
 
 Root = Annotated[Path, typer.Option(help="Where results/ and figures/ are.", metavar="FOLDER")]
+Size = Annotated[int, typer.Option(help="Side of the images in pixels.")]
+Batch = Annotated[int, typer.Option(help="Images at a time.", min=1)]
+Precision = Annotated[str, typer.Option(help="float32, bfloat16 or float16.")]
+Rounds = Annotated[int, typer.Option(help="How often everything is timed.", min=1)]
 
 
 def models(
@@ -33,9 +37,9 @@ def models(
         int, typer.Option(help="Channels of the U-Net at full resolution; a multiple of 8.")
     ] = Settings.width,
     depth: Annotated[int, typer.Option(help="Number of poolings, 1 to 5.")] = Settings.depth,
-    size: Annotated[int, typer.Option(help="Side of the images in pixels.")] = Settings.size,
-    batch: Annotated[int, typer.Option(help="Images at a time.", min=1)] = Settings.batch,
-    rounds: Annotated[int, typer.Option(help="How often everything is timed.", min=1)] = Settings.rounds,
+    size: Size = Settings.size,
+    batch: Batch = Settings.batch,
+    rounds: Rounds = Settings.rounds,
     root: Root = Path(),
 ) -> None:
     """What each U-Net costs, from scratch and on escnn: parameters, multiplications, time and memory."""
@@ -54,10 +58,10 @@ def models(
 
 def layers(
     widths: Annotated[str, typer.Option(help="Channels of the U-Nets, with commas between them.")] = "16,32,64",
-    size: Annotated[int, typer.Option(help="Side of the images in pixels.")] = LayerSettings.size,
+    size: Size = LayerSettings.size,
     batches: Annotated[str, typer.Option(help="How many images at a time, likewise.")] = "1,4",
-    precision: Annotated[str, typer.Option(help="float32, bfloat16 or float16.")] = LayerSettings.precision,
-    rounds: Annotated[int, typer.Option(help="How often everything is timed.", min=1)] = LayerSettings.rounds,
+    precision: Precision = LayerSettings.precision,
+    rounds: Rounds = LayerSettings.rounds,
     root: Root = Path(),
 ) -> None:
     """Each group convolution of the U-Nets: dense, by Fourier, on escnn, and a plain one; the rules of choice."""
@@ -71,10 +75,10 @@ def layers(
 
 def training_step(
     width: Annotated[int, typer.Option(help="Channels of the U-Net at full resolution.")] = StepSettings.width,
-    size: Annotated[int, typer.Option(help="Side of the images in pixels.")] = StepSettings.size,
-    batch: Annotated[int, typer.Option(help="Images at a time.", min=1)] = StepSettings.batch,
-    precision: Annotated[str, typer.Option(help="float32, bfloat16 or float16.")] = StepSettings.precision,
-    rounds: Annotated[int, typer.Option(help="How often everything is timed.", min=1)] = StepSettings.rounds,
+    size: Size = StepSettings.size,
+    batch: Batch = StepSettings.batch,
+    precision: Precision = StepSettings.precision,
+    rounds: Rounds = StepSettings.rounds,
     root: Root = Path(),
 ) -> None:
     """A training step and inference of whole U-Nets: dense, by Fourier, on escnn; on a GPU also compiled."""
@@ -137,7 +141,6 @@ Source = Annotated[
     Path, typer.Argument(help="A small real slide, of which large ones are made.", metavar="SLIDE", show_default=False)
 ]
 Processes = Annotated[int, typer.Option(help="That work at the same time.", min=1)]
-Rounds = Annotated[int, typer.Option(help="How often everything is timed.", min=1)]
 
 
 def extraction(
