@@ -1,11 +1,13 @@
-"""The plane groups of the paper: Z2 (translations), P4 (with rotations by 90 degrees) and P4M (with reflections too).
+"""The plane groups that a pixel grid has: those of the paper, Z2, P4 and P4M, and the smaller P2, PM and PMM.
 
-A roto-reflection ``g`` has the index ``4 * j + k``: mirror ``j`` times (flip the last axis), then rotate ``k`` times by
-90 degrees counter-clockwise. This is escnn's order; GrouPy exchanges the indices 4 and 6.
+An element has the index ``j * rotations + k``: mirror ``j`` times (flip the last axis), then rotate ``k`` times by
+``360 / rotations`` degrees counter-clockwise. This is escnn's order; GrouPy exchanges the indices 4 and 6 of P4M. An
+index means an element of its own group: 1 is a quarter turn in P4, a half turn in P2 and the mirror in PM.
 """
 
 from dataclasses import dataclass
 from functools import cached_property
+from numbers import Integral
 
 import numpy as np
 import torch
@@ -13,8 +15,20 @@ from torch import Tensor
 
 from study.errors import StudyError
 
-_ROTATION = np.array([[0, -1], [1, 0]])  # (row, column) offsets, counter-clockwise on the screen: right goes to up
+_QUARTER_TURN = np.array([[0, -1], [1, 0]])  # (row, column) offsets, counter-clockwise on the screen: right goes to up
 _MIRROR = np.array([[1, 0], [0, -1]])  # flips the columns
+
+_NAMES = {
+    (1, False): "z2",
+    (1, True): "pm",
+    (2, False): "p2",
+    (2, True): "pmm",
+    (4, False): "p4",
+    (4, True): "p4m",
+    (8, False): "p8",
+    (8, True): "p8m",
+}
+"""The name of each group by its rotations and reflections."""
 
 
 @dataclass(frozen=True)
@@ -24,15 +38,31 @@ class PlaneGroup:
     Functions on the group are stored as ``(B, K, |G|, H, W)``: K fields with one plane for each of the |G| = ``order``
     point-group elements. The group acts on them by ``[L_g f](h, y) = f(g^-1 h, g^-1 y)`` (Cohen and Welling 2016,
     Eq. 2).
+
+    Args:
+        name: the group's own, by which tables of groups are looked up: "z2", "p2", "pm", "pmm", "p4" or "p4m".
+        rotations: the turns of a full circle, the identity counted: 1, 2, 4 or, on escnn only, 8.
+        reflections: whether the mirror belongs to the group, and with it its product with every turn.
+
+    Raises:
+        StudyError: if the name is not that of the group, or there is no such group.
     """
 
     name: str
     rotations: int
     reflections: bool
 
+    def __post_init__(self) -> None:
+        if not isinstance(self.rotations, Integral) or (self.rotations, False) not in _NAMES:
+            raise StudyError(f"rotations is {self.rotations!r}; give 1, 2, 4 or 8")
+        name = _NAMES[self.rotations, bool(self.reflections)]
+        if self.name != name:
+            turns = f"rotations={self.rotations} and reflections={bool(self.reflections)}"
+            raise StudyError(f"the group with {turns} is {name!r}, not {self.name!r}; give it that name")
+
     @property
     def order(self) -> int:
-        """Number of elements of the point group: 1, 4 or 8 (16 for P8M)."""
+        """Number of elements of the point group: 1, 2, 4 or 8 (16 for P8M)."""
         return self.rotations * (2 if self.reflections else 1)
 
     @cached_property
@@ -47,14 +77,24 @@ class PlaneGroup:
                 f"{self.name} turns by 45 degrees, which no pixel grid does exactly; only escnn has its layers"
             )
         mirrors = range(2) if self.reflections else range(1)
+        quarters = range(0, 4, 4 // self.rotations)
         power = np.linalg.matrix_power
-        return np.stack([power(_ROTATION, k) @ power(_MIRROR, j) for j in mirrors for k in range(self.rotations)])
+        return np.stack([power(_QUARTER_TURN, k) @ power(_MIRROR, j) for j in mirrors for k in quarters])
 
     @cached_property
     def product(self) -> np.ndarray:
-        """The index of ``g h`` at ``[g, h]``, an integer table ``(order, order)``."""
+        """The index of ``g h`` at ``[g, h]``, an integer table ``(order, order)``.
+
+        Raises:
+            StudyError: if a product is no element, or is one twice: then the matrices are not of a group.
+        """
         products = self.matrices[:, None] @ self.matrices[None, :]  # (g, h, 2, 2)
-        return (products[:, :, None] == self.matrices).all(axis=(-2, -1)).argmax(axis=-1)
+        places = (products[:, :, None] == self.matrices).all(axis=(-2, -1))  # (g, h, gh)
+        if (places.sum(axis=-1) != 1).any():  # argmax would call a product that is missing the identity
+            raise StudyError(
+                f"the matrices of {self.name} are not closed under the product; take one of {', '.join(GROUPS)}"
+            )
+        return places.argmax(axis=-1)
 
     @cached_property
     def inverse(self) -> np.ndarray:
@@ -65,8 +105,9 @@ class PlaneGroup:
     def irreps(self) -> tuple[np.ndarray, ...]:
         """The real irreducible representations of the point group, each as orthogonal matrices ``(order, d, d)``.
 
-        First those of dimension 1, the trivial one leading; last, but for Z2, one of dimension 2: the matrices. P4M has
-        four and one, P4 two and one; the latter is irreducible over the real numbers only (Serre 1977, Chapter 13).
+        First those of dimension 1, the trivial one leading; last, for P4 and P4M, one of dimension 2: the matrices. P4M
+        has four and one, P4 two and one; the latter is irreducible over the real numbers only (Serre 1977, Chapter 13).
+        Z2 has one, P2 and PM have two and PMM has four, all of dimension 1.
 
         Raises:
             StudyError: for P8 and P8M, as :attr:`matrices`.
@@ -88,8 +129,10 @@ class PlaneGroup:
             IndexError: if ``g`` is not an element of the group.
         """
         self._check_element(g)
-        mirrored = x.flip(-1) if g >= 4 else x
-        return torch.rot90(mirrored, g % 4, (-2, -1))
+        matrix = self.matrices[g]  # a transposition, or none, and then a sign for each axis
+        if matrix[0, 0] == 0:
+            x = x.transpose(-2, -1)
+        return x.flip([axis for axis, sign in zip((-2, -1), matrix.sum(axis=1), strict=True) if sign < 0])
 
     def transform_feature(self, f: Tensor, g: int) -> Tensor:
         """Roto-reflect a feature map: ``[L_g f](h, y) = f(g^-1 h, g^-1 y)`` for ``f`` of shape ``(B, K, |G|, H, W)``.
@@ -111,12 +154,24 @@ class PlaneGroup:
 
 
 Z2 = PlaneGroup("z2", rotations=1, reflections=False)
+P2 = PlaneGroup("p2", rotations=2, reflections=False)
+PM = PlaneGroup("pm", rotations=1, reflections=True)
+PMM = PlaneGroup("pmm", rotations=2, reflections=True)
 P4 = PlaneGroup("p4", rotations=4, reflections=False)
 P4M = PlaneGroup("p4m", rotations=4, reflections=True)
-GROUPS = {group.name: group for group in (Z2, P4, P4M)}
+GROUPS = {group.name: group for group in (Z2, P2, PM, PMM, P4, P4M)}
 """The groups that act on a pixel grid exactly."""
 
 P8 = PlaneGroup("p8", rotations=8, reflections=False)
 P8M = PlaneGroup("p8m", rotations=8, reflections=True)
 APPROXIMATE_GROUPS = {group.name: group for group in (P8, P8M)}
 """Beyond the paper, with rotations by 45 degrees: known to :mod:`study.escnn_layers` alone."""
+
+
+def roto_reflections(group: PlaneGroup) -> np.ndarray:
+    """Which of the eight roto-reflections of P4M are elements of the group: booleans ``(8,)``, by their matrices.
+
+    Of P8 and P8M, their quarter turns and reflections, which are all that a pixel grid has.
+    """
+    on_grid = {P8: P4, P8M: P4M}.get(group, group)
+    return (P4M.matrices[:, None] == on_grid.matrices).all(axis=(-2, -1)).any(axis=1)

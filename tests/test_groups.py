@@ -1,4 +1,4 @@
-"""The three groups and their action on images and feature maps, checked against matrices and plain loops."""
+"""The six groups and their action on images and feature maps, checked against matrices and plain loops."""
 
 import copy
 import pickle
@@ -8,9 +8,10 @@ import numpy as np
 import pytest
 import torch
 
-from study.groups import GROUPS, P4, P4M, Z2
+from study.errors import StudyError
+from study.groups import APPROXIMATE_GROUPS, GROUPS, P2, P4, P4M, P8, P8M, PM, PMM, Z2, PlaneGroup, roto_reflections
 
-ALL = pytest.mark.parametrize("group", [Z2, P4, P4M], ids=lambda group: group.name)
+ALL = pytest.mark.parametrize("group", GROUPS.values(), ids=lambda group: group.name)
 SIZES = pytest.mark.parametrize(
     "size", [(4, 4), (5, 5), (4, 6), (3, 5), (4, 5)], ids=lambda size: f"{size[0]}x{size[1]}"
 )
@@ -31,7 +32,7 @@ def position(offset, size):
 
 @ALL
 def test_orders_and_names(group):
-    assert group.order == {"z2": 1, "p4": 4, "p4m": 8}[group.name]
+    assert group.order == {"z2": 1, "p2": 2, "pm": 2, "pmm": 4, "p4": 4, "p4m": 8}[group.name]
     assert GROUPS[group.name] is group
     assert group.matrices.shape == (group.order, 2, 2)
     assert np.issubdtype(group.matrices.dtype, np.integer)
@@ -51,6 +52,50 @@ def test_product_is_that_of_the_matrices_hence_closed(group):
         assert (group.matrices[group.product[g, h]] == group.matrices[g] @ group.matrices[h]).all()
 
 
+def test_matrices_that_are_not_closed_are_refused():
+    class QuarterTurnAlone(PlaneGroup):
+        matrices = P4.matrices[:2]
+
+    with pytest.raises(StudyError, match=r"^the matrices of p2 are not closed .*; take one of z2, .*, p4m$"):
+        _ = QuarterTurnAlone("p2", 2, False).product
+
+    class IdentityTwice(PlaneGroup):
+        matrices = P4.matrices[[0, 0]]
+
+    with pytest.raises(StudyError, match="the matrices of pm are not closed"):
+        _ = IdentityTwice("pm", 1, True).product
+
+
+@pytest.mark.parametrize("group", [*GROUPS.values(), *APPROXIMATE_GROUPS.values()], ids=lambda group: group.name)
+def test_a_group_of_ones_own_is_that_of_the_same_name(group):
+    own = PlaneGroup(group.name, group.rotations, group.reflections)
+    assert own == group
+    assert hash(own) == hash(group)
+    for name in {"p6", "P2", *GROUPS} - {group.name}:
+        with pytest.raises(StudyError, match=rf"^the group with .* is '{group.name}', not '{name}'; give"):
+            PlaneGroup(name, group.rotations, group.reflections)
+
+
+@pytest.mark.parametrize("rotations", [0, 3, 6, 16, -1, 2.0, "4", None], ids=repr)
+def test_turns_that_no_group_here_has_are_refused(rotations):
+    with pytest.raises(StudyError, match=rf"^rotations is {rotations!r}; give 1, 2, 4 or 8$"):
+        PlaneGroup("p2", rotations, False)
+
+
+def test_the_roto_reflections_of_each_group():
+    elements = {group.name: np.flatnonzero(roto_reflections(group)).tolist() for group in (*GROUPS.values(), P8, P8M)}
+    assert elements == {
+        "z2": [0],
+        "p2": [0, 2],
+        "pm": [0, 4],
+        "pmm": [0, 2, 4, 6],
+        "p4": [0, 1, 2, 3],
+        "p4m": list(range(8)),
+        "p8": [0, 1, 2, 3],
+        "p8m": list(range(8)),
+    }
+
+
 @ALL
 def test_product_is_associative(group):
     for g, h, k in product(range(group.order), repeat=3):
@@ -66,12 +111,13 @@ def test_inverses_are_two_sided(group):
 
 @ALL
 @SIZES
-def test_element_4j_plus_k_mirrors_j_times_then_rotates_k_times(group, size):
+def test_the_index_says_how_often_to_mirror_and_then_to_rotate(group, size):
     x = torch.rand(2, 3, *size)
     for g in range(group.order):
-        j, k = divmod(g, 4)
+        j, k = divmod(g, group.rotations)
         mirrored = x.flip(-1) if j else x
-        assert torch.equal(group.transform_image(x, g), torch.rot90(mirrored, k, (-2, -1)))
+        quarters = k * 4 // group.rotations
+        assert torch.equal(group.transform_image(x, g), torch.rot90(mirrored, quarters, (-2, -1)))
 
 
 def test_element_1_turns_counter_clockwise():
@@ -155,12 +201,16 @@ def test_irreps_are_complete(group):
     kinds = np.diag(gram)  # 1 where only multiples of 1 commute with the irrep, 2 where rotations do
     assert (gram == np.diag(kinds)).all()
     assert sum(len(irrep[0]) ** 2 / kind for irrep, kind in zip(group.irreps, kinds, strict=True)) == group.order
-    assert {"z2": [1], "p4": [1, 1, 2], "p4m": [1, 1, 1, 1, 1]}[group.name] == kinds.tolist()
+    expected = {"z2": [1], "p2": [1, 1], "pm": [1, 1], "pmm": 4 * [1], "p4": [1, 1, 2], "p4m": 5 * [1]}
+    assert expected[group.name] == kinds.tolist()
+    sizes = [len(irrep[0]) for irrep in group.irreps]
+    assert sizes[:-1] == (len(kinds) - 1) * [1]
+    assert sizes[-1] == (2 if group in (P4, P4M) else 1)
 
 
 @pytest.mark.parametrize(
     ("group", "element"),
-    [(Z2, 1), (P4, 4), (P4, 7), (P4M, 8), (Z2, -1), (P4, -1), (P4M, -1)],
+    [(Z2, 1), (P2, 2), (PM, 4), (PMM, 4), (P4, 4), (P4, 7), (P4M, 8), (Z2, -1), (P2, -1), (P4, -1), (P4M, -1)],
     ids=lambda value: str(getattr(value, "name", value)),
 )
 def test_an_element_of_another_group_is_refused(group, element):
