@@ -49,7 +49,7 @@ class PlaneGroupConv2d(nn.Module):
     ) -> None:
         super().__init__()
         if not isinstance(group, PlaneGroup):
-            raise TypeError(f"group is {group!r}; give one of study.groups.Z2, P4, P4M")
+            raise TypeError(f"group is {group!r}; give one of study.groups.Z2, P2, PM, PMM, P4, P4M")
         check_arguments(
             in_channels=in_channels,
             out_channels=out_channels,
@@ -161,7 +161,7 @@ class LiftingConv2d(PlaneGroupConv2d):
         in_channels: channels of the image.
         out_channels: fields of the output.
         kernel_size: side of the square filter, in pixels.
-        group: ``Z2``, ``P4`` or ``P4M``.
+        group: ``Z2``, ``P2``, ``PM``, ``PMM``, ``P4`` or ``P4M``.
         stride, padding: in pixels, as in ``nn.Conv2d``.
         bias: learn one bias per field.
         padding_mode: "zeros", "reflect", "replicate" or "circular", as in ``nn.Conv2d``; all are equivariant.
