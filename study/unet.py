@@ -1,4 +1,4 @@
-"""One builder for the U-Net, the P4 U-Net and the P4M U-Net: they differ only in the layers that are put in.
+"""One builder for the U-Net and the U-Net of every group: they differ only in the layers that are put in.
 
 The architecture is the paper's: blocks of two 3x3 convolutions, ``depth`` poolings, transposed convolutions, skip
 connections, batch norm and ReLU after every convolution (transposed ones too), and a projection to the logits.
@@ -101,7 +101,7 @@ def make_layers(group: PlaneGroup, implementation: str = "native", basis: str | 
     """The layers of a group: torch's own for Z2, and otherwise those of :mod:`study.gconv`; or all on escnn."""
     if implementation == "escnn":
         return escnn_layers(group, basis or "escnn")
-    return PLAIN if group is Z2 else native_layers(group)
+    return PLAIN if group == Z2 else native_layers(group)
 
 
 def escnn_layers(group: PlaneGroup, basis: str) -> Layers:
@@ -202,12 +202,13 @@ def build_unet(
     implementation: str = "native",
     basis: str | None = None,
 ) -> UNet:
-    """Build the U-Net ("z2"), the P4 U-Net ("p4") or the P4M U-Net ("p4m").
+    """Build the U-Net ("z2") or the U-Net of another group, as the P4M U-Net ("p4m").
 
     Shapes: image ``(B, in_channels, H, W)`` -> logits ``(B, num_classes, H, W)``.
 
     Args:
-        group: "z2", "p4" or "p4m"; on escnn also "p8" and "p8m", which turn by 45 degrees too, approximately.
+        group: "z2", "p2", "pm", "pmm", "p4" or "p4m"; on escnn also "p8" and "p8m", which turn by 45 degrees too,
+            approximately.
         width: channels of the ordinary U-Net at full resolution; each level below has twice as many. A group network
             has ``round(channels / sqrt(|G|))`` fields at each level instead, which keeps the number of parameters.
         depth: number of poolings, 1 to 5.

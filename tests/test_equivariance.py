@@ -16,7 +16,7 @@ from study.equivariance import (
     transform,
 )
 from study.gconv import GroupBatchNorm2d, LiftingConv2d
-from study.groups import P4, P4M, Z2
+from study.groups import GROUPS, P4, P4M, Z2
 from study.unet import build_unet
 
 ROUNDING, BROKEN = 1e-12, 1e-2
@@ -152,7 +152,7 @@ def test_transform_acts_on_images_and_on_feature_maps():
         assert torch.equal(transform(f, g, P4M), P4M.transform_feature(f, g))
 
 
-@pytest.mark.parametrize("group", [Z2, P4, P4M], ids=lambda group: group.name)
+@pytest.mark.parametrize("group", GROUPS.values(), ids=lambda group: group.name)
 def test_there_is_one_error_for_each_element_and_none_for_the_identity(group):
     errors = equivariance_errors(nn.Conv2d(1, 2, 3).double(), image(5, 6), group)
     assert errors.shape == (group.order,)
@@ -206,7 +206,7 @@ def test_assert_equivariant_obeys_its_tolerance():
         assert_equivariant(layer, x, P4M, tolerance=1e-12)
 
 
-@pytest.mark.parametrize("group", [P4, P4M], ids=lambda group: group.name)
+@pytest.mark.parametrize("group", list(GROUPS.values())[1:], ids=lambda group: group.name)
 def test_assert_equivariant_refuses_the_plain_unet(group):
     network, x = build_unet("z2", width=4, depth=2).double(), image(16, 16, channels=3)
     with pytest.raises(AssertionError, match=f"UNet is not {group.name}-equivariant in train mode"):

@@ -4,7 +4,6 @@ import copy
 import pickle
 from itertools import product
 
-import numpy as np
 import pytest
 import torch
 from equations import assert_obeys_its_equation, random_input, relative_error
