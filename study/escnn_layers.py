@@ -24,7 +24,7 @@ from torch import Tensor, nn
 
 from study.errors import MissingPackageError, StudyError
 from study.gconv.layers import check_arguments
-from study.groups import P4, P4M, P8, P8M, Z2, PlaneGroup
+from study.groups import P2, P4, P4M, P8, P8M, PM, PMM, Z2, PlaneGroup
 
 try:
     with warnings.catch_warnings():
@@ -42,6 +42,9 @@ BASES = ("escnn", "full")
 
 _GSPACES = {
     Z2: gspaces.trivialOnR2,
+    P2: lambda: gspaces.rot2dOnR2(2),
+    PM: gspaces.flip2dOnR2,  # about the vertical axis
+    PMM: lambda: gspaces.flipRot2dOnR2(2),
     P4: lambda: gspaces.rot2dOnR2(4),
     P4M: lambda: gspaces.flipRot2dOnR2(4),
     P8: lambda: gspaces.rot2dOnR2(8),
@@ -89,7 +92,7 @@ class _EscnnConv2d(nn.Module):
     ) -> None:
         super().__init__()
         if group not in _GSPACES:
-            raise TypeError(f"group is {group!r}; give one of study.groups.Z2, P4, P4M, P8, P8M")
+            raise TypeError(f"group is {group!r}; give one of study.groups.Z2, P2, PM, PMM, P4, P4M, P8, P8M")
         check_arguments(
             in_channels=in_channels,
             out_channels=out_channels,

@@ -10,13 +10,13 @@ from study.conversion import copy_filter
 from study.equivariance import equivariance_errors
 from study.errors import StudyError
 from study.escnn_layers import BASES
-from study.groups import P4, P4M, P8, P8M, Z2
+from study.groups import P2, P4, P4M, P8, P8M, PM, PMM, Z2
 
 KINDS = ("LiftingConv2d", "GroupConv2d", "GroupConvTranspose2d", "ProjectionConv2d")
 TOLERANCE = 1e-6
 """Relative, in float64: escnn computes its basis in float32."""
 
-groups = pytest.mark.parametrize("group", [P4, P4M], ids=lambda group: group.name)
+groups = pytest.mark.parametrize("group", [P2, PM, PMM, P4, P4M], ids=lambda group: group.name)
 kinds = pytest.mark.parametrize("kind", KINDS)
 bases = pytest.mark.parametrize("basis", BASES)
 
@@ -115,6 +115,9 @@ def test_a_native_filter_is_projected_onto_the_default_basis(group, kind):
         *((P4, 1, 4, 4), (P4, 3, 24, 36), (P4, 4, 20, 64), (P4, 5, 44, 100), (P4, 7, 72, 196), (P4, 2, None, 16)),
         *((P4M, 1, 8, 8), (P4M, 3, 48, 72), (P4M, 4, 40, 128), (P4M, 5, 88, 200), (P4M, 7, 144, 392)),
         *((Z2, 3, 6, 9), (P4M, 2, None, 32)),
+        *((P2, 1, 2, 2), (P2, 3, 12, 18), (P2, 4, 10, 32), (P2, 5, 22, 50), (P2, 7, 36, 98), (P2, 2, None, 8)),
+        *((PM, 1, 2, 2), (PM, 3, 12, 18), (PM, 4, 10, 32), (PM, 5, 22, 50), (PM, 7, 36, 98), (PM, 2, None, 8)),
+        *((PMM, 1, 4, 4), (PMM, 3, 24, 36), (PMM, 4, 20, 64), (PMM, 5, 44, 100), (PMM, 7, 72, 196)),
     ],
     ids=lambda value: getattr(value, "name", str(value)),
 )
