@@ -4,7 +4,7 @@ from pathlib import Path
 
 from study import plots
 from study.maps import load_stability_maps
-from study.models import PAPER_MODELS
+from study.models import NATIVE_MODELS
 from study.report import (
     caption,
     has_escnn,
@@ -24,8 +24,9 @@ def maps_path(root: Path, study: str) -> Path:
 def make_figures(root: Path, study: str) -> list[Path]:
     """Write ``figures/<study>/``: the Dice and stability tables, and the figures, each as PNG and SVG.
 
-    The paper's figures are of its models only. The comparison of implementations is drawn where there are trials on
-    escnn and their twins, and the stability panel where the study has stability maps of its own data.
+    Dice against data and the ablation are of the models from scratch only. The comparison of implementations is drawn
+    where there are trials on escnn and their twins, and the stability panel where the study has stability maps of its
+    own data.
 
     Returns:
         What was written to the figures' folder.
@@ -38,7 +39,7 @@ def make_figures(root: Path, study: str) -> list[Path]:
     text = caption(records)
     write_tables(results, figures)
     trials = trial_rows(records)
-    if trials.model.isin(PAPER_MODELS).any():
+    if trials.model.isin(NATIVE_MODELS).any():
         plots.save(plots.dice_against_data(trials, text), figures / "dice_against_data")
         plots.save(plots.p4_against_p4m(summary_rows(records), text), figures / "p4_against_p4m")
     if has_escnn(records):

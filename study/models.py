@@ -8,6 +8,7 @@ import torch
 
 from study.errors import MissingPackageError, StudyError
 from study.files import replacing
+from study.groups import GROUPS
 from study.unet import UNet, build_unet
 
 
@@ -57,6 +58,18 @@ PAPER_MODELS = {
 }
 """What the paper compares."""
 
+SUBGROUP_MODELS = {
+    "p2": Model("P2 U-Net", "p2"),
+    "pm": Model("PM U-Net", "pm"),
+    "pmm": Model("PMM U-Net", "pmm"),
+}
+"""Beyond the paper: fewer symmetries than P4 and P4M, to see what each is worth."""
+
+NATIVE_MODELS = dict(
+    sorted((PAPER_MODELS | SUBGROUP_MODELS).items(), key=lambda item: list(GROUPS).index(item[1].group))
+)
+"""All on the layers from scratch, from the fewest symmetries to the most."""
+
 ESCNN_MODELS = {
     "p4-escnn": Model("P4 U-Net, escnn", "p4", implementation="escnn", basis="escnn"),
     "p4-escnn-full": Model("P4 U-Net, escnn, full basis", "p4", implementation="escnn", basis="full"),
@@ -67,7 +80,7 @@ ESCNN_MODELS = {
 }
 """The same U-Nets on escnn, and two that only escnn has."""
 
-MODELS = PAPER_MODELS | ESCNN_MODELS
+MODELS = NATIVE_MODELS | ESCNN_MODELS
 """By the name that the command line and the results use, in the order of tables and figures."""
 
 

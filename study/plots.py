@@ -15,10 +15,13 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, NullLocator
 
 from study.files import replacing
-from study.models import MODELS, PAPER_MODELS
+from study.models import MODELS, NATIVE_MODELS
 
-COLOURS = {"unet": "#000000", "unet-aug": "#E69F00", "p4": "#009E73", "p4m": "#0072B2"}
-MARKERS = {"unet": "o", "unet-aug": "s", "p4": "^", "p4m": "D"}
+COLOURS = {
+    **{"unet": "#000000", "unet-aug": "#E69F00", "p4": "#009E73", "p4m": "#0072B2"},
+    **{"p2": "#56B4E9", "pm": "#D55E00", "pmm": "#CC79A7"},
+}
+MARKERS = {"unet": "o", "unet-aug": "s", "p4": "^", "p4m": "D", "p2": "<", "pm": ">", "pmm": "X"}
 LAYERS = {"native": ("#0072B2", "o"), "escnn": ("#D55E00", "s"), "escnn, full basis": ("#CC79A7", "D")}
 """Colour and marker of each implementation."""
 
@@ -186,8 +189,8 @@ def save(figure: Figure, path: Path | str) -> None:
 
 
 def _present(rows: pd.DataFrame) -> list[tuple[str, float]]:
-    """The paper's models in the table, each with a factor that moves its points a little aside from the others'."""
-    return _aside([model for model in PAPER_MODELS if model in set(rows.model)])
+    """The models from scratch in the table, each with a factor that moves its points aside from the others'."""
+    return _aside([model for model in NATIVE_MODELS if model in set(rows.model)])
 
 
 def _aside(names: list[str]) -> list[tuple[str, float]]:

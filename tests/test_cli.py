@@ -87,6 +87,19 @@ def test_train_evaluate_and_figures_agree(run, tmp_path):
     assert (tmp_path / "figures/tiny/dice_table.csv").is_file()
 
 
+def test_subgroups_are_trained_and_stand_in_the_tables_and_figures(run, tmp_path):
+    settings = [*TINY, "--set", "models=pmm,unet,p2,pm", "--set", "fractions=1"]
+    code, output, _ = run("reproduce", *settings)
+    assert code == 0
+    models = [line.split("|")[1].strip() for line in output.splitlines() if "U-Net |" in line]
+    assert models == ["U-Net", "P2 U-Net", "PM U-Net", "PMM U-Net"]
+    drawn = (tmp_path / "figures/tiny/p4_against_p4m.svg").read_text()
+    assert all(f"<!-- {model} -->" in drawn for model in models)
+    code, output, _ = run("check", tmp_path / "runs/tiny/pm-100-0/best.pt", "--size", "16")
+    assert code == 0
+    assert output.count("│ yes ") == 2
+
+
 def test_tensorboard_logs_where_it_is_installed(run, tmp_path):
     pytest.importorskip("tensorboard")
     assert run("reproduce", *TINY, "--set", "models=unet", "--tensorboard")[0] == 0
@@ -99,7 +112,7 @@ def test_tensorboard_is_asked_for_where_it_is_not_installed(run, monkeypatch):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("model", "promised"), [("p4m", 8), ("p4", 4), ("unet", 1)])
+@pytest.mark.parametrize(("model", "promised"), [("p4m", 8), ("p4", 4), ("pmm", 4), ("pm", 2), ("p2", 2), ("unet", 1)])
 def test_check_measures_every_element_and_keeps_the_promise(run, model, promised):
     code, output, _ = run("check", model, "--width", "8", "--depth", "2", "--size", "16")
     assert code == 0

@@ -3,10 +3,10 @@ import torch
 from conftest import HAS_ESCNN
 
 from study.errors import StudyError
-from study.models import MODELS, PAPER_MODELS, Architecture, load_model, native_counterpart, save_checkpoint
+from study.models import MODELS, NATIVE_MODELS, Architecture, load_model, native_counterpart, save_checkpoint
 
 
-@pytest.mark.parametrize("name", MODELS if HAS_ESCNN else PAPER_MODELS)
+@pytest.mark.parametrize("name", MODELS if HAS_ESCNN else NATIVE_MODELS)
 def test_a_saved_network_comes_back_with_the_same_output(name, tmp_path):
     architecture = MODELS[name].architecture(width=4, depth=1, grid="odd")
     network = architecture.build().eval()
@@ -15,6 +15,12 @@ def test_a_saved_network_comes_back_with_the_same_output(name, tmp_path):
     loaded = load_model(tmp_path / "best.pt")
     assert not loaded.training
     assert torch.equal(loaded(images), network(images))
+
+
+def test_models_stand_in_the_order_of_their_symmetries():
+    assert list(MODELS)[:7] == ["unet", "unet-aug", "p2", "pm", "pmm", "p4", "p4m"]
+    assert list(NATIVE_MODELS) == list(MODELS)[:7]
+    assert all("escnn" in name for name in list(MODELS)[7:])
 
 
 def test_the_twins_of_models_on_escnn():

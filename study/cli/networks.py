@@ -18,7 +18,7 @@ from study.data.patches import PatchStore
 from study.equivariance import equivariance_errors, measure, paper_literal_unet
 from study.errors import StudyError
 from study.evaluation import summarise
-from study.groups import P4M
+from study.groups import APPROXIMATE_GROUPS, GROUPS, P4M, roto_reflections
 from study.models import MODELS, Architecture, load_checkpoint, load_model, rebuild
 from study.trials import score_test_patches
 from study.unet import IMPLEMENTATIONS
@@ -71,14 +71,14 @@ def check(
     behind, before = turned_both_ways(network.eval(), smooth, 45)  # before `measure` trains it
     columns = measure(network, torch.randn(2, 3, side, side, dtype=torch.float64))
 
-    promised = {"z2": 1, "p4": 4, "p8": 4, "p4m": 8, "p8m": 8}[architecture.group]
+    promised = roto_reflections((GROUPS | APPROXIMATE_GROUPS)[architecture.group])
     table = Table("Roto-reflection", *columns, "Promised", title=f"{model}: error relative to the largest logit")
     for g in range(P4M.order):
         cells = [f"{errors[g]:.1e}" for errors in columns.values()]
-        table.add_row(_element(g), *cells, "yes" if g < promised else "no", style=None if g < promised else "dim")
+        table.add_row(_element(g), *cells, "yes" if promised[g] else "no", style=None if promised[g] else "dim")
     Console().print(table)
     worst = {
-        kind: torch.stack([errors[:promised].max().double() for name, errors in columns.items() if kind in name]).max()
+        kind: torch.stack([errors[promised].max().double() for name, errors in columns.items() if kind in name]).max()
         for kind in ("float64", "float32")
     }
     native = architecture.implementation == "native"
