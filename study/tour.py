@@ -10,10 +10,11 @@ from study.groups import P4, PlaneGroup
 from study.plots import PAGE, styled
 
 
-def element_name(g: int) -> str:
-    """A roto-reflection in words: its index, and what it does."""
-    turn = f"turn {90 * (g % 4)}°" if g % 4 else ""
-    words = ",\n".join(filter(None, ["mirror" if g >= 4 else "", turn])) or "identity"
+def element_name(group: PlaneGroup, g: int) -> str:
+    """An element of a group in words: its index, and what it does."""
+    mirrors, turns = divmod(g, group.rotations)
+    turn = f"turn {360 * turns // group.rotations}°" if turns else ""
+    words = ",\n".join(filter(None, ["mirror" if mirrors else "", turn])) or "identity"
     return f"{g}: {words}"
 
 
@@ -22,9 +23,9 @@ def orbit(psi: Tensor, group: PlaneGroup) -> Figure:
     """The |G| transformed copies of a planar filter ``(k, k)``, which are the weight of a lifting convolution."""
     copies = filters.lifting_weight(psi[None, None], filters.image_filter_taps(group, len(psi)))[:, 0]
     figure = Figure(figsize=(PAGE, 1.35), layout="constrained")
-    for g, (axes, copy) in enumerate(zip(figure.subplots(1, group.order), copies, strict=True)):
+    for g, (axes, copy) in enumerate(zip(figure.subplots(1, group.order, squeeze=False)[0], copies, strict=True)):
         _filter(axes, copy)
-        axes.set_title(element_name(g))
+        axes.set_title(element_name(group, g))
     return figure
 
 
@@ -34,7 +35,7 @@ def expanded(psi: Tensor, group: PlaneGroup) -> Figure:
     taps = filters.feature_filter_taps(group, psi.shape[-1])
     weight = filters.group_weight(psi[None, None], taps)  # (g, h, k, k)
     figure = Figure(figsize=(PAGE * 0.6, PAGE * 0.6), layout="constrained")
-    panels = figure.subplots(group.order, group.order)
+    panels = figure.subplots(group.order, group.order, squeeze=False)
     for g, h in np.ndindex(group.order, group.order):
         _filter(panels[g, h], weight[g, h])
     for g in range(group.order):

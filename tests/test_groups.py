@@ -10,6 +10,7 @@ import torch
 
 from study.errors import StudyError
 from study.groups import APPROXIMATE_GROUPS, GROUPS, P2, P4, P4M, P8, P8M, PM, PMM, Z2, PlaneGroup, roto_reflections
+from study.tour import element_name, expanded, orbit
 
 ALL = pytest.mark.parametrize("group", GROUPS.values(), ids=lambda group: group.name)
 SIZES = pytest.mark.parametrize(
@@ -124,6 +125,19 @@ def test_element_1_turns_counter_clockwise():
     right = torch.tensor([[0, 0, 0], [0, 0, 1], [0, 0, 0]])
     up = torch.tensor([[0, 1, 0], [0, 0, 0], [0, 0, 0]])
     assert torch.equal(P4.transform_image(right, 1), up)
+
+
+def test_elements_in_words_are_those_of_their_own_group():
+    words = {group.name: [element_name(group, g) for g in range(group.order)] for group in (P2, PM, PMM, P4)}
+    assert words == {
+        "p2": ["0: identity", "1: turn 180°"],
+        "pm": ["0: identity", "1: mirror"],
+        "pmm": ["0: identity", "1: turn 180°", "2: mirror", "3: mirror,\nturn 180°"],
+        "p4": ["0: identity", "1: turn 90°", "2: turn 180°", "3: turn 270°"],
+    }
+    for group in GROUPS.values():
+        assert len(orbit(torch.rand(3, 3), group).axes) == group.order
+        assert len(expanded(torch.rand(group.order, 3, 3), group).axes) == group.order**2
 
 
 @ALL
