@@ -5,6 +5,7 @@ import torch
 from conftest import HAS_ESCNN
 from equations import relative_error
 from torch import nn
+from torch.utils.flop_counter import FlopCounterMode
 
 from study.deploy import ReadyGroupConv2d, deploy
 from study.equivariance import equivariance_errors, train_briefly
@@ -55,6 +56,18 @@ def test_it_compiles_exports_and_needs_no_gradient(algorithm):
     assert not any(p.requires_grad for p in deployed.parameters())
     assert relative_error(torch.compile(deployed, fullgraph=True)(x), deployed(x)) <= 1e-5
     assert relative_error(torch.export.export(deployed, (x,)).module()(x), deployed(x)) <= 1e-5
+
+
+@pytest.mark.parametrize("algorithm", ["dense", "fourier"])
+@pytest.mark.parametrize("group", ["p4", "p4m"])
+def test_its_products_are_counted_as_those_of_the_network(group, algorithm):
+    network = trained(group, "even", algorithm)
+    counts = []
+    for module in (network.eval(), deploy(network)):
+        with FlopCounterMode(display=False) as counter, torch.no_grad():
+            module(images("even"))
+        counts.append(counter.get_total_flops())
+    assert counts[0] == counts[1] > 0
 
 
 @pytest.mark.parametrize("algorithm", ["dense", "fourier"])
