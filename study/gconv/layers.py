@@ -200,9 +200,17 @@ class GroupConv2d(PlaneGroupConv2d):
 
     def __init__(self, *args, algorithm: str = "auto", **kwargs) -> None:
         super().__init__(*args, **kwargs)
-        if algorithm not in ALGORITHMS:
-            raise ValueError(f"algorithm is {algorithm!r}; give one of {', '.join(ALGORITHMS)}")
         self.algorithm = algorithm
+
+    @property
+    def algorithm(self) -> str:
+        return self._algorithm
+
+    @algorithm.setter
+    def algorithm(self, name: str) -> None:
+        if name not in ALGORITHMS:
+            raise ValueError(f"algorithm is {name!r}; give one of {', '.join(ALGORITHMS)}")
+        self._algorithm = name
 
     def extra_repr(self) -> str:
         return super().extra_repr() + (f", algorithm={self.algorithm!r}" if self.algorithm != "auto" else "")
