@@ -117,7 +117,9 @@ class PlaneGroupConv2d(nn.Module):
         weight, bias = self.expanded_weight(), self._plane_bias()
         planes = weight.shape[:2] if self.plain is nn.ConvTranspose2d else weight.shape[1::-1]  # in, out
         options = {"stride": self.stride, "padding": self.padding, "padding_mode": self.padding_mode}
-        conv = self.plain(*planes, self.kernel_size, bias=bias is not None, **options).to(weight)
+        options |= {"bias": bias is not None, "device": weight.device, "dtype": weight.dtype}
+        # without drawing weights first, which would change what the caller draws next
+        conv = nn.utils.skip_init(self.plain, *planes, self.kernel_size, **options)
         conv.weight.copy_(weight)
         if bias is not None:
             conv.bias.copy_(bias)
