@@ -10,9 +10,10 @@ from itertools import pairwise
 
 import torch
 from torch import Tensor, nn
+from torch.nn.utils import parametrize
 
 from study.errors import StudyError
-from study.gconv import GroupConv2d, GroupConvTranspose2d, GroupMaxPool2d, operators
+from study.gconv import GroupBatchNorm2d, GroupConv2d, GroupConvTranspose2d, GroupMaxPool2d, operators
 from study.gconv.layers import PlaneGroupConv2d
 from study.unet import UNet
 
@@ -29,7 +30,7 @@ class ReadyGroupConv2d(nn.Module):
         one, two = operators.ready_filter(layer.weight.detach(), layer.group.name, transposed=self.transposed)
         self.register_buffer("one", one)
         self.register_buffer("two", two)
-        self.register_buffer("bias", layer.bias.detach())
+        self.register_buffer("bias", one.new_zeros(layer.out_channels) if layer.bias is None else layer.bias.detach())
         self.order = layer.group.order
         self.settings = (layer.group.name, layer.kernel_size, layer.stride, layer.padding)
 
@@ -39,31 +40,93 @@ class ReadyGroupConv2d(nn.Module):
         return convolve(f, self.one, self.two, self.bias, *self.settings).flatten(1, 2)
 
 
+class OnFields(nn.Module):
+    """A module that wants feature maps ``(B, K, |G|, H, W)``, between layers that exchange planes."""
+
+    def __init__(self, module: nn.Module, order: int) -> None:
+        super().__init__()
+        self.module = module
+        self.order = order
+
+    def forward(self, planes: Tensor) -> Tensor:
+        out = self.module(planes.unflatten(1, (-1, self.order)))  # (B, K, |G|, H, W)
+        return out.flatten(1, 2) if out.ndim == 5 else out  # a projection gives images
+
+
 @torch.no_grad()
 def deploy(network: UNet) -> UNet:
     """A copy for inference, several times faster on small batches: images ``(B, C, H, W)`` -> the same logits.
 
-    Which form each convolution takes is decided for the device and precision that the network has now.
+    Which form each convolution takes is decided for the device and precision that the network has now. Parametrised
+    weights, as of weight norm, become what they are now. What is neither convolution nor batch norm, and a batch norm
+    without running statistics, is kept as it is.
 
     Raises:
-        StudyError: for a network on escnn; convert it first.
+        StudyError: for a network on escnn, which has to be converted first; for hooks on layers, which would be lost;
+            for a block that is no ``nn.Sequential``.
     """
+    _check(network)
     network = copy.deepcopy(network).eval().requires_grad_(False)
-    if not isinstance(network.project, PlaneGroupConv2d | nn.Conv2d):
-        raise StudyError("a network on escnn cannot be deployed; convert it with `python -m study convert --to native`")
-    for part in (network.encoder, network.decoder, network.up):
-        for layers in part:
-            for place, (conv, norm) in enumerate(pairwise(layers)):
-                if isinstance(norm, nn.BatchNorm2d | nn.BatchNorm3d):
-                    layers[place], layers[place + 1] = _ready(_fold(conv, norm)), nn.Identity()
-    network.project = _ready(network.project)
-    if isinstance(network.pool, GroupMaxPool2d):
-        network.pool = nn.MaxPool2d(network.pool.kernel_size, network.pool.stride, network.pool.padding)
+    for module in list(network.modules()):
+        if parametrize.is_parametrized(module):
+            _remove_parametrizations(module)
+    order = None  # of the group that the feature maps are on: none before the lifting, nor in an ordinary U-Net
+    for block in (*network.encoder, *network.up, *network.decoder):
+        for place, (conv, norm) in enumerate(pairwise(block)):
+            if _takes_scale(conv) and _folds(norm):
+                block[place], block[place + 1] = _fold(conv, norm), nn.Identity()
+        for place, layer in enumerate(block):
+            order = layer.group.order if isinstance(layer, PlaneGroupConv2d) else order
+            block[place] = _ready(layer, order)
+    network.project = _ready(network.project, order)
+    network.pool = _ready(network.pool, order)
     return network
+
+
+def _check(network: UNet) -> None:
+    """Raise a StudyError unless the network can be deployed."""
+    if any(type(module).__module__ == "study.escnn_layers" for module in network.modules()):
+        raise StudyError("a network on escnn cannot be deployed; convert it with `python -m study convert --to native`")
+    for name, module in network.named_modules():
+        # the network's own see images and logits, as before
+        hooks = [*module._forward_pre_hooks.values(), *module._forward_hooks.values()] if name else []
+        if hooks:
+            kind = getattr(hooks[0], "__name__", type(hooks[0]).__name__)
+            raise StudyError(
+                f"the layer {name} has a forward hook, {kind}, which would be lost; remove it before deploying "
+                "(the handle's remove(); for pruning and old forms of weight norm, their functions in torch.nn.utils)"
+            )
+    for part in ("encoder", "up", "decoder"):
+        for place, block in enumerate(getattr(network, part)):
+            if not isinstance(block, nn.Sequential):
+                kind = type(block).__name__
+                raise StudyError(f"the block {part}.{place} is of {kind}; give an nn.Sequential of layers to deploy")
+
+
+def _remove_parametrizations(module: nn.Module) -> None:
+    """Keep the tensors that they give. torch's own function changes the class too, which the original still needs."""
+    tensors = {name: getattr(module, name) for name in module.parametrizations}
+    module.__class__ = parametrize.type_before_parametrizations(module)
+    del module.parametrizations
+    for name, tensor in tensors.items():
+        setattr(module, name, nn.Parameter(tensor.clone(), requires_grad=False))
+
+
+def _takes_scale(conv: nn.Module) -> bool:
+    """Whether it is a convolution; in a transposed one in groups a scale has another place than :func:`_fold` knows."""
+    plain = isinstance(conv, nn.Conv2d) or (isinstance(conv, nn.ConvTranspose2d) and conv.groups == 1)
+    return plain or isinstance(conv, PlaneGroupConv2d)
+
+
+def _folds(norm: nn.Module) -> bool:
+    """Whether it is a batch norm, and in eval mode by its running statistics; a subclass may compute otherwise."""
+    kinds = (nn.BatchNorm2d, nn.BatchNorm3d, nn.SyncBatchNorm, GroupBatchNorm2d)
+    return type(norm) in kinds and norm.running_var is not None
 
 
 def _fold(conv: nn.Module, norm: nn.Module) -> nn.Module:
     """The convolution followed by the batch norm, with its running moments, as one convolution with a bias."""
+    conv = copy.deepcopy(conv)  # layers may share their weights
     scale = (norm.running_var + norm.eps).rsqrt()
     if norm.affine:
         scale = scale * norm.weight
@@ -72,14 +135,19 @@ def _fold(conv: nn.Module, norm: nn.Module) -> nn.Module:
     else:
         conv.weight.mul_(scale.view(-1, *[1] * (conv.weight.ndim - 1)))
     bias = (0 if conv.bias is None else conv.bias) - norm.running_mean
-    conv.bias = nn.Parameter(bias * scale + (norm.bias if norm.affine else 0), requires_grad=False)
+    bias = bias * scale + (norm.bias if norm.affine else 0)
+    conv.bias = nn.Parameter(bias.to(conv.weight.dtype), requires_grad=False)  # norms may be kept in float32
     return conv
 
 
-def _ready(conv: nn.Module) -> nn.Module:
-    if not isinstance(conv, PlaneGroupConv2d):
-        return conv
-    fast = isinstance(conv, GroupConv2d) and conv.prefers_fourier(conv.weight.device.type, conv.weight.dtype)
-    if fast and conv.padding_mode == "zeros":
-        return ReadyGroupConv2d(conv)
-    return conv.export().requires_grad_(False)
+def _ready(layer: nn.Module, order: int | None) -> nn.Module:
+    """What does to planes as the layer does to feature maps on a group of that order."""
+    if isinstance(layer, PlaneGroupConv2d):
+        fast = isinstance(layer, GroupConv2d) and layer.prefers_fourier(layer.weight.device.type, layer.weight.dtype)
+        if fast and layer.padding_mode == "zeros":
+            return ReadyGroupConv2d(layer)
+        return layer.export().requires_grad_(False)
+    if isinstance(layer, GroupMaxPool2d):
+        return nn.MaxPool2d(layer.kernel_size, layer.stride, layer.padding)
+    alike = order is None or isinstance(layer, nn.ReLU | nn.Identity)  # on planes and on fields
+    return layer if alike else OnFields(layer, order)

@@ -8,6 +8,7 @@ import pytest
 import torch
 from equations import assert_obeys_its_equation, random_input, relative_error
 from torch import nn
+from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.nn import functional as F
 
 from study.equivariance import assert_equivariant, equivariance_errors
@@ -397,14 +398,44 @@ def test_repr_says_what_differs_from_the_default():
     assert repr(OrientationPool2d("mean")) == "OrientationPool2d(reduction='mean')"
 
 
-@pytest.mark.parametrize("layer", [LiftingConv2d, GroupConv2d, GroupConvTranspose2d, ProjectionConv2d])
-def test_a_layer_made_on_the_meta_device_works_once_it_has_weights(layer):
-    source = layer(2, 3, 3, group=P4)
+@pytest.mark.parametrize("way", ["to_empty", "assign", "weight norm", "functional_call", "set"])
+@CONVOLUTION
+def test_a_layer_made_on_the_meta_device_works_once_it_has_weights(kind, way):
+    source = small(kind)
+    x = random_input(source, dtype=torch.float32)
     with torch.device("meta"):
-        target = layer(2, 3, 3, group=P4)
-    target.to_empty(device="cpu").load_state_dict(source.state_dict())
-    x = torch.randn(1, 2, 5, 5) if layer is LiftingConv2d else torch.randn(1, 2, 4, 5, 5)
-    assert torch.equal(target(x), source(x))
+        target = small(kind)
+    if way == "weight norm":
+        source, target = (nn.utils.parametrizations.weight_norm(layer) for layer in (source, target))
+    expected, state = source(x), source.state_dict()
+    if way == "functional_call":
+        assert torch.equal(torch.func.functional_call(target, state, x), expected)
+        return
+    if way == "to_empty":
+        target.to_empty(device="cpu").load_state_dict(state)
+    elif way == "set":
+        target.weight, target.bias = source.weight, source.bias
+    else:
+        with torch.inference_mode(), torch.device("meta"):  # neither may have a say in the table of taps
+            target.load_state_dict(state, assign=True)
+    assert way == "set" or all(buffer.device.type == "cpu" for buffer in target.buffers())
+    out = target(x)
+    assert torch.equal(out, expected)
+    out.sum().backward()
+    assert torch.equal(copy.deepcopy(target).export()(x.flatten(1, -3)), out.flatten(1, -3))
+
+
+@CONVOLUTION
+def test_a_layer_of_fake_tensors_leaves_nothing_behind(kind):
+    with FakeTensorMode():
+        fake = small(kind)
+        shape = fake(torch.empty(random_input(small(kind)).shape)).shape
+    layer = small(kind)
+    x = random_input(layer, dtype=torch.float32)
+    expected = layer(x)
+    assert expected.shape == shape
+    fake.load_state_dict(layer.state_dict(), assign=True)
+    assert torch.equal(fake(x), expected)
 
 
 @pytest.mark.parametrize("padding_mode", ["zeros", "reflect", "replicate", "circular"])

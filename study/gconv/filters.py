@@ -19,15 +19,16 @@ from torch import Tensor
 from study.groups import PlaneGroup
 
 
-def image_filter_taps(group: PlaneGroup, kernel_size: int) -> Tensor:
+def image_filter_taps(group: PlaneGroup, kernel_size: int, device: torch.device | None = None) -> Tensor:
     """The tap of ``psi`` that stands at each place of ``L_g psi``, for planar filters: ``(|G|, k, k)``."""
-    taps = torch.arange(kernel_size**2).view(kernel_size, kernel_size)
+    taps = torch.arange(kernel_size**2, device=device).view(kernel_size, kernel_size)
     return torch.stack([group.transform_image(taps, g) for g in range(group.order)])
 
 
-def feature_filter_taps(group: PlaneGroup, kernel_size: int) -> Tensor:
+def feature_filter_taps(group: PlaneGroup, kernel_size: int, device: torch.device | None = None) -> Tensor:
     """The tap of ``psi`` that stands at each place of ``L_g psi``, for filters on the group: ``(|G|, |G|, k, k)``."""
-    taps = torch.arange(group.order * kernel_size**2).view(1, 1, group.order, kernel_size, kernel_size)
+    taps = torch.arange(group.order * kernel_size**2, device=device)
+    taps = taps.view(1, 1, group.order, kernel_size, kernel_size)
     return torch.cat([group.transform_feature(taps, g) for g in range(group.order)], dim=1)[0]
 
 

@@ -7,6 +7,7 @@ Every layer is equivariant exactly, whatever its weights; a strided convolution 
 """
 
 import math
+from collections.abc import Callable
 from numbers import Integral
 
 import torch
@@ -34,6 +35,8 @@ class PlaneGroupConv2d(nn.Module):
 
     plain = nn.Conv2d
     padding_modes = ("zeros", "reflect", "replicate", "circular")
+    _expand: Callable[[Tensor, Tensor], Tensor]
+    """From the filter and the table to the weight: one of the equations in :mod:`study.gconv.filters`."""
 
     def __init__(
         self,
@@ -68,15 +71,23 @@ class PlaneGroupConv2d(nn.Module):
         self.padding_mode = padding_mode
         self.weight = nn.Parameter(torch.empty(self._weight_shape()))
         self.bias = nn.Parameter(torch.empty(out_channels)) if bias else None
-        self.register_buffer("_taps", self._make_taps(), persistent=False)
+        self.register_buffer("_taps", None, persistent=False)
+        self._place_taps()
+        # of the whole layer, not in _load_from_state_dict: a parametrised weight is loaded after that
+        self.register_load_state_dict_post_hook(PlaneGroupConv2d._place_taps)
         self.reset_parameters()
 
     def _weight_shape(self) -> tuple[int, ...]:
         """A planar filter; the layers that take a feature map to a feature map override it."""
         return (self.out_channels, self.in_channels, self.kernel_size, self.kernel_size)
 
-    def _make_taps(self) -> Tensor:
-        return filters.image_filter_taps(self.group, self.kernel_size)
+    def _make_taps(self, device: torch.device) -> Tensor:
+        return filters.image_filter_taps(self.group, self.kernel_size, device)
+
+    def _place_taps(self, *_) -> None:
+        """Make the table where the weight is: anew, as ``to_empty`` and the meta device leave garbage in it."""
+        with torch.inference_mode(False):  # it may be used in a training later
+            self._taps = self._make_taps(self.weight.device)
 
     def _fan_in(self) -> float:
         """The number of products summed in one output value, that is, the fan-in of the expanded filter."""
@@ -91,7 +102,10 @@ class PlaneGroupConv2d(nn.Module):
 
     def expanded_weight(self) -> Tensor:
         """The weight of the ordinary convolution of planes that this layer is."""
-        raise NotImplementedError
+        weight, taps = self.weight, self._taps
+        if taps.device != weight.device:  # somebody put another weight in place, as functional_call does
+            taps = self._make_taps(weight.device)
+        return self._expand(weight, taps)
 
     @torch.no_grad()
     def export(self) -> nn.Conv2d | nn.ConvTranspose2d:
@@ -103,7 +117,9 @@ class PlaneGroupConv2d(nn.Module):
         weight, bias = self.expanded_weight(), self._plane_bias()
         planes = weight.shape[:2] if self.plain is nn.ConvTranspose2d else weight.shape[1::-1]  # in, out
         options = {"stride": self.stride, "padding": self.padding, "padding_mode": self.padding_mode}
-        conv = self.plain(*planes, self.kernel_size, bias=bias is not None, **options).to(weight)
+        options |= {"bias": bias is not None, "device": weight.device, "dtype": weight.dtype}
+        # without drawing weights first, which would change what the caller draws next
+        conv = nn.utils.skip_init(self.plain, *planes, self.kernel_size, **options)
         conv.weight.copy_(weight)
         if bias is not None:
             conv.bias.copy_(bias)
@@ -134,7 +150,7 @@ class PlaneGroupConv2d(nn.Module):
 
     def _apply(self, fn, recurse: bool = True) -> "PlaneGroupConv2d":
         super()._apply(fn, recurse)
-        self._taps = self._make_taps().to(self.weight.device)  # to_empty() would leave garbage in it
+        self._place_taps()
         return self
 
     def extra_repr(self) -> str:
@@ -170,6 +186,8 @@ class LiftingConv2d(PlaneGroupConv2d):
         ValueError: if an argument is out of range, or the input has another number of axes or channels.
     """
 
+    _expand = staticmethod(filters.lifting_weight)
+
     def _fan_in(self) -> float:
         return self.in_channels * self.kernel_size**2
 
@@ -177,9 +195,6 @@ class LiftingConv2d(PlaneGroupConv2d):
         if x.ndim != 4 or x.shape[1] != self.in_channels:
             raise ValueError(f"LiftingConv2d expects (B, {self.in_channels}, H, W), not {tuple(x.shape)}")
         return self._fields(self._convolve(x))
-
-    def expanded_weight(self) -> Tensor:
-        return filters.lifting_weight(self.weight, self._taps)
 
 
 class GroupConv2d(PlaneGroupConv2d):
@@ -198,11 +213,21 @@ class GroupConv2d(PlaneGroupConv2d):
             ``vmap`` need "dense".
     """
 
+    _expand = staticmethod(filters.group_weight)
+
     def __init__(self, *args, algorithm: str = "auto", **kwargs) -> None:
         super().__init__(*args, **kwargs)
-        if algorithm not in ALGORITHMS:
-            raise ValueError(f"algorithm is {algorithm!r}; give one of {', '.join(ALGORITHMS)}")
         self.algorithm = algorithm
+
+    @property
+    def algorithm(self) -> str:
+        return self._algorithm
+
+    @algorithm.setter
+    def algorithm(self, name: str) -> None:
+        if name not in ALGORITHMS:
+            raise ValueError(f"algorithm is {name!r}; give one of {', '.join(ALGORITHMS)}")
+        self._algorithm = name
 
     def extra_repr(self) -> str:
         return super().extra_repr() + (f", algorithm={self.algorithm!r}" if self.algorithm != "auto" else "")
@@ -210,8 +235,8 @@ class GroupConv2d(PlaneGroupConv2d):
     def _weight_shape(self) -> tuple[int, ...]:
         return (self.out_channels, self.in_channels, self.group.order, self.kernel_size, self.kernel_size)
 
-    def _make_taps(self) -> Tensor:
-        return filters.feature_filter_taps(self.group, self.kernel_size)
+    def _make_taps(self, device: torch.device) -> Tensor:
+        return filters.feature_filter_taps(self.group, self.kernel_size, device)
 
     def forward(self, f: Tensor) -> Tensor:
         planes = self._planes(f)
@@ -232,9 +257,6 @@ class GroupConv2d(PlaneGroupConv2d):
         if self.algorithm == "dense" or not self._has_fourier_form():
             return False
         return self.algorithm == "fourier" or rules.fourier_is_faster(self, device, dtype, positions)
-
-    def expanded_weight(self) -> Tensor:
-        return filters.group_weight(self.weight, self._taps)
 
     def _has_fourier_form(self) -> bool:
         return self.group.order > 1 and self.stride == 1
@@ -292,11 +314,10 @@ class ProjectionConv2d(PlaneGroupConv2d):
     Unlike pooling over orientations it may weigh what lies ahead of a feature differently from what lies behind it.
     """
 
+    _expand = staticmethod(filters.projection_weight)
+
     def forward(self, f: Tensor) -> Tensor:
         return self._convolve(self._planes(f))
-
-    def expanded_weight(self) -> Tensor:
-        return filters.projection_weight(self.weight, self._taps)
 
     def _plane_bias(self) -> Tensor | None:
         return self.bias

@@ -138,6 +138,16 @@ def _backward_flops(e_shape, f_shape, psi_shape, group, *settings, **_) -> int:
     return (wants_f + wants_psi) * _flops(group, psi_shape, e_shape if len(settings) == 1 else f_shape)
 
 
+@register_flop_formula(torch.ops.study.group_conv_ready)
+def _ready_flops(f_shape, one_shape, two_shape, bias_shape, group, *_, out_shape, **__) -> int:
+    return _flops(group, (*one_shape[1:], 1), out_shape)  # taps are part of the matrices
+
+
+@register_flop_formula(torch.ops.study.group_conv_transpose_ready)
+def _transpose_ready_flops(f_shape, one_shape, two_shape, bias_shape, group, *_, **__) -> int:
+    return _flops(group, (*one_shape[1:], 1), f_shape)
+
+
 def _flops(group: str, psi_shape, positions) -> int:
     """Two per product. The positions are those of the output, or of a transposed convolution those of the input."""
     outputs, inputs, _, *kernel = psi_shape
