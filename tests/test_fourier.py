@@ -356,6 +356,24 @@ def test_forward_mode_of_autograd(kind, frozen):
     assert relative_error(*tangents) <= 1e-12
 
 
+@CONVOLUTION
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64], ids=str)
+def test_autocast_has_no_say_in_the_backward_pass(backend, kind, dtype):
+    layer = kind(2, 3, 3, group=P4M, algorithm="fourier", bias=False).to(dtype)
+    f = random_input(layer, dtype=dtype).requires_grad_()
+    out = layer(f)
+    e = torch.randn_like(out).requires_grad_()
+
+    def derivatives():
+        first = torch.autograd.grad(out, [f, layer.weight], e, create_graph=True)
+        return *first, *torch.autograd.grad(sum(g.sum() for g in first), [e, f, layer.weight])
+
+    expected = derivatives()
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        for actual, of_outside in zip(derivatives(), expected, strict=True):
+            assert torch.equal(actual, of_outside)
+
+
 @GROUPS
 @CONVOLUTION
 def test_torch_finds_no_fault_with_the_operators(group, kind):

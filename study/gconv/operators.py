@@ -1,6 +1,7 @@
 """The Fourier form as operators of torch, with gradients; ``torch.compile`` and ``torch.export`` take them whole."""
 
 import math
+from functools import wraps
 
 import torch
 from torch import Tensor
@@ -13,7 +14,21 @@ from study.gconv.filter_transform import FilterTransform, products_per_tap
 from study.groups import GROUPS
 
 
+def _without_autocast(function):
+    """The function, computing in the dtype of its tensors, even where autocast surrounds a backward pass."""
+
+    @wraps(function)
+    def run(f, *others, **settings):
+        if not torch.is_autocast_enabled(f.device.type):  # entering the context takes longer than asking
+            return function(f, *others, **settings)
+        with torch.autocast(f.device.type, enabled=False):
+            return function(f, *others, **settings)
+
+    return run
+
+
 @torch.library.custom_op("study::group_conv", mutates_args=())
+@_without_autocast
 def group_conv(f: Tensor, psi: Tensor, group: str, padding: int) -> Tensor:
     """Eq. 2, with stride 1 and zero padding.
 
@@ -25,6 +40,7 @@ def group_conv(f: Tensor, psi: Tensor, group: str, padding: int) -> Tensor:
 
 
 @torch.library.custom_op("study::group_conv_backward", mutates_args=())
+@_without_autocast
 def group_conv_backward(
     e: Tensor, f: Tensor, psi: Tensor, group: str, padding: int, wants_f: bool, wants_psi: bool
 ) -> tuple[Tensor, Tensor]:
@@ -35,6 +51,7 @@ def group_conv_backward(
 
 
 @torch.library.custom_op("study::group_conv_transpose", mutates_args=())
+@_without_autocast
 def group_conv_transpose(f: Tensor, psi: Tensor, group: str, stride: int, padding: int) -> Tensor:
     """Eq. 2, transposed.
 
@@ -46,6 +63,7 @@ def group_conv_transpose(f: Tensor, psi: Tensor, group: str, stride: int, paddin
 
 
 @torch.library.custom_op("study::group_conv_transpose_backward", mutates_args=())
+@_without_autocast
 def group_conv_transpose_backward(
     e: Tensor, f: Tensor, psi: Tensor, group: str, stride: int, padding: int, wants_f: bool, wants_psi: bool
 ) -> tuple[Tensor, Tensor]:
@@ -55,6 +73,7 @@ def group_conv_transpose_backward(
 
 
 @torch.library.custom_op("study::group_conv_ready", mutates_args=())
+@_without_autocast
 def group_conv_ready(
     f: Tensor, one: Tensor, two: Tensor, bias: Tensor, group: str, kernel_size: int, stride: int, padding: int
 ) -> Tensor:
@@ -65,6 +84,7 @@ def group_conv_ready(
 
 
 @torch.library.custom_op("study::group_conv_transpose_ready", mutates_args=())
+@_without_autocast
 def group_conv_transpose_ready(
     f: Tensor, one: Tensor, two: Tensor, bias: Tensor, group: str, kernel_size: int, stride: int, padding: int
 ) -> Tensor:
@@ -74,6 +94,7 @@ def group_conv_transpose_ready(
     return fourier.scatter(f, (one, two), filters, filters.taps - padding, stride, size).add_(bias.view(-1, 1, 1, 1))
 
 
+@_without_autocast
 def ready_filter(psi: Tensor, group: str, *, transposed: bool) -> tuple[Tensor, Tensor]:
     """The filter ``(O, K, |G|, k, k)`` as the two above want it."""
     kind = "transposed convolution" if transposed else "convolution"
