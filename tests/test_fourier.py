@@ -272,11 +272,12 @@ def test_two_dtypes_are_refused_as_by_the_dense_form(kind):
 
 
 @CONVOLUTION
-def test_autocast_leaves_float64_alone(kind):
-    layer, dense = both(kind, 2, 3, kernel_size=3, group=P4M)
-    f = random_input(layer)
+@pytest.mark.parametrize("dtype", [torch.float64, torch.complex64], ids=str)
+def test_autocast_leaves_double_precision_and_complex_numbers_alone(kind, dtype):
+    layer, dense = both(kind, 2, 3, kernel_size=3, group=P4M, dtype=dtype)
+    f = random_input(layer, dtype=dtype)
     with torch.autocast("cpu", dtype=torch.bfloat16):
-        assert layer(f).dtype == dense(f).dtype == torch.float64
+        assert layer(f).dtype == dense(f).dtype == dtype
 
 
 @CONVOLUTION

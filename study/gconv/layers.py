@@ -216,15 +216,16 @@ class GroupConv2d(PlaneGroupConv2d):
     def forward(self, f: Tensor) -> Tensor:
         planes = self._planes(f)
         device, dtype = f.device.type, f.dtype
-        casts = torch.amp.is_autocast_available(device) and torch.is_autocast_enabled(device) and dtype != torch.float64
+        casts = torch.amp.is_autocast_available(device) and torch.is_autocast_enabled(device)
+        casts = casts and dtype.is_floating_point and dtype != torch.float64
         if casts:
             dtype = torch.get_autocast_dtype(device)
         positions = f.shape[0] * f.shape[3] * f.shape[4]
         # what has no output, or two dtypes, the dense form refuses as torch does
         valid = self._has_output(f) and (casts or self.weight.dtype == dtype)
-        # what the compiler cannot follow through torch.func either: functions with a derivative in forward mode
-        followed = not (torch.compiler.is_compiling() and operators.is_transformed())
-        if not (valid and followed and self.prefers_fourier(device, dtype, positions)):
+        # the compiler knows no functions with a derivative in forward mode, and torch.func needs them in the operators
+        compiles = not (torch.compiler.is_compiling() and operators.is_transformed())
+        if not (valid and compiles and self.prefers_fourier(device, dtype, positions)):
             return self._fields(self._convolve(planes))
         out = self._transform_and_multiply(f.to(dtype), self.weight.to(dtype))
         return out if self.bias is None else out + self.bias.to(dtype).view(-1, 1, 1, 1)

@@ -1,4 +1,4 @@
-"""The Fourier form as operators of torch, with gradients; ``torch.compile`` and ``torch.export`` take them whole."""
+"""The Fourier form as operators of torch, with derivatives; ``torch.compile`` and ``torch.export`` take them whole."""
 
 import math
 from functools import wraps
