@@ -102,6 +102,7 @@ def test_gradients_are_those_of_finite_differences(group, kind):
 
 
 @CONVOLUTION
+@pytest.mark.filterwarnings("ignore:Complex modules")
 def test_complex_gradients_are_those_of_finite_differences(kind):
     layer = kind(2, 1, 2, group=P4, algorithm="fourier", bias=False).to(torch.complex128)
     f = random_input(layer, (3, 2), batch=1, dtype=torch.complex128).requires_grad_()
@@ -116,6 +117,7 @@ def test_complex_gradients_are_those_of_finite_differences(kind):
 @GROUPS
 @CASE
 @pytest.mark.parametrize(("dtype", "tolerance"), [(torch.complex128, 1e-12), (torch.complex64, 1e-5)], ids=str)
+@pytest.mark.filterwarnings("ignore:Complex modules")
 def test_complex_numbers_are_treated_as_by_the_dense_form(group, kind, arguments, dtype, tolerance):
     layer, dense = both(kind, 3, 2, group=group, dtype=dtype, **arguments)
     assert_agree(layer, dense, random_input(layer, (7, 5), dtype=dtype).requires_grad_(), tolerance)
@@ -273,6 +275,7 @@ def test_two_dtypes_are_refused_as_by_the_dense_form(kind):
 
 @CONVOLUTION
 @pytest.mark.parametrize("dtype", [torch.float64, torch.complex64], ids=str)
+@pytest.mark.filterwarnings("ignore:Complex modules")
 def test_autocast_leaves_double_precision_and_complex_numbers_alone(kind, dtype):
     layer, dense = both(kind, 2, 3, kernel_size=3, group=P4M, dtype=dtype)
     f = random_input(layer, dtype=dtype)
