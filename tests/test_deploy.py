@@ -13,7 +13,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from study.deploy import ReadyGroupConv2d, deploy
 from study.equivariance import equivariance_errors, train_briefly
 from study.errors import StudyError
-from study.gconv import GroupBatchNorm2d, GroupConv2d, OrientationPool2d
+from study.gconv import GroupBatchNorm2d, GroupConv2d, GroupConvTranspose2d, OrientationPool2d, compiler
 from study.groups import GROUPS
 from study.unet import build_unet
 
@@ -89,6 +89,18 @@ def test_autocast_and_lower_precision(algorithm):
     with torch.autocast("cpu", dtype=torch.bfloat16):
         assert relative_error(deploy(network)(x).float(), expected) < 0.1
     assert relative_error(deploy(network).bfloat16()(x.bfloat16()).float(), expected) < 0.1
+
+
+@pytest.mark.parametrize("compiler_there", [True, False])
+@pytest.mark.parametrize("kind", [GroupConv2d, GroupConvTranspose2d])
+def test_autocast_has_no_say_in_a_ready_convolution(kind, compiler_there, monkeypatch):
+    if not compiler_there:
+        monkeypatch.setattr(compiler, "load", lambda: None)
+    layer = kind(3, 5, 3, group=GROUPS["p4m"], algorithm="fourier")
+    planes = torch.randn(2, 24, 6, 5)
+    expected = ReadyGroupConv2d(layer)(planes)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        assert torch.equal(ReadyGroupConv2d(layer)(planes), expected)
 
 
 def test_other_paddings_and_norms_without_scale_are_kept():

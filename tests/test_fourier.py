@@ -9,7 +9,9 @@ import pytest
 import torch
 from equations import assert_obeys_its_equation, random_input, relative_error
 from torch import nn
-from torch.autograd import gradcheck, gradgradcheck
+from torch.autograd import forward_ad, gradcheck, gradgradcheck
+from torch.func import functional_call, grad, hessian, jacfwd, jacrev, jvp, vjp, vmap
+from torch.utils._pytree import tree_leaves
 from torch.utils.flop_counter import FlopCounterMode
 
 from study.equivariance import assert_equivariant
@@ -94,10 +96,93 @@ def test_gradients_are_those_of_finite_differences(group, kind):
     f = random_input(layer, (3, 2), batch=1).requires_grad_()
 
     def run(f, weight, bias):
-        return torch.func.functional_call(layer, {"weight": weight, "bias": bias}, (f,))
+        return functional_call(layer, {"weight": weight, "bias": bias}, (f,))
 
-    assert gradcheck(run, (f, layer.weight, layer.bias))
-    assert gradgradcheck(run, (f, layer.weight, layer.bias))
+    inputs = (f, layer.weight, layer.bias)
+    assert gradcheck(run, inputs, check_forward_ad=True)
+    assert gradgradcheck(run, inputs, check_fwd_over_rev=True, fast_mode=True)
+
+
+@CONVOLUTION
+@pytest.mark.filterwarnings("ignore:Complex modules")
+def test_complex_gradients_are_those_of_finite_differences(kind):
+    layer = kind(2, 1, 2, group=P4, algorithm="fourier", bias=False).to(torch.complex128)
+    f = random_input(layer, (3, 2), batch=1, dtype=torch.complex128).requires_grad_()
+
+    def run(f, weight):
+        return functional_call(layer, {"weight": weight}, (f,))
+
+    assert gradcheck(run, (f, layer.weight), check_forward_ad=True)
+    assert gradgradcheck(run, (f, layer.weight), check_fwd_over_rev=True, fast_mode=True)
+
+
+@GROUPS
+@CASE
+@pytest.mark.parametrize(("dtype", "tolerance"), [(torch.complex128, 1e-12), (torch.complex64, 1e-5)], ids=str)
+@pytest.mark.filterwarnings("ignore:Complex modules")
+def test_complex_numbers_are_treated_as_by_the_dense_form(group, kind, arguments, dtype, tolerance):
+    layer, dense = both(kind, 3, 2, group=group, dtype=dtype, **arguments)
+    assert_agree(layer, dense, random_input(layer, (7, 5), dtype=dtype).requires_grad_(), tolerance)
+
+
+# torch.func: each takes a function of the weight and the input, a weight and inputs
+
+
+def per_sample_gradients(run, psi, f):
+    return vmap(grad(lambda psi, f: run(psi, f[None]).square().sum()), (None, 0))(psi, f)
+
+
+def several_weights(run, psi, f):
+    return vmap(run, (0, None))(torch.stack([psi, psi**2]), f)
+
+
+def gradients_of_several_weights(run, psi, f):
+    return vmap(grad(lambda psi, f: run(psi, f).square().sum(), argnums=(0, 1)), (0, None))(
+        torch.stack([psi, psi**2]), f
+    )
+
+
+TRANSFORMS = {
+    "grad": lambda run, psi, f: grad(lambda psi, f: run(psi, f).square().sum(), argnums=(0, 1))(psi, f),
+    "vjp": lambda run, psi, f: vjp(run, psi, f)[1](run(psi, f).cos()),
+    "jacrev by the weight": lambda run, psi, f: jacrev(run)(psi, f),
+    "jacrev by the input": lambda run, psi, f: jacrev(run, argnums=1)(psi, f),
+    "jvp": lambda run, psi, f: jvp(run, (psi, f), (psi.cos(), f.sin())),
+    "jvp by the input": lambda run, psi, f: jvp(lambda f: run(psi, f), (f,), (f.sin(),)),
+    "jacfwd": lambda run, psi, f: jacfwd(run, argnums=(0, 1))(psi, f),
+    "vmap": lambda run, psi, f: vmap(run, (None, 3), out_dims=2)(psi, torch.stack([f, f.cos()], dim=3)),
+    "nested vmap": lambda run, psi, f: vmap(vmap(run, (None, 0)), (0, None))(
+        torch.stack([psi, psi**2]), torch.stack([f, f.cos(), f.sin()])
+    ),
+    "vmap by both": lambda run, psi, f: vmap(run)(torch.stack([psi, psi**2]), torch.stack([f, f.cos()])),
+    "several weights": several_weights,
+    "gradients of several weights": gradients_of_several_weights,
+    "per-sample gradients": per_sample_gradients,
+    "hessian": lambda run, psi, f: hessian(lambda s: run(psi * s, f * s.sin()).square().sum())(psi.mean((0, 1, 2, 3))),
+    "reverse over reverse": lambda run, psi, f: jacrev(jacrev(lambda s: run(psi * s, f * s.sin()).pow(3).sum()))(
+        psi.mean((0, 1, 2, 3))
+    ),
+    "third derivative": lambda run, psi, f: grad(grad(grad(lambda s: run(psi * s, f * s.sin()).pow(3).sum())))(
+        psi.mean()
+    ),
+}
+TRANSFORM = pytest.mark.parametrize("transform", TRANSFORMS.values(), ids=TRANSFORMS)
+
+
+def as_functions(*layers):
+    """Of the weight and the input."""
+    return [lambda psi, f, layer=layer: functional_call(layer, {"weight": psi}, (f,)) for layer in layers]
+
+
+@CONVOLUTION
+@TRANSFORM
+def test_torch_func_transforms_it_as_it_does_the_dense_form(kind, transform, capfd):
+    layer, dense = both(kind, 2, 3, kernel_size=3, group=P4M, padding=1)
+    psi, f = layer.weight.detach(), random_input(layer, (4, 3))
+    ours, theirs = (transform(run, psi, f) for run in as_functions(layer, dense))
+    for actual, expected in zip(tree_leaves(ours), tree_leaves(theirs), strict=True):
+        assert relative_error(actual, expected) <= 1e-12
+    assert "performance drop" not in capfd.readouterr().err  # as torch warns where it has no rule for vmap
 
 
 @GROUPS
@@ -191,11 +276,13 @@ def test_two_dtypes_are_refused_as_by_the_dense_form(kind):
 
 
 @CONVOLUTION
-def test_autocast_leaves_float64_alone(kind):
-    layer, dense = both(kind, 2, 3, kernel_size=3, group=P4M)
-    f = random_input(layer)
+@pytest.mark.parametrize("dtype", [torch.float64, torch.complex64], ids=str)
+@pytest.mark.filterwarnings("ignore:Complex modules")
+def test_autocast_leaves_double_precision_and_complex_numbers_alone(kind, dtype):
+    layer, dense = both(kind, 2, 3, kernel_size=3, group=P4M, dtype=dtype)
+    f = random_input(layer, dtype=dtype)
     with torch.autocast("cpu", dtype=torch.bfloat16):
-        assert layer(f).dtype == dense(f).dtype == torch.float64
+        assert layer(f).dtype == dense(f).dtype == dtype
 
 
 @CONVOLUTION
@@ -244,6 +331,53 @@ def test_half_precision_stays_near_float32(kind, mode):
         dtype = getattr(torch, mode)
         out = layer.to(dtype)(f.to(dtype))
     assert relative_error(out.float(), expected) < 0.03
+
+
+@CONVOLUTION
+@pytest.mark.parametrize("transform", ["vjp", "jvp", "vmap", "per-sample gradients"])
+def test_torch_func_may_be_compiled(kind, transform):
+    layer, dense = both(kind, 2, 3, kernel_size=3, group=P4, padding=1)
+    psi, f = layer.weight.detach(), random_input(layer, (4, 3))
+    ours, theirs = as_functions(layer, dense)
+    transform = TRANSFORMS[transform]
+    actual = torch.compile(lambda psi, f: transform(ours, psi, f), fullgraph=True, backend="aot_eager")(psi, f)
+    for result, expected in zip(tree_leaves(actual), tree_leaves(transform(theirs, psi, f)), strict=True):
+        assert relative_error(result, expected) <= 1e-12
+
+
+@CONVOLUTION
+@pytest.mark.parametrize("frozen", ["input", "weight"])
+def test_forward_mode_of_autograd(kind, frozen):
+    tangents = []
+    for layer in both(kind, 2, 3, kernel_size=3, group=P4M):
+        torch.manual_seed(0)
+        f = random_input(layer)
+        with forward_ad.dual_level():
+            if frozen == "input":
+                run, psi = as_functions(layer)[0], layer.weight.detach()
+                out = run(forward_ad.make_dual(psi, psi.cos()), f)
+            else:
+                out = layer(forward_ad.make_dual(f, f.cos()))
+            tangents.append(forward_ad.unpack_dual(out).tangent)
+    assert relative_error(*tangents) <= 1e-12
+
+
+@CONVOLUTION
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64], ids=str)
+def test_autocast_has_no_say_in_the_backward_pass(backend, kind, dtype):
+    layer = kind(2, 3, 3, group=P4M, algorithm="fourier", bias=False).to(dtype)
+    f = random_input(layer, dtype=dtype).requires_grad_()
+    out = layer(f)
+    e = torch.randn_like(out).requires_grad_()
+
+    def derivatives():
+        first = torch.autograd.grad(out, [f, layer.weight], e, create_graph=True)
+        return *first, *torch.autograd.grad(sum(g.sum() for g in first), [e, f, layer.weight])
+
+    expected = derivatives()
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        for actual, of_outside in zip(derivatives(), expected, strict=True):
+            assert torch.equal(actual, of_outside)
 
 
 @GROUPS
@@ -357,7 +491,7 @@ def test_auto_follows_the_rules(monkeypatch):
     assert not rules.fourier_is_faster(layer, "cpu", torch.bfloat16)  # no rule
     assert not rules.fourier_is_faster(GroupConv2d(16, 64, 1, group=P4M), "cpu", torch.float32)  # not what was measured
     taken = []
-    monkeypatch.setattr(operators, "group_conv", lambda f, *_: taken.append(True) or f)
+    monkeypatch.setattr(operators, "convolve", lambda f, *_: taken.append(True) or f)
     layer(f[:1])
     assert not taken
     layer(f)

@@ -71,7 +71,7 @@ def scatter(
     f = f.contiguous()
     order = f.shape[2]
     out = f.new_zeros(len(f), weight[0].shape[1] // len(taps), order, *size)
-    blocks, memory = _blocks(f, order * weight[0].shape[1], f)
+    blocks, memory = _blocks(f, order * max(weight[0].shape[1:]), f)
     for block in blocks:
         v = analyse(f, filters.matrix, _in_place(order), 1, block, memory)
         synthesise(products(weight, v), filters.matrix, taps, stride, block, out)

@@ -209,8 +209,8 @@ class GroupConv2d(PlaneGroupConv2d):
         algorithm: how the same is computed: "dense", as an ordinary convolution of planes (:mod:`study.gconv.filters`);
             "fourier", by the Fourier transform of the point group (:mod:`study.gconv.fourier`), for which the stride
             must be 1 and the group not Z2, else it is dense after all; or "auto", by the rules of what was measured to
-            be faster (:mod:`study.gconv.rules`). The attribute may be changed later. Forward-mode derivatives and
-            ``vmap`` need "dense".
+            be faster (:mod:`study.gconv.rules`). The attribute may be changed later. ``torch.func`` transforms
+            either form; what is compiled with such a transform inside is dense.
     """
 
     _expand = staticmethod(filters.group_weight)
@@ -241,13 +241,16 @@ class GroupConv2d(PlaneGroupConv2d):
     def forward(self, f: Tensor) -> Tensor:
         planes = self._planes(f)
         device, dtype = f.device.type, f.dtype
-        casts = torch.amp.is_autocast_available(device) and torch.is_autocast_enabled(device) and dtype != torch.float64
+        casts = torch.amp.is_autocast_available(device) and torch.is_autocast_enabled(device)
+        casts = casts and dtype.is_floating_point and dtype != torch.float64
         if casts:
             dtype = torch.get_autocast_dtype(device)
         positions = f.shape[0] * f.shape[3] * f.shape[4]
         # what has no output, or two dtypes, the dense form refuses as torch does
         valid = self._has_output(f) and (casts or self.weight.dtype == dtype)
-        if not (valid and self.prefers_fourier(device, dtype, positions)):
+        # the compiler knows no functions with a derivative in forward mode, and torch.func needs them in the operators
+        compiles = not (torch.compiler.is_compiling() and operators.is_transformed())
+        if not (valid and compiles and self.prefers_fourier(device, dtype, positions)):
             return self._fields(self._convolve(planes))
         out = self._transform_and_multiply(f.to(dtype), self.weight.to(dtype))
         return out if self.bias is None else out + self.bias.to(dtype).view(-1, 1, 1, 1)
@@ -269,7 +272,7 @@ class GroupConv2d(PlaneGroupConv2d):
         padding = self.padding
         if self.padding_mode != "zeros":
             f, padding = F.pad(f.flatten(1, 2), 4 * [padding], mode=self.padding_mode).unflatten(1, f.shape[1:3]), 0
-        return operators.group_conv(f, psi, self.group.name, padding)
+        return operators.convolve(f, psi, self.group.name, padding)
 
 
 class GroupConvTranspose2d(GroupConv2d):
@@ -299,7 +302,7 @@ class GroupConvTranspose2d(GroupConv2d):
         return side > 0 and (side - 1) * self.stride - 2 * self.padding + self.kernel_size > 0
 
     def _transform_and_multiply(self, f: Tensor, psi: Tensor) -> Tensor:
-        return operators.group_conv_transpose(f, psi, self.group.name, self.stride, self.padding)
+        return operators.convolve_transposed(f, psi, self.group.name, self.stride, self.padding)
 
     def _convolve(self, planes: Tensor) -> Tensor:
         return F.conv_transpose2d(planes, self.expanded_weight(), self._plane_bias(), self.stride, self.padding)

@@ -1,20 +1,34 @@
-"""The Fourier form as operators of torch, with gradients; ``torch.compile`` and ``torch.export`` take them whole."""
+"""The Fourier form as operators of torch, with derivatives; ``torch.compile`` and ``torch.export`` take them whole."""
 
 import math
+from functools import wraps
 
 import torch
 from torch import Tensor
-from torch.autograd.function import once_differentiable
-from torch.nn import functional as F
+from torch.autograd import Function
+from torch.autograd.forward_ad import unpack_dual
 from torch.utils.flop_counter import register_flop_formula
 
 from study.gconv import fourier
 from study.gconv.filter_transform import FilterTransform, products_per_tap
-from study.gconv.filters import feature_filter_taps, group_weight
 from study.groups import GROUPS
 
 
+def _without_autocast(function):
+    """The function, computing in the dtype of its tensors, even where autocast surrounds a backward pass."""
+
+    @wraps(function)
+    def run(f, *others, **settings):
+        if not torch.is_autocast_enabled(f.device.type):  # entering the context takes longer than asking
+            return function(f, *others, **settings)
+        with torch.autocast(f.device.type, enabled=False):
+            return function(f, *others, **settings)
+
+    return run
+
+
 @torch.library.custom_op("study::group_conv", mutates_args=())
+@_without_autocast
 def group_conv(f: Tensor, psi: Tensor, group: str, padding: int) -> Tensor:
     """Eq. 2, with stride 1 and zero padding.
 
@@ -26,6 +40,7 @@ def group_conv(f: Tensor, psi: Tensor, group: str, padding: int) -> Tensor:
 
 
 @torch.library.custom_op("study::group_conv_backward", mutates_args=())
+@_without_autocast
 def group_conv_backward(
     e: Tensor, f: Tensor, psi: Tensor, group: str, padding: int, wants_f: bool, wants_psi: bool
 ) -> tuple[Tensor, Tensor]:
@@ -36,6 +51,7 @@ def group_conv_backward(
 
 
 @torch.library.custom_op("study::group_conv_transpose", mutates_args=())
+@_without_autocast
 def group_conv_transpose(f: Tensor, psi: Tensor, group: str, stride: int, padding: int) -> Tensor:
     """Eq. 2, transposed.
 
@@ -47,6 +63,7 @@ def group_conv_transpose(f: Tensor, psi: Tensor, group: str, stride: int, paddin
 
 
 @torch.library.custom_op("study::group_conv_transpose_backward", mutates_args=())
+@_without_autocast
 def group_conv_transpose_backward(
     e: Tensor, f: Tensor, psi: Tensor, group: str, stride: int, padding: int, wants_f: bool, wants_psi: bool
 ) -> tuple[Tensor, Tensor]:
@@ -56,6 +73,7 @@ def group_conv_transpose_backward(
 
 
 @torch.library.custom_op("study::group_conv_ready", mutates_args=())
+@_without_autocast
 def group_conv_ready(
     f: Tensor, one: Tensor, two: Tensor, bias: Tensor, group: str, kernel_size: int, stride: int, padding: int
 ) -> Tensor:
@@ -66,6 +84,7 @@ def group_conv_ready(
 
 
 @torch.library.custom_op("study::group_conv_transpose_ready", mutates_args=())
+@_without_autocast
 def group_conv_transpose_ready(
     f: Tensor, one: Tensor, two: Tensor, bias: Tensor, group: str, kernel_size: int, stride: int, padding: int
 ) -> Tensor:
@@ -75,6 +94,7 @@ def group_conv_transpose_ready(
     return fourier.scatter(f, (one, two), filters, filters.taps - padding, stride, size).add_(bias.view(-1, 1, 1, 1))
 
 
+@_without_autocast
 def ready_filter(psi: Tensor, group: str, *, transposed: bool) -> tuple[Tensor, Tensor]:
     """The filter ``(O, K, |G|, k, k)`` as the two above want it."""
     kind = "transposed convolution" if transposed else "convolution"
@@ -156,59 +176,129 @@ def _flops(group: str, psi_shape, positions) -> int:
     return 2 * products_per_tap(GROUPS[group]) * pairs * images * math.prod(grid)
 
 
-def _keep(tensors: int):
-    """What the backward pass needs: the leading arguments, which are tensors, and the others."""
+def _with_derivatives(convolve, convolve_backward):
+    """The operator as a function that ``torch.func`` transforms as it does torch's own.
 
-    def setup_context(ctx, inputs: tuple, output) -> None:
-        ctx.save_for_backward(*inputs[:tensors])
-        ctx.settings = inputs[tensors:]
+    Autograd follows a custom operator in reverse mode only, and not inside ``torch.func``. There, functions that it
+    follows everywhere stand before the operator and that of its gradients; not always, as they take 30 us per call.
 
-    return setup_context
+    Their derivatives are made of the two again, and so exist in both modes and to any order: with the form
+    ``L(e, f, psi) = <e, convolve(f, psi)>``, linear in each, the convolution is ``dL/de``, and its gradients ``dL/df``
+    and ``dL/dpsi``. A gradient or tangent that is None is zero.
+    """
+
+    class Convolution(Function):
+        @staticmethod
+        def forward(f, psi, *settings):
+            return convolve(f, psi, *settings)
+
+        @staticmethod
+        def setup_context(ctx, inputs, output):
+            f, psi, *ctx.settings = inputs
+            _save(ctx, f, psi)
+
+        @staticmethod
+        def backward(ctx, e):
+            f, psi = (tensor.conj() for tensor in ctx.saved_tensors)
+            wanted = ctx.needs_input_grad[:2]
+            return *_only(wanted, gradients(e, f, psi, *ctx.settings, *wanted)), *(None for _ in ctx.settings)
+
+        @staticmethod
+        def jvp(ctx, df, dpsi, *_):
+            f, psi = ctx.saved_tensors
+            return _sum(convolution(df, psi, *ctx.settings), convolution(f, dpsi, *ctx.settings))
+
+        @staticmethod
+        def vmap(info, in_dims, f, psi, *settings):
+            if in_dims[1] is not None:
+                return _one_by_one(convolution, info, in_dims, f, psi, *settings)
+            f = f.movedim(in_dims[0], 0)  # (N, B, K, |G|, H, W)
+            return convolution(f.flatten(0, 1), psi, *settings).unflatten(0, f.shape[:2]), 0
+
+    class Gradients(Function):
+        @staticmethod
+        def forward(e, f, psi, *settings):
+            return convolve_backward(e, f, psi, *settings)
+
+        @staticmethod
+        def setup_context(ctx, inputs, output):
+            e, f, psi, *ctx.settings, wants_f, wants_psi = inputs
+            ctx.wanted = wants_f, wants_psi
+            _save(ctx, e, f, psi)
+
+        @staticmethod
+        def backward(ctx, a, b):
+            """Of ``<a, dL/df> + <b, dL/dpsi> = L(e, a, psi) + L(e, f, b)``."""
+            a, b = _only(ctx.wanted, (a, b))
+            e, f, psi = (tensor.conj() for tensor in ctx.saved_tensors)
+            wants_e, wants_f, wants_psi = ctx.needs_input_grad[:3]
+            grad_e = None
+            if wants_e:
+                grad_e = _sum(convolution(a, psi, *ctx.settings), convolution(f, b, *ctx.settings))
+            grad_f, _ = gradients(e, f, b, *ctx.settings, wants_f, False)
+            _, grad_psi = gradients(e, a, psi, *ctx.settings, False, wants_psi)
+            return grad_e, grad_f, grad_psi, *(None for _ in ctx.settings), None, None
+
+        @staticmethod
+        def jvp(ctx, de, df, dpsi, *_):
+            e, f, psi = ctx.saved_tensors
+            wants_f, wants_psi = ctx.wanted
+            by_e = gradients(de, f, psi, *ctx.settings, wants_f, wants_psi)
+            by_f = gradients(e, df, psi, *ctx.settings, False, wants_psi)
+            by_psi = gradients(e, f, dpsi, *ctx.settings, wants_f, False)
+            return _sum(by_e[0], by_psi[0]), _sum(by_e[1], by_f[1])
+
+        @staticmethod
+        def vmap(info, in_dims, *inputs):
+            return _one_by_one(gradients, info, in_dims, *inputs)
+
+    def convolution(f, psi, *settings):
+        if f is None or psi is None:
+            return None
+        return (Convolution.apply if is_transformed(f, psi) else convolve)(f, psi, *settings)
+
+    def gradients(e, f, psi, *settings):
+        if e is None or f is None or psi is None or not any(settings[-2:]):
+            return None, None
+        return (Gradients.apply if is_transformed(e, f, psi) else convolve_backward)(e, f, psi, *settings)
+
+    convolve.register_autograd(Convolution.backward, setup_context=Convolution.setup_context)
+    convolve_backward.register_autograd(Gradients.backward, setup_context=Gradients.setup_context)
+    return convolution
 
 
-def _first_derivative(backward):
-    def gradients(ctx, e: Tensor):
-        wants_f, wants_psi = ctx.needs_input_grad[:2]
-        grad_f, grad_psi = backward(e, *ctx.saved_tensors, *ctx.settings, wants_f, wants_psi)
-        return grad_f if wants_f else None, grad_psi if wants_psi else None, *(None for _ in ctx.settings)
-
-    return gradients
+def is_transformed(*tensors: Tensor) -> bool:
+    """Whether by ``torch.func``, or by autograd in forward mode: neither knows what to do with a custom operator."""
+    if torch._C._are_functorch_transforms_active():  # there is no public way to ask
+        return True
+    return not torch.compiler.is_compiling() and any(unpack_dual(tensor).tangent is not None for tensor in tensors)
 
 
-def _second_derivative(dense):
-    """Hardly anybody needs it, so it is that of the dense form; a third one there is not."""
-
-    @once_differentiable
-    def gradients(ctx, *grads: Tensor):
-        *settings, wants_f, wants_psi = ctx.settings
-        e, f, psi = inputs = [tensor.detach().requires_grad_() for tensor in ctx.saved_tensors]
-        wanted = [(tensor, grad) for tensor, grad, w in zip((f, psi), grads, (wants_f, wants_psi), strict=True) if w]
-        tensors, grads = zip(*wanted, strict=True)
-        with torch.enable_grad():
-            first = torch.autograd.grad(dense(f, psi, *settings), tensors, e, create_graph=True)
-            second = torch.autograd.grad(first, inputs, grads, allow_unused=True)
-        return *second, *(None for _ in ctx.settings)
-
-    return gradients
+def _save(ctx, *tensors: Tensor) -> None:
+    """For both modes; what has no gradient or tangent gets None for it."""
+    ctx.save_for_backward(*tensors)
+    ctx.save_for_forward(*tensors)
+    ctx.set_materialize_grads(False)
 
 
-def _dense_weight(psi: Tensor, group: str) -> Tensor:
-    return group_weight(psi, feature_filter_taps(GROUPS[group], psi.shape[-1]).to(psi.device))
+def _only(wanted, grads):
+    return [grad if wants else None for wants, grad in zip(wanted, grads, strict=True)]
 
 
-def _dense(f: Tensor, psi: Tensor, group: str, padding: int) -> Tensor:
-    out = F.conv2d(f.flatten(1, 2), _dense_weight(psi, group), padding=padding)
-    return out.unflatten(1, (len(psi), f.shape[2]))
+def _sum(a: Tensor | None, b: Tensor | None) -> Tensor | None:
+    if a is None or b is None:
+        return b if a is None else a
+    return a + b
 
 
-def _dense_transpose(f: Tensor, psi: Tensor, group: str, stride: int, padding: int) -> Tensor:
-    out = F.conv_transpose2d(f.flatten(1, 2), _dense_weight(psi, group).transpose(0, 1), None, stride, padding)
-    return out.unflatten(1, (len(psi), f.shape[2]))
+def _one_by_one(function, info, in_dims, *inputs):
+    """The rule for vmap that is a loop."""
+    pairs = list(zip(inputs, in_dims, strict=True))
+    results = [function(*(x if d is None else x.select(d, n) for x, d in pairs)) for n in range(info.batch_size)]
+    if isinstance(results[0], Tensor):
+        return torch.stack(results), 0
+    return tuple(torch.stack(result) for result in zip(*results, strict=True)), (0, 0)
 
 
-for _forward, _backward, _reference in (
-    (group_conv, group_conv_backward, _dense),
-    (group_conv_transpose, group_conv_transpose_backward, _dense_transpose),
-):
-    _forward.register_autograd(_first_derivative(_backward), setup_context=_keep(2))
-    _backward.register_autograd(_second_derivative(_reference), setup_context=_keep(3))
+convolve = _with_derivatives(group_conv, group_conv_backward)
+convolve_transposed = _with_derivatives(group_conv_transpose, group_conv_transpose_backward)

@@ -94,7 +94,7 @@ def synthesise(v: Sequence[Tensor], matrix: Tensor, taps: Tensor, stride: int, b
 @torch.compiler.assume_constant_result
 def backend(device: str, dtype: torch.dtype) -> str:
     """What the Fourier form runs on there: "cpp" or "torch", in the two functions above, or "triton", all in one."""
-    if dtype != torch.float64 and triton_kernels.available(device):
+    if dtype.is_floating_point and dtype != torch.float64 and triton_kernels.available(device):
         return "triton"
     return "cpp" if device == "cpu" and dtype in _COMPILED and compiler.load() else "torch"
 
