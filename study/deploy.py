@@ -19,7 +19,7 @@ from study.unet import UNet
 
 
 class ReadyGroupConv2d(nn.Module):
-    """A :class:`~study.gconv.GroupConv2d`, or a transposed one, in its Fourier form, with the filter transformed.
+    """A :class:`~study.gconv.GroupConv2d`, or a transposed one, in its Fourier form, with the filter prepared.
 
     Shapes: planes ``(B, in * |G|, H, W)`` -> planes ``(B, out * |G|, H', W')``, as of ``layer.export()``.
     """
@@ -27,17 +27,29 @@ class ReadyGroupConv2d(nn.Module):
     def __init__(self, layer: GroupConv2d) -> None:
         super().__init__()
         self.transposed = isinstance(layer, GroupConvTranspose2d)
-        one, two = operators.ready_filter(layer.weight.detach(), layer.group.name, transposed=self.transposed)
-        self.register_buffer("one", one)
-        self.register_buffer("two", two)
-        self.register_buffer("bias", one.new_zeros(layer.out_channels) if layer.bias is None else layer.bias.detach())
+        self.register_buffer("weight", layer.weight.detach())
+        bias = self.weight.new_zeros(layer.out_channels) if layer.bias is None else layer.bias.detach()
+        self.register_buffer("bias", bias)
         self.order = layer.group.order
         self.settings = (layer.group.name, layer.kernel_size, layer.stride, layer.padding)
+        self._prepare()
+
+    def _prepare(self) -> None:
+        prepared = operators.ready_filter(self.weight, self.settings[0], transposed=self.transposed)
+        self.parts = len(prepared)
+        for part, tensor in enumerate(prepared):
+            self.register_buffer(f"part{part}", tensor, persistent=False)
+
+    def _apply(self, fn, recurse: bool = True) -> "ReadyGroupConv2d":
+        super()._apply(fn, recurse)
+        self._prepare()  # each device and dtype has a form of its own
+        return self
 
     def forward(self, planes: Tensor) -> Tensor:
-        f = planes.to(self.one.dtype).unflatten(1, (-1, self.order))  # (B, in, |G|, H, W); autocast has no say here
+        f = planes.to(self.weight.dtype).unflatten(1, (-1, self.order))  # (B, in, |G|, H, W); autocast has no say here
         convolve = operators.group_conv_transpose_ready if self.transposed else operators.group_conv_ready
-        return convolve(f, self.one, self.two, self.bias, *self.settings).flatten(1, 2)
+        prepared = [getattr(self, f"part{part}") for part in range(self.parts)]
+        return convolve(f, prepared, self.bias, *self.settings).flatten(1, 2)
 
 
 class OnFields(nn.Module):

@@ -16,7 +16,7 @@ from tqdm import tqdm
 from study.bench.memory import extra_mb
 from study.bench.networks import DEPTH, autocast, check_input, has_escnn
 from study.bench.timing import summarise, time_in_turn
-from study.gconv import fourier, transform
+from study.gconv import fourier
 from study.gconv import rules as rules_of_layers
 from study.gconv.filter_transform import products_per_tap
 from study.groups import GROUPS, P4, P4M
@@ -142,7 +142,7 @@ def measure(chosen: list[Case], settings: Settings, device: torch.device) -> pd.
         products, traffic = rows.flops / rates["peak_gflops"], rows.bytes / rates["peak_gb_per_second"]
         rows[f"{kind}_roofline"] = share * np.maximum(products, traffic) / 1e6 / rows[f"{kind}_ms"]
     rows["gflops"] = rows.flops / rows.both_ms / 1e6
-    rows = rows.assign(**rates, backend=transform.backend(device.type, dtype), device=device.type)
+    rows = rows.assign(**rates, backend=fourier.backend(device.type, dtype, P4M), device=device.type)
     shared = {"size": settings.size, "precision": settings.precision, "rounds": settings.rounds}
     return rows.drop(columns=["flops", "bytes"]).assign(**shared, **provenance(device))
 

@@ -13,7 +13,7 @@ from study.groups import GROUPS, PlaneGroup
 
 def products_per_tap(group: PlaneGroup) -> int:
     """sum_rho d_rho^3, in real arithmetic: of every position, tap and pair of fields; 12 for P4M, 6 for P4."""
-    lines = len(group.irreps) - 1
+    lines = sum(irrep.shape[-1] == 1 for irrep in group.irreps)
     rows = (group.order - lines) // 2
     return lines + 4 * rows
 
@@ -23,21 +23,26 @@ class FilterTransform:
     """From filters on the group to the matrices ``phi^`` of each irrep, and back again for their gradient.
 
     A row of the irrep of dimension 2 is a vector that ``phi^`` multiplies from the right, whichever row it is: P4M has
-    two. P4 has one, as the other would be the same up to sign and order.
+    two. P4 has one, as the other would be the same up to sign and order. P2, PM and PMM have none.
 
     Attributes:
+        group: whose irreps these are.
         matrix: ``(|G|, |G|)``, from a function on the group to its components: first one for each irrep of dimension 1,
             then the rows of the one of dimension 2.
         lines: how many irreps of dimension 1 there are.
         taps: ``(T, |G|, 2)``, where ``r_h s`` lies, counted from the corner of the filter.
-        entries: ``((lines + 4) * T, |G| * T)``, from the taps of psi to the entries of ``d_rho / |G| phi^_s``.
+        places: ``(|G|, T)``, where phi_s(u) is in psi: its element times T plus its tap; on the CPU.
+        entries: ``(n * T, |G| * T)``, from the taps of psi to the n entries of ``d_rho / |G| phi^_s``: one for each irrep
+            of dimension 1, four for that of dimension 2.
         swaps: whether output and input fields change places, as in an adjoint.
         spreads: whether the taps are of the output, as in a transposed convolution.
     """
 
+    group: PlaneGroup
     matrix: Tensor
     lines: int
     taps: Tensor
+    places: Tensor
     entries: Tensor
     swaps: bool
     spreads: bool
@@ -51,13 +56,17 @@ class FilterTransform:
         """The matrices by which :func:`study.gconv.products.products` multiplies: ``(lines, M, N)`` and ``(2 M, 2 N)``.
 
         Shapes: psi ``(O, K, |G|, k, k)``. M counts output fields and N taps and input fields, or, if it ``spreads``, M
-        taps and output fields and N input fields.
+        taps and output fields and N input fields. Without an irrep of dimension 2 the second is ``(0, 0)``.
         """
         spectrum = times_transposed(self.entries, psi.flatten(2).flatten(0, 1))  # (entries * T, O * K)
-        spectrum = spectrum.view(self.lines + 4, -1, *psi.shape[:2])  # (entry, T, O, K)
+        spectrum = spectrum.view(-1, len(self.taps), *psi.shape[:2])  # (entry, T, O, K)
         if self.swaps:
             spectrum = spectrum.transpose(2, 3)  # (entry, T, out, in)
-        one, two = spectrum[: self.lines], spectrum[self.lines :].unflatten(0, (2, 2))
+        one = spectrum[: self.lines]
+        if len(spectrum) == self.lines:
+            one = one.flatten(1, 2) if self.spreads else one.transpose(1, 2).flatten(2, 3)  # (line, M, N)
+            return one.contiguous(), psi.new_empty(0, 0)
+        two = spectrum[self.lines :].unflatten(0, (2, 2))
         if self.spreads:
             one, two = one.flatten(1, 2), two.permute(0, 2, 3, 1, 4).flatten(3, 4).flatten(0, 2)  # (j, T, out, l, in)
             return one.contiguous(), two.contiguous()
@@ -66,21 +75,24 @@ class FilterTransform:
 
     def filter_gradient(self, one: Tensor, two: Tensor, psi: Tensor) -> Tensor:
         """The gradient of psi, given those of the matrices that :meth:`weight` returns (without ``spreads``)."""
-        spectrum = psi.new_empty(self.lines + 4, len(self.taps), *psi.shape[:2])  # (entry, T, O, K)
+        n_taps = len(self.taps)
+        spectrum = psi.new_empty(len(self.entries) // n_taps, n_taps, *psi.shape[:2])  # (entry, T, O, K)
         entries = spectrum.transpose(2, 3) if self.swaps else spectrum  # (entry, T, out, in)
         outputs, inputs = entries.shape[2:]
         entries[: self.lines] = one.view(self.lines, outputs, -1, inputs).transpose(1, 2)
-        entries[self.lines :].unflatten(0, (2, 2)).copy_(two.view(2, outputs, 2, -1, inputs).permute(0, 2, 3, 1, 4))
+        if len(two):
+            entries[self.lines :].unflatten(0, (2, 2)).copy_(two.view(2, outputs, 2, -1, inputs).permute(0, 2, 3, 1, 4))
         return (spectrum.flatten(2).flatten(0, 1).T @ self.entries).view(psi.shape)
 
 
 @cache
 def _make(group: PlaneGroup, kind: str, kernel_size: int, dtype: torch.dtype, device: torch.device) -> FilterTransform:
     order, n_taps = group.order, kernel_size**2
-    *lines, plane = group.irreps
-    rows = len(plane) // 4  # |G| = lines + rows * 2
+    lines = [irrep for irrep in group.irreps if irrep.shape[-1] == 1]
+    planes = group.irreps[len(lines) :]  # one, or none
+    rows = (order - len(lines)) // 2
     characters = np.stack([line[:, 0, 0] for line in lines])  # (line, u)
-    components = [characters, *(plane[:, i].T for i in range(rows))]  # rho(h)[i, l] at (l, h), for each row i
+    components = [characters, *(plane[:, i].T for plane in planes for i in range(rows))]  # rho(h)[i, l] at (l, h)
 
     # r_h s for every tap s, about the centre of the filter, which may lie between pixels
     grid = np.stack(np.meshgrid(*2 * [np.arange(kernel_size)], indexing="ij"), axis=-1).reshape(n_taps, 2)
@@ -97,15 +109,19 @@ def _make(group: PlaneGroup, kind: str, kernel_size: int, dtype: torch.dtype, de
     elif kind == "adjoint transposed convolution":
         element = group.inverse[element]  # psi(u^-1, s)
     # out^_ij = sum_l v^_il phi^_lj with phi^_lj = sum_u phi(u) rho(u)_jl
-    coefficients = np.concatenate([characters, 2 * plane.transpose(1, 2, 0).reshape(4, order)]) / order  # (entry, u)
+    of_planes = [2 * plane.transpose(1, 2, 0).reshape(4, order) for plane in planes]  # (j, l, u)
+    coefficients = np.concatenate([characters, *of_planes]) / order  # (entry, u)
+    places = element * n_taps + tap  # (T, u)
     entries = np.zeros((len(coefficients), n_taps, order * n_taps))
     for s, u in np.ndindex(n_taps, order):
-        entries[:, s, element[s, u] * n_taps + tap[s, u]] += coefficients[:, u]
+        entries[:, s, places[s, u]] += coefficients[:, u]
 
     return FilterTransform(
+        group=group,
         matrix=torch.tensor(np.concatenate(components), dtype=dtype, device=device),
         lines=len(lines),
         taps=torch.tensor(moved, device="cpu"),  # whatever the default device is
+        places=torch.tensor(places.T, dtype=torch.int32, device="cpu").contiguous(),
         entries=torch.tensor(entries.reshape(-1, order * n_taps), dtype=dtype, device=device),
         swaps=kind.startswith("adjoint"),
         spreads=kind == "transposed convolution",

@@ -14,13 +14,14 @@ Instead of |G|^2 products per tap and pair of fields these are sum_rho d_rho^3: 
 16 for P4 (in real arithmetic). The transforms of feature maps are additions (:mod:`study.gconv.transform`).
 
 Both gradients have this form too. That of f is the group convolution of the output's gradient e with the adjoint filter
-``psi'(u, t) = psi(u^-1, -r_u^-1 t)``, and that of ``psi'`` is made of products of ``f^`` and of the ``v^`` of e. So one
-transform of e serves both, and only f and psi are kept for the backward pass.
+``psi'(u, t) = psi(u^-1, -r_u^-1 t)``, and that of ``psi'`` is made of products of ``f^`` and of the ``v^`` of e. So only f
+and psi are kept for the backward pass.
 
 A transposed convolution, ``z = stride * y + r_g t``, needs no substitution: for every tap,
 ``O_t(g; y) = sum_u f(gu, y) psi(u, t)`` is such a correlation, and is added to the output at ``stride * y + r_g t``.
 
-Everything is done block by block of positions, of which only one has its ``v^`` in memory.
+This has three bodies. Here it is written in plain PyTorch, block by block of positions, of which only one has its ``v^``
+in memory; :mod:`study.gconv.fused` is the same in C++ for CPUs, and :mod:`study.gconv.triton_kernels` for GPUs.
 """
 
 import threading
@@ -30,47 +31,87 @@ from functools import cache
 import torch
 from torch import Tensor
 
-from study.gconv import transform, triton_kernels
+from study.gconv import fused, triton_kernels
 from study.gconv.filter_transform import FilterTransform
 from study.gconv.products import add_outer_products, products
 from study.gconv.transform import Block, analyse, synthesise
+from study.groups import PlaneGroup
 
 BLOCK_BYTES = defaultdict(lambda: 2**28, cpu=2**24)
 """Memory of the ``v^`` of one block. On a CPU, more leaves the caches, and less makes the products small and slow."""
 
 
-def gather(
-    f: Tensor, weight: tuple[Tensor, Tensor], filters: FilterTransform, taps: Tensor, size: tuple[int, int]
-) -> Tensor:
-    """The convolution: ``out^(y) = sum_s v^_s(y) phi^_s`` with ``v_s(h; y) = f(h, y + taps[s, h])``.
+Weight = tuple[Tensor, ...]
+"""Filters made ready by :func:`prepare`, for one body."""
 
-    Shapes: f ``(B, K, |G|, H, W)``; weight, of ``filters.weight``; taps ``(T, |G|, 2)``, in pixels -> ``(B, O, |G|,
+
+@torch.compiler.assume_constant_result
+def backend(device: str, dtype: torch.dtype, group: PlaneGroup) -> str:
+    """The body that tensors like that take: "cpp", "triton" (P4 and P4M only) or "torch"."""
+    if dtype.is_floating_point and dtype != torch.float64 and group in triton_kernels.GROUPS:
+        if triton_kernels.available(device):
+            return "triton"
+    return "cpp" if fused.available(device, dtype) else "torch"
+
+
+def prepare(psi: Tensor, filters: FilterTransform) -> Weight:
+    """The filters ``(O, K, |G|, k, k)`` as :func:`gather` and :func:`scatter` multiply by them."""
+    if _backend(psi, filters) == "cpp":
+        return (fused.prepare(psi, filters),)
+    return filters.weight(psi)
+
+
+def gather(
+    f: Tensor,
+    weight: Weight,
+    filters: FilterTransform,
+    taps: Tensor,
+    size: tuple[int, int],
+    outputs: int,
+    stride: int = 1,
+) -> Tensor:
+    """The convolution: ``out^(y) = sum_s v^_s(y) phi^_s`` with ``v_s(h; y) = f(h, stride * y + taps[s, h])``.
+
+    Shapes: f ``(B, K, |G|, H, W)``; weight, of :func:`prepare`; taps ``(T, |G|, 2)``, in pixels -> ``(B, outputs, |G|,
     *size)``.
     """
-    if transform.backend(f.device.type, f.dtype) == "triton":
-        return triton_kernels.gather(f, weight, taps, 1, size)
-    f = f.contiguous()
+    body, f = _backend(f, filters), f.contiguous()
+    if body == "triton":
+        return triton_kernels.gather(f, weight, taps, stride, size)
+    out = f.new_empty(len(f), outputs, f.shape[2], *size)
+    if body == "cpp":
+        fused.gather([f], *weight, filters, taps, stride, [out])
+        return out
     order = f.shape[2]
-    out = f.new_empty(len(f), weight[0].shape[1], order, *size)
     blocks, memory = _blocks(out, order * weight[0].shape[2], f)
     for block in blocks:
-        v = analyse(f, filters.matrix, taps, 1, block, memory)
+        v = analyse(f, filters.matrix, taps, stride, block, memory)
         synthesise(products(weight, v), filters.matrix, _in_place(order), 1, block, out)
     return out
 
 
 def scatter(
-    f: Tensor, weight: tuple[Tensor, Tensor], filters: FilterTransform, taps: Tensor, stride: int, size: tuple[int, int]
+    f: Tensor,
+    weight: Weight,
+    filters: FilterTransform,
+    taps: Tensor,
+    stride: int,
+    size: tuple[int, int],
+    outputs: int,
 ) -> Tensor:
     """The transposed convolution: ``out(g, stride * y + taps[t, g]) += O_t(g; y)`` with ``O^_t(y) = f^(y) psi^_t``.
 
     Shapes: as of :func:`gather`.
     """
-    if transform.backend(f.device.type, f.dtype) == "triton":
+    body, f = _backend(f, filters), f.contiguous()
+    if body == "triton":
         return triton_kernels.scatter(f, weight, taps, stride, size)
-    f = f.contiguous()
     order = f.shape[2]
-    out = f.new_zeros(len(f), weight[0].shape[1] // len(taps), order, *size)
+    if body == "cpp":
+        out = f.new_empty(len(f), outputs, order, *size)
+        fused.scatter([f], *weight, filters, taps, stride, out)
+        return out
+    out = f.new_zeros(len(f), outputs, order, *size)
     blocks, memory = _blocks(f, order * max(weight[0].shape[1:]), f)
     for block in blocks:
         v = analyse(f, filters.matrix, _in_place(order), 1, block, memory)
@@ -78,44 +119,32 @@ def scatter(
     return out
 
 
-def gather_backward(
-    e: Tensor,
-    f: Tensor,
-    psi: Tensor,
-    filters: FilterTransform,
-    taps: Tensor,
-    stride: int,
-    wants_f: bool,
-    wants_psi: bool,
-) -> tuple[Tensor, Tensor]:
-    """Both gradients, from one transform of e: ``v_s(h; y) = e(h, stride * y + taps[s, h])``.
+def filter_gradient(e: Tensor, f: Tensor, psi: Tensor, filters: FilterTransform, taps: Tensor, stride: int) -> Tensor:
+    """The gradient of psi: products of ``f^`` and of ``v_s(h; y) = e(h, stride * y + taps[s, h])``, summed over y.
 
     Shapes: e, the gradient of the output, ``(B, O, |G|, H', W')``; f ``(B, K, |G|, H, W)``; psi ``(O, K, |G|, k, k)``;
     taps ``(T, |G|, 2)``.
-
-    Returns:
-        Those of f and of psi, empty where they are not wanted.
     """
-    weight = filters.weight(psi)
-    if transform.backend(f.device.type, f.dtype) == "triton":
-        grad_f = triton_kernels.gather(e, weight, taps, stride, f.shape[3:]) if wants_f else f.new_empty(0)
-        if not wants_psi:
-            return grad_f, psi.new_empty(0)
-        return grad_f, filters.filter_gradient(*triton_kernels.filter_gradient(e, f, taps, stride, filters.lines), psi)
+    body = _backend(f, filters)
+    if body == "triton":
+        return filters.filter_gradient(*triton_kernels.filter_gradient(e, f, taps, stride, filters.lines), psi)
     e, f = e.contiguous(), f.contiguous()
-    order, fields = f.shape[2], f.shape[1]
-    gradients = [torch.zeros_like(w) for w in weight] if wants_psi else []
-    grad_f = f.new_empty(f.shape) if wants_f else f.new_empty(0)
-    blocks, memory = _blocks(f, order * weight[0].shape[2], f)
-    spectrum = f.new_empty(order * fields * max((block.size for block in blocks), default=0) if wants_psi else 0)
+    if body == "cpp":
+        return fused.filter_gradient(e, [f], psi, filters, taps, stride)
+    order, inputs, outputs = f.shape[2], f.shape[1], e.shape[1]
+    rows, columns = (filters.lines, inputs, len(taps) * outputs), (2 * inputs, 2 * len(taps) * outputs)
+    gradients = [psi.new_zeros(rows), psi.new_zeros(columns if order > filters.lines else (0, 0))]
+    blocks, memory = _blocks(f, order * len(taps) * outputs, f)
+    spectrum = f.new_empty(order * inputs * max((block.size for block in blocks), default=0))
     for block in blocks:
         v = analyse(e, filters.matrix, taps, stride, block, memory)
-        if wants_f:
-            synthesise(products(weight, v), filters.matrix, _in_place(order), 1, block, grad_f)
-        if wants_psi:
-            f_hat = analyse(f, filters.matrix, _in_place(order), 1, block, spectrum)
-            add_outer_products(gradients, f_hat, v)
-    return grad_f, filters.filter_gradient(*gradients, psi) if wants_psi else psi.new_empty(0)
+        f_hat = analyse(f, filters.matrix, _in_place(order), 1, block, spectrum)
+        add_outer_products(gradients, f_hat, v)
+    return filters.filter_gradient(*gradients, psi)
+
+
+def _backend(f: Tensor, filters: FilterTransform) -> str:
+    return backend(f.device.type, f.dtype, filters.group)
 
 
 def _blocks(grid: Tensor, components: int, f: Tensor) -> tuple[list[Block], Tensor]:

@@ -36,7 +36,7 @@ def group_conv(f: Tensor, psi: Tensor, group: str, padding: int) -> Tensor:
     """
     filters = FilterTransform.get(group, "convolution", psi.shape[-1], psi)
     size = _output_size(f, psi.shape[-1], padding)
-    return fourier.gather(f, filters.weight(psi), filters, filters.taps - padding, size)
+    return fourier.gather(f, fourier.prepare(psi, filters), filters, filters.taps - padding, size, len(psi))
 
 
 @torch.library.custom_op("study::group_conv_backward", mutates_args=())
@@ -46,8 +46,7 @@ def group_conv_backward(
 ) -> tuple[Tensor, Tensor]:
     """The gradients of f and psi, given that of the output; empty where they are not wanted."""
     filters = FilterTransform.get(group, "adjoint convolution", psi.shape[-1], psi)
-    taps = filters.taps - (psi.shape[-1] - 1 - padding)
-    return fourier.gather_backward(e, f, psi, filters, taps, 1, wants_f, wants_psi)
+    return _gradients(e, f, psi, filters, filters.taps - (psi.shape[-1] - 1 - padding), 1, wants_f, wants_psi)
 
 
 @torch.library.custom_op("study::group_conv_transpose", mutates_args=())
@@ -59,7 +58,7 @@ def group_conv_transpose(f: Tensor, psi: Tensor, group: str, stride: int, paddin
     """
     filters = FilterTransform.get(group, "transposed convolution", psi.shape[-1], psi)
     size = _transposed_output_size(f, psi.shape[-1], stride, padding)
-    return fourier.scatter(f, filters.weight(psi), filters, filters.taps - padding, stride, size)
+    return fourier.scatter(f, fourier.prepare(psi, filters), filters, filters.taps - padding, stride, size, len(psi))
 
 
 @torch.library.custom_op("study::group_conv_transpose_backward", mutates_args=())
@@ -69,36 +68,48 @@ def group_conv_transpose_backward(
 ) -> tuple[Tensor, Tensor]:
     """The gradients of f and psi, given that of the output; empty where they are not wanted."""
     filters = FilterTransform.get(group, "adjoint transposed convolution", psi.shape[-1], psi)
-    return fourier.gather_backward(e, f, psi, filters, filters.taps - padding, stride, wants_f, wants_psi)
+    return _gradients(e, f, psi, filters, filters.taps - padding, stride, wants_f, wants_psi)
+
+
+def _gradients(e, f, psi, filters, taps, stride, wants_f, wants_psi) -> tuple[Tensor, Tensor]:
+    grad_f, grad_psi = f.new_empty(0), psi.new_empty(0)
+    if wants_f:
+        grad_f = fourier.gather(e, fourier.prepare(psi, filters), filters, taps, f.shape[3:], f.shape[1], stride)
+    if wants_psi:
+        grad_psi = fourier.filter_gradient(e, f, psi, filters, taps, stride)
+    return grad_f, grad_psi
 
 
 @torch.library.custom_op("study::group_conv_ready", mutates_args=())
 @_without_autocast
 def group_conv_ready(
-    f: Tensor, one: Tensor, two: Tensor, bias: Tensor, group: str, kernel_size: int, stride: int, padding: int
+    f: Tensor, weight: list[Tensor], bias: Tensor, group: str, kernel_size: int, stride: int, padding: int
 ) -> Tensor:
-    """:func:`group_conv` for inference, with a filter that :func:`ready_filter` has transformed and a bias ``(O,)``."""
+    """:func:`group_conv` for inference, with a filter that :func:`ready_filter` has prepared and a bias ``(O,)``."""
     filters = FilterTransform.get(group, "convolution", kernel_size, f)
     size = _output_size(f, kernel_size, padding)
-    return fourier.gather(f, (one, two), filters, filters.taps - padding, size).add_(bias.view(-1, 1, 1, 1))
+    return fourier.gather(f, tuple(weight), filters, filters.taps - padding, size, len(bias)).add_(
+        bias.view(-1, 1, 1, 1)
+    )
 
 
 @torch.library.custom_op("study::group_conv_transpose_ready", mutates_args=())
 @_without_autocast
 def group_conv_transpose_ready(
-    f: Tensor, one: Tensor, two: Tensor, bias: Tensor, group: str, kernel_size: int, stride: int, padding: int
+    f: Tensor, weight: list[Tensor], bias: Tensor, group: str, kernel_size: int, stride: int, padding: int
 ) -> Tensor:
     """:func:`group_conv_transpose` for inference, likewise."""
     filters = FilterTransform.get(group, "transposed convolution", kernel_size, f)
     size = _transposed_output_size(f, kernel_size, stride, padding)
-    return fourier.scatter(f, (one, two), filters, filters.taps - padding, stride, size).add_(bias.view(-1, 1, 1, 1))
+    out = fourier.scatter(f, tuple(weight), filters, filters.taps - padding, stride, size, len(bias))
+    return out.add_(bias.view(-1, 1, 1, 1))
 
 
 @_without_autocast
-def ready_filter(psi: Tensor, group: str, *, transposed: bool) -> tuple[Tensor, Tensor]:
-    """The filter ``(O, K, |G|, k, k)`` as the two above want it."""
+def ready_filter(psi: Tensor, group: str, *, transposed: bool) -> tuple[Tensor, ...]:
+    """The filter ``(O, K, |G|, k, k)`` as the two above want it, on the device and in the dtype that it has."""
     kind = "transposed convolution" if transposed else "convolution"
-    return FilterTransform.get(group, kind, psi.shape[-1], psi).weight(psi)
+    return fourier.prepare(psi, FilterTransform.get(group, kind, psi.shape[-1], psi))
 
 
 def _output_size(f: Tensor, kernel_size: int, padding: int) -> tuple[int, int]:
@@ -123,12 +134,12 @@ def _(f, psi, group, stride, padding):
 
 
 @group_conv_ready.register_fake
-def _(f, one, two, bias, group, kernel_size, stride, padding):
+def _(f, weight, bias, group, kernel_size, stride, padding):
     return f.new_empty(f.shape[0], *bias.shape, f.shape[2], *_output_size(f, kernel_size, padding))
 
 
 @group_conv_transpose_ready.register_fake
-def _(f, one, two, bias, group, kernel_size, stride, padding):
+def _(f, weight, bias, group, kernel_size, stride, padding):
     return f.new_empty(f.shape[0], *bias.shape, f.shape[2], *_transposed_output_size(f, kernel_size, stride, padding))
 
 
@@ -159,13 +170,13 @@ def _backward_flops(e_shape, f_shape, psi_shape, group, *settings, **_) -> int:
 
 
 @register_flop_formula(torch.ops.study.group_conv_ready)
-def _ready_flops(f_shape, one_shape, two_shape, bias_shape, group, *_, out_shape, **__) -> int:
-    return _flops(group, (*one_shape[1:], 1), out_shape)  # taps are part of the matrices
+def _ready_flops(f_shape, weight_shapes, bias_shape, group, kernel_size, *_, out_shape, **__) -> int:
+    return _flops(group, (*bias_shape, *f_shape[1:3], kernel_size**2), out_shape)
 
 
 @register_flop_formula(torch.ops.study.group_conv_transpose_ready)
-def _transpose_ready_flops(f_shape, one_shape, two_shape, bias_shape, group, *_, **__) -> int:
-    return _flops(group, (*one_shape[1:], 1), f_shape)
+def _transpose_ready_flops(f_shape, weight_shapes, bias_shape, group, kernel_size, *_, **__) -> int:
+    return _flops(group, (*bias_shape, *f_shape[1:3], kernel_size**2), f_shape)
 
 
 def _flops(group: str, psi_shape, positions) -> int:

@@ -8,6 +8,8 @@ def products(weight: tuple[Tensor, Tensor], v: Tensor) -> list[Tensor]:
     """The matrices of every irrep times its components: ``(|G|, N, positions)`` -> |G| times ``(M, positions)``."""
     one, two = weight
     products = [times_transposed(w, component.T) for w, component in zip(one, v, strict=False)]
+    if not len(two):
+        return products
     for row in v[len(one) :].view(-1, two.shape[1], v.shape[-1]):  # a row's two components side by side
         products += times_transposed(two, row.T).chunk(2)
     return products
@@ -18,6 +20,8 @@ def add_outer_products(gradients: list[Tensor], a: Tensor, b: Tensor) -> None:
     one, two = gradients
     for gradient, x, y in zip(one, a, b, strict=False):
         gradient += times_transposed(x, y)
+    if not len(two):
+        return
     rows = (x[len(one) :].view(-1, size, x.shape[-1]) for x, size in [(a, two.shape[0]), (b, two.shape[1])])
     for x, y in zip(*rows, strict=True):
         two += times_transposed(x, y)

@@ -14,7 +14,7 @@ from typing import NamedTuple
 import torch
 from torch import nn
 
-from study.gconv import transform
+from study.gconv import fourier
 
 
 class Rule(NamedTuple):
@@ -50,7 +50,7 @@ def fourier_is_faster(layer: nn.Module, device: str, dtype: torch.dtype, positio
     """
     key = (
         device,
-        transform.backend(device, dtype),
+        fourier.backend(device, dtype, layer.group),
         str(dtype).removeprefix("torch."),
         layer.group.name,
         type(layer).__name__,

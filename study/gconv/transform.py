@@ -1,19 +1,14 @@
 """Shifted reads and writes of feature maps, with the Fourier transform of the point group on the way.
 
-These are the two halves of :mod:`study.gconv.fourier` that are no matrix products: each is written here in plain
-PyTorch, and for float32 and float64 on a CPU once more in C++ (``transform.cpp``), which makes one pass over memory
-instead of some hundred. On a GPU with Triton everything is in one kernel instead (:mod:`study.gconv.triton_kernels`).
+These are the two halves of :mod:`study.gconv.fourier` that are no matrix products, in plain PyTorch.
 """
 
-import ctypes
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F
-
-from study.gconv import compiler, triton_kernels
 
 
 @dataclass(frozen=True)
@@ -47,9 +42,6 @@ def analyse(f: Tensor, matrix: Tensor, taps: Tensor, stride: int, block: Block, 
     """
     order, n_taps, fields = len(matrix), len(taps), f.shape[1]
     v = out[: order * n_taps * fields * block.size].view(order, n_taps * fields, block.size)
-    if run := _compiled("analyse", f, order, stride):
-        run(_address(f[block.images]), _address(v), *_arguments(f, taps, block))
-        return v
     images, rows, columns = block.shape
     top, left = (max(0, -int(taps[..., axis].min())) for axis in (0, 1))
     bottom = max(0, stride * (block.rows.stop - 1) + int(taps[..., 0].max()) + 1 - f.shape[-2])
@@ -72,10 +64,6 @@ def synthesise(v: Sequence[Tensor], matrix: Tensor, taps: Tensor, stride: int, b
     beyond the border of ``out`` is dropped. With a single tap the result is written, not added.
     """
     order, n_taps, fields = len(matrix), len(taps), out.shape[1]
-    if run := _compiled("synthesise", out, order, stride):
-        addresses = (ctypes.c_void_p * order)(*(component.data_ptr() for component in v))
-        run(addresses, _address(out[block.images]), *_arguments(out, taps, block))
-        return
     images, rows, columns = block.shape
     target = out[block.images]
     height, width = out.shape[-2:]
@@ -91,35 +79,7 @@ def synthesise(v: Sequence[Tensor], matrix: Tensor, taps: Tensor, stride: int, b
             there.copy_(part) if n_taps == 1 else there.add_(part)
 
 
-@torch.compiler.assume_constant_result
-def backend(device: str, dtype: torch.dtype) -> str:
-    """What the Fourier form runs on there: "cpp" or "torch", in the two functions above, or "triton", all in one."""
-    if dtype.is_floating_point and dtype != torch.float64 and triton_kernels.available(device):
-        return "triton"
-    return "cpp" if device == "cpu" and dtype in _COMPILED and compiler.load() else "torch"
-
-
-_COMPILED = (torch.float32, torch.float64)
-
-
 def _inside(offset: int, stride: int, size: int, count: int) -> tuple[int, int]:
     """The range of y in [0, count) with ``0 <= stride * y + offset < size``."""
     first = min(count, max(0, -(offset // stride)))
     return first, max(first, min(count, (size - 1 - offset) // stride + 1))
-
-
-def _compiled(name: str, f: Tensor, order: int, stride: int):
-    """The C++ function, if there is one for this tensor."""
-    if backend(f.device.type, f.dtype) != "cpp" or stride > 2:
-        return None
-    return compiler.load()[f"{name}_{order}_{stride}_{str(f.dtype).removeprefix('torch.')}"]
-
-
-def _arguments(f: Tensor, taps: Tensor, block: Block) -> list:
-    images, rows, columns = block.shape
-    sizes = (len(taps), images, f.shape[1], *f.shape[-2:], block.rows.start, rows, columns)
-    return [_address(taps), *map(ctypes.c_int64, sizes), ctypes.c_int(torch.get_num_threads())]
-
-
-def _address(tensor: Tensor) -> ctypes.c_void_p:
-    return ctypes.c_void_p(tensor.data_ptr())

@@ -16,11 +16,16 @@ from functools import cache
 import torch
 from torch import Tensor
 
+from study.groups import P4, P4M
+
 try:
     import triton
     import triton.language as tl
 except ImportError:
     triton = None
+
+GROUPS = (P4, P4M)
+"""Whose transforms there are."""
 
 INTERPRETED = triton is not None and triton.knobs.runtime.interpret
 """Whether Triton was told (``TRITON_INTERPRET=1``) to run kernels on the CPU, slowly: that is how they are tested."""
@@ -212,7 +217,7 @@ def _kernel(tiles: str | None = None):
 
 @_kernel()
 def _c4(x0, x1, x2, x3):
-    """The transform of four values on the turns; this and the others are those of transform.cpp."""
+    """The transform of four values on the turns; this and the others are those of fourier.h."""
     even, odd = x0 + x2, x1 + x3
     return even + odd, even - odd, x0 - x2, x3 - x1
 
