@@ -83,14 +83,17 @@ std::vector<Tile> tiles(Index images, Index rows, Index columns, Index positions
 // Room for a tile's positions: a vector may be stored beyond the last of them.
 template <class T> Index pitch(Index positions) { return (positions / lanes<T> + 2) * lanes<T>; }
 
-// Memory that every thread keeps, since the system takes long to give fresh pages.
+// Memory that every thread keeps, since the system takes long to give fresh pages. It starts with a line of the cache, or
+// every vector would lie in two.
 template <class T> T *scratch(int use, Index size) {
-    static thread_local std::vector<T> kept[8];
-    if (Index(kept[use].size()) < size) {
+    static thread_local std::vector<T> kept[4];
+    constexpr Index line = 64 / sizeof(T);
+    if (Index(kept[use].size()) < size + line) {
         kept[use].clear();
-        kept[use].resize(size);
+        kept[use].resize(size + line);
     }
-    return kept[use].data();
+    const auto address = reinterpret_cast<std::uintptr_t>(kept[use].data());
+    return reinterpret_cast<T *>((address + 63) / 64 * 64);
 }
 
 // The components of fields first, ..., first + count - 1 at a tile: v[c][k][t][position], where every component has
@@ -214,7 +217,9 @@ template <class T> T total(Vector<T> v) {
 template <class T, int height, int width>
 void inner_product(const T *a, const T *b, Index pitch, Index positions, Index terms, Index a_term, Index b_term,
                    T *sums, Index sums_pitch) {
-    Vector<T> sum[height][width] = {};
+    Vector<T> sum[height][width];
+    for (int i = 0; i < height; i++)
+        for (int j = 0; j < width; j++) sum[i][j] = Vector<T>{};
     for (Index term = 0; term < terms; term++, a += a_term, b += b_term)
         for (Index p = 0; p < positions; p += lanes<T>) {
             Vector<T> x[height];
