@@ -16,9 +16,9 @@ import torch
 from torch import Tensor, nn
 from torch.autograd import Function
 from torch.nn import functional as F
-from torch.utils._python_dispatch import is_in_torch_dispatch_mode
 
 from study.gconv import fused, operators
+from study.gconv.eager import is_unobserved
 from study.gconv.filter_transform import FilterTransform
 from study.gconv.fused import Reading, Writing
 from study.gconv.layers import GroupBatchNorm2d, GroupConv2d, GroupConvTranspose2d, LiftingConv2d
@@ -26,15 +26,12 @@ from study.gconv.layers import GroupBatchNorm2d, GroupConv2d, GroupConvTranspose
 
 def runs(block: Sequence[nn.Module], f: Sequence[Tensor]) -> bool:
     """Whether :func:`run` may take the place of the modules, one after the other."""
-    x = f[0]
+    dtype = f[0].dtype
     return (
-        not (torch.compiler.is_compiling() or torch.jit.is_tracing() or is_in_torch_dispatch_mode())
-        and all(type(y) in (Tensor, nn.Parameter) and y.device == x.device and y.dtype == x.dtype for y in f)
-        and fused.available(x.device.type, x.dtype)
-        and not torch.is_autocast_enabled("cpu")
-        and not operators.is_transformed(*f)
+        is_unobserved(f)
+        and fused.available(f[0].device.type, dtype)
         and not nn.modules.module._has_any_global_hook()
-        and all(_is_ordinary(module, x.dtype) for module in block)
+        and all(_is_ordinary(module, dtype) for module in block)
         and all(_is_known(*layers, f) for layers in zip(block[::3], block[1::3], block[2::3], strict=True))
     )
 
@@ -89,7 +86,7 @@ class _Conv(Function):
         if any(wants_f):
             grad_f = [torch.empty_like(x) for x in f]
             fused.gather([e], fused.prepare(psi, filters), filters, taps, 1, grad_f)
-        grad_psi = fused.filter_gradient(e, f, psi, filters, taps, 1) if wants_psi else None
+        grad_psi = _filter_gradient(e, f, psi, ctx.group) if wants_psi else None
         return grad_psi, None, *grad_f
 
 
@@ -120,7 +117,7 @@ class _NormReluConv(Function):
         writing = Writing("gradients", sums, _coefficients_of_sums(*norm), z)
         fused.gather([e], fused.prepare(psi, filters), filters, taps, 1, [grad], writing=writing)
         reading = Reading(_scale_and_shift(*norm))
-        grad_psi = fused.filter_gradient(e, [z], psi, filters, taps, 1, reading_f=reading)
+        grad_psi = _filter_gradient(e, [z], psi, ctx.group, reading)
         grad_z = fused.unnormalise(grad, _unnormalising(z, *norm, sums), grad)
         return grad_z, None, *_of_affine(sums, weight), grad_psi, None, None
 
@@ -189,6 +186,13 @@ def _convolve(f: Sequence[Tensor], psi: Tensor, group: str, reading: Reading | N
     taps = filters.taps - psi.shape[-1] // 2
     fused.gather(f, fused.prepare(psi, filters), filters, taps, 1, [z], reading=reading, writing=writing)
     return z, writing.sums
+
+
+def _filter_gradient(
+    e: Tensor, f: Sequence[Tensor], psi: Tensor, group: str, reading: Reading | None = None
+) -> Tensor:
+    filters, taps = _adjoint(psi, group)
+    return fused.filter_gradient(e, f, psi, filters, taps, 1, reading_f=reading)
 
 
 def _adjoint(psi: Tensor, group: str) -> tuple[FilterTransform, Tensor]:

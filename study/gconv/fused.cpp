@@ -307,6 +307,45 @@ template <class G, class T> Index fields_at_once(Index fields, Index n_taps) {
     return (fields + parts - 1) / parts;
 }
 
+// From the places of a filter's taps to those in which they are transformed, for every element, and back. The taps of an
+// element are neighbours in a filter; if they fit into a register, they are permuted there.
+template <class T> struct Taps {
+    typedef std::conditional_t<sizeof(T) == 4, std::int32_t, std::int64_t> Integer;
+
+    Taps(const std::int32_t *table, int order, Index n_taps) : table(table), n_taps(n_taps), fits(n_taps <= lanes<T>) {
+        if (!fits) return;
+        for (int u = 0; u < order; u++)
+            for (Index t = 0; t < lanes<T>; t++) {
+                const Index place = t < n_taps ? table[u * n_taps + t] % n_taps : t;
+                there[u][t] = Integer(place);
+                back[u][place] = Integer(t);
+            }
+    }
+
+    // The taps t, t + 1, ... of element u. Beyond the filter there may be nothing to read.
+    Vector<T> read(const T *filter, int u, Index t, bool goes_on) const {
+        Vector<T> values = {};
+        if (fits && goes_on)
+            return __builtin_shuffle(load(filter + table[u * n_taps] / n_taps * n_taps), there[u]);
+        for (Index l = 0; l < std::min(lanes<T>, n_taps - t); l++) values[l] = filter[table[u * n_taps + t + l]];
+        return values;
+    }
+
+    void write(T *filter, int u, Index t, Vector<T> values) const {
+        if (fits) {
+            const Vector<T> moved = __builtin_shuffle(values, back[u]);
+            std::memcpy(filter + table[u * n_taps] / n_taps * n_taps, &moved, n_taps * sizeof(T));
+        } else
+            for (Index l = 0; l < std::min(lanes<T>, n_taps - t); l++) filter[table[u * n_taps + t + l]] = values[l];
+    }
+
+  private:
+    const std::int32_t *table;
+    Index n_taps;
+    bool fits;
+    Vector<Integer> there[8], back[8];
+};
+
 // What is learned, psi (outputs, inputs, |G|, taps), as the matrices by which components are multiplied: for every block
 // of input fields those of the irreps of dimension 1, (lines, outputs, inputs of the block, taps), and that of dimension
 // 2, (2, outputs, 2, inputs of the block, taps). An adjoint exchanges the roles of inputs and outputs. If it spreads, the
@@ -316,7 +355,8 @@ void prepare(const T *psi, T *weight, const std::int32_t *table, Index n_taps, I
              bool adjoint, bool spreads, int threads) {
     constexpr int n = G::order, lines = G::lines, entries = G::rows ? lines + 4 : lines;
     const Index in_taps = spreads ? 1 : n_taps, out_taps = spreads ? n_taps : 1, rows = outputs * out_taps;
-    const Index block = fields_at_once<G, T>(inputs, in_taps), filter = n * n_taps;
+    const Index block = fields_at_once<G, T>(inputs, in_taps), filter = n * n_taps, all = outputs * inputs * filter;
+    const Taps<T> permuted(table, n, n_taps);
 #pragma omp parallel for num_threads(threads) schedule(static)
     for (Index o = 0; o < outputs; o++)
         for (Index k = 0; k < inputs; k++) {
@@ -324,21 +364,29 @@ void prepare(const T *psi, T *weight, const std::int32_t *table, Index n_taps, I
             const Index start = k / block * block, count = std::min(block, inputs - start);
             const Index depth = count * in_taps;
             T *to = weight + start * in_taps * rows * entries;
-            for (Index t = 0; t < n_taps; t++) {
-                T phi[n], v[n];
-                for (int u = 0; u < n; u++) phi[u] = from[table[u * n_taps + t]];
+            for (Index t = 0; t < n_taps; t += lanes<T>) {
+                Vector<T> phi[n], v[n];
+                for (int u = 0; u < n; u++) phi[u] = permuted.read(from, u, t, from + filter < psi + all);
                 G::transform(phi, v);
-                const Index row = spreads ? o * n_taps + t : o, at = spreads ? k - start : (k - start) * n_taps + t;
-                for (int c = 0; c < lines; c++) to[(c * rows + row) * depth + at] = v[c] / n;
+                const auto put = [&](Index c, Index row, Vector<T> values) {  // row of one of the matrices, at its first tap
+                    T *there = to + (c + row) * depth;
+                    const Index now = std::min(lanes<T>, n_taps - t);
+                    if (spreads)
+                        for (Index l = 0; l < now; l++) there[(t + l) * (c < lines * rows ? 1 : 2) * depth] = values[l];
+                    else
+                        std::memcpy(there + (k - start) * n_taps + t, &values, now * sizeof(T));
+                };
+                const Index row = spreads ? o * n_taps : o;
+                if (spreads) to += k - start;
+                for (int c = 0; c < lines; c++) put(c * rows, row, v[c] / n);
                 if constexpr (G::rows > 0) {
-                    const T scale = T(2) / n;
-                    const T second[2] = {G::rows == 2 ? v[n - 2] : -v[lines + 1], G::rows == 2 ? v[n - 1] : v[lines]};
-                    T *two = to + lines * rows * depth;  // (j, row, l, ...)
-                    two[(row * 2 + 0) * depth + at] = scale * v[lines];
-                    two[(row * 2 + 1) * depth + at] = scale * v[lines + 1];
-                    two[((rows + row) * 2 + 0) * depth + at] = scale * second[0];
-                    two[((rows + row) * 2 + 1) * depth + at] = scale * second[1];
+                    const Vector<T> one = v[lines] * (T(2) / n), two = v[lines + 1] * (T(2) / n);
+                    put(lines * rows, 2 * row, one);  // (j, row, l, ...)
+                    put(lines * rows, 2 * row + 1, two);
+                    put((lines + 2) * rows, 2 * row, G::rows == 1 ? -two : v[n - 2] * (T(2) / n));
+                    put((lines + 2) * rows, 2 * row + 1, G::rows == 1 ? one : v[n - 1] * (T(2) / n));
                 }
+                if (spreads) to -= k - start;
             }
         }
 }
@@ -596,11 +644,12 @@ void filter_gradient(const Source &e, const Source &f, T *psi, const std::int32_
     const Index size = entries * fields * outputs * n_taps;
     const bool shares_tiles = size * Index(sizeof(T)) <= 2 * tile_bytes && n_tiles >= threads;
     const Index copies = shares_tiles ? threads : 1;
-    std::vector<T> sums(copies * size);
-    const Index block = std::max<Index>(1, tile_bytes / (n * n_taps * 2 * tile_positions * Index(sizeof(T))));
+    T *sums = scratch<T>(3, copies * size + lanes<T>);
+    std::fill(sums, sums + copies * size, T(0));
+    const Index block = std::max<Index>(1, 7 * tile_bytes / (6 * n * n_taps * 2 * tile_positions * Index(sizeof(T))));
 #pragma omp parallel for num_threads(threads) schedule(static)
     for (int thread = 0; thread < threads; thread++) {
-        T *own = sums.data() + (shares_tiles ? thread * size : 0);
+        T *own = sums + (shares_tiles ? thread * size : 0);
         const Index first = shares_tiles ? 0 : outputs * thread / threads;
         const Index last = shares_tiles ? outputs : outputs * (thread + 1) / threads;
         for (Index i = shares_tiles ? thread : 0; i < n_tiles && first < last; i += shares_tiles ? threads : 1) {
@@ -631,25 +680,26 @@ void filter_gradient(const Source &e, const Source &f, T *psi, const std::int32_
         }
     }
     const Index entry = fields * outputs * n_taps;
+    const Taps<T> permuted(table, n, n_taps);
 #pragma omp parallel for num_threads(threads) schedule(static)
     for (Index k = 0; k < fields; k++)
         for (Index o = 0; o < outputs; o++) {
             T *to = psi + (adjoint ? o * fields + k : k * outputs + o) * n * n_taps;
-            for (Index t = 0; t < n_taps; t++) {
-                T found[entries] = {}, v[n], phi[n];
+            for (Index t = 0; t < n_taps; t += lanes<T>) {
+                Vector<T> found[entries] = {}, v[n], phi[n];
                 for (Index copy = 0; copy < copies; copy++)
                     for (int c = 0; c < entries; c++)
-                        found[c] += sums[copy * size + c * entry + (k * outputs + o) * n_taps + t];
+                        found[c] += load(sums + copy * size + c * entry + (k * outputs + o) * n_taps + t);
                 for (int c = 0; c < lines; c++) v[c] = found[c] / n;
                 if constexpr (G::rows > 0) {
-                    for (int c = lines; c < n; c++) v[c] = 2 * found[c] / n;
+                    for (int c = lines; c < n; c++) v[c] = found[c] * (T(2) / n);
                     if constexpr (G::rows == 1) {  // the other row is the same up to sign and order
-                        v[lines] += 2 * found[lines + 3] / n;
-                        v[lines + 1] -= 2 * found[lines + 2] / n;
+                        v[lines] += found[lines + 3] * (T(2) / n);
+                        v[lines + 1] -= found[lines + 2] * (T(2) / n);
                     }
                 }
                 G::transposed(v, phi);
-                for (int u = 0; u < n; u++) to[table[u * n_taps + t]] = phi[u];
+                for (int u = 0; u < n; u++) permuted.write(to, u, t, phi[u]);
             }
         }
 }
@@ -675,6 +725,45 @@ void unnormalise(const T *x, const T *z, T *out, const T *coefficients, Index fi
         const T c0 = c[0], c1 = c[1], c2 = c[2], c3 = c[3], c4 = c[4];
         for (Index j = i * size; j < (i + 1) * size; j++)
             out[j] = c2 * (c0 * z[j] + c1 > 0 ? x[j] : T(0)) + (c3 * z[j] + c4);
+    }
+}
+
+// The largest of every 2 x 2 pixels, the first where several are or a NaN, and which of the four it is.
+template <class T>
+void max_pool(const T *f, T *out, std::uint8_t *places, Index planes, Index rows, Index columns, int threads) {
+#pragma omp parallel for num_threads(threads) schedule(static)
+    for (Index i = 0; i < planes * rows; i++) {
+        const T *above = f + 4 * i * columns, *below = above + 2 * columns;
+        for (Index x = 0; x < columns; x++) {
+            const T values[4] = {above[2 * x], above[2 * x + 1], below[2 * x], below[2 * x + 1]};
+            T most = values[0];
+            int place = 0;
+            for (int j = 1; j < 4; j++) {
+                const bool more = values[j] > most || (values[j] != values[j]);
+                most = more ? values[j] : most;
+                place = more ? j : place;
+            }
+            out[i * columns + x] = most;
+            places[i * columns + x] = std::uint8_t(place);
+        }
+    }
+}
+
+// Its gradient: that of every output to where its value came from.
+template <class T>
+void max_pool_backward(const T *e, T *gradient, const std::uint8_t *places, Index planes, Index rows, Index columns,
+                       int threads) {
+#pragma omp parallel for num_threads(threads) schedule(static)
+    for (Index i = 0; i < planes * rows; i++) {
+        T *above = gradient + 4 * i * columns, *below = above + 2 * columns;
+        for (Index x = 0; x < columns; x++) {
+            const T value = e[i * columns + x];
+            const int place = places[i * columns + x];
+            above[2 * x] = place == 0 ? value : T(0);
+            above[2 * x + 1] = place == 1 ? value : T(0);
+            below[2 * x] = place == 2 ? value : T(0);
+            below[2 * x + 1] = place == 3 ? value : T(0);
+        }
     }
 }
 
@@ -739,6 +828,18 @@ void sum(const T *x, const T *z, const T *coefficients, double *sums, Index fiel
         sum<T>(x, z, coefficients, sums, fields, planes, size, writing, threads);                                      \
     }
 
+#define EXPORT_POOL(name, T)                                                                                           \
+    extern "C" void max_pool_##name(const T *f, T *out, std::uint8_t *places, Index planes, Index rows, Index columns, \
+                                    int threads) {                                                                     \
+        max_pool<T>(f, out, places, planes, rows, columns, threads);                                                   \
+    }                                                                                                                  \
+    extern "C" void max_pool_backward_##name(const T *e, T *gradient, const std::uint8_t *places, Index planes,        \
+                                             Index rows, Index columns, int threads) {                                 \
+        max_pool_backward<T>(e, gradient, places, planes, rows, columns, threads);                                     \
+    }
+
+EXPORT_POOL(float32, float)
+EXPORT_POOL(float64, double)
 EXPORT_ELEMENTWISE(float32, float)
 EXPORT_ELEMENTWISE(float64, double)
 

@@ -160,6 +160,26 @@ def sums(x: Tensor, writing: Writing) -> Tensor:
     return writing.sums
 
 
+def max_pool(f: Tensor) -> tuple[Tensor, Tensor]:
+    """The largest of every 2 x 2 pixels, and which of the four it is: ``(..., H / 2, W / 2)``, uint8."""
+    *lead, height, width = f.shape
+    out = f.new_empty(*lead, height // 2, width // 2)
+    places = torch.empty_like(out, dtype=torch.uint8)
+    sizes = _integers(f.numel() // (height * width), height // 2, width // 2)
+    compiler.load()[f"max_pool_{_name(f.dtype)}"](*map(_address, (f, out, places)), *sizes, _threads())
+    return out, places
+
+
+def max_pool_backward(e: Tensor, places: Tensor) -> Tensor:
+    """The gradient of :func:`max_pool`, given that of its output."""
+    *lead, height, width = e.shape
+    gradient = e.new_empty(*lead, 2 * height, 2 * width)
+    sizes = _integers(e.numel() // (height * width), height, width)
+    function = compiler.load()[f"max_pool_backward_{_name(e.dtype)}"]
+    function(*map(_address, (e, gradient, places)), *sizes, _threads())
+    return gradient
+
+
 def _convolve(name, f, weight, filters, taps, stride, out, bias, reading, writing) -> None:
     source, taps = _source(f, reading), taps.contiguous()
     target = _Target(

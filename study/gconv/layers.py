@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from study.gconv import filters, operators, rules
+from study.gconv import filters, operators, pooling, rules
 from study.groups import PlaneGroup
 
 ALGORITHMS = ("auto", "dense", "fourier")
@@ -356,6 +356,8 @@ class GroupMaxPool2d(nn.Module):
     def forward(self, f: Tensor) -> Tensor:
         if f.ndim != 5:
             raise ValueError(f"GroupMaxPool2d expects (B, K, |G|, H, W), not {tuple(f.shape)}")
+        if (self.kernel_size, self.stride, self.padding) == (2, 2, 0) and pooling.runs(f):
+            return pooling.max_pool(f)
         pooled = F.max_pool2d(f.flatten(1, 2), self.kernel_size, self.stride, self.padding)  # (B, K * |G|, H', W')
         return pooled.unflatten(1, f.shape[1:3])  # (B, K, |G|, H', W')
 

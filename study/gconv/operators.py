@@ -6,10 +6,10 @@ from functools import wraps
 import torch
 from torch import Tensor
 from torch.autograd import Function
-from torch.autograd.forward_ad import unpack_dual
 from torch.utils.flop_counter import register_flop_formula
 
 from study.gconv import fourier
+from study.gconv.eager import is_transformed
 from study.gconv.filter_transform import FilterTransform, products_per_tap
 from study.groups import GROUPS
 
@@ -276,13 +276,6 @@ def _with_derivatives(convolve, convolve_backward):
     convolve.register_autograd(Convolution.backward, setup_context=Convolution.setup_context)
     convolve_backward.register_autograd(Gradients.backward, setup_context=Gradients.setup_context)
     return convolution
-
-
-def is_transformed(*tensors: Tensor) -> bool:
-    """Whether by ``torch.func``, or by autograd in forward mode: neither knows what to do with a custom operator."""
-    if torch._C._are_functorch_transforms_active():  # there is no public way to ask
-        return True
-    return not torch.compiler.is_compiling() and any(unpack_dual(tensor).tangent is not None for tensor in tensors)
 
 
 def _save(ctx, *tensors: Tensor) -> None:
