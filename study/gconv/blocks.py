@@ -86,7 +86,7 @@ class _Conv(Function):
         if any(wants_f):
             grad_f = [torch.empty_like(x) for x in f]
             fused.gather([e], fused.prepare(psi, filters), filters, taps, 1, grad_f)
-        grad_psi = _filter_gradient(e, f, psi, ctx.group) if wants_psi else None
+        grad_psi = fused.filter_gradient_of_conv(e, f, psi, ctx.group, psi.shape[-1] // 2) if wants_psi else None
         return grad_psi, None, *grad_f
 
 
@@ -117,7 +117,7 @@ class _NormReluConv(Function):
         writing = Writing("gradients", sums, _coefficients_of_sums(*norm), z)
         fused.gather([e], fused.prepare(psi, filters), filters, taps, 1, [grad], writing=writing)
         reading = Reading(_scale_and_shift(*norm))
-        grad_psi = _filter_gradient(e, [z], psi, ctx.group, reading)
+        grad_psi = fused.filter_gradient_of_conv(e, [z], psi, ctx.group, psi.shape[-1] // 2, reading)
         grad_z = fused.unnormalise(grad, _unnormalising(z, *norm, sums), grad)
         return grad_z, None, *_of_affine(sums, weight), grad_psi, None, None
 
@@ -186,13 +186,6 @@ def _convolve(f: Sequence[Tensor], psi: Tensor, group: str, reading: Reading | N
     taps = filters.taps - psi.shape[-1] // 2
     fused.gather(f, fused.prepare(psi, filters), filters, taps, 1, [z], reading=reading, writing=writing)
     return z, writing.sums
-
-
-def _filter_gradient(
-    e: Tensor, f: Sequence[Tensor], psi: Tensor, group: str, reading: Reading | None = None
-) -> Tensor:
-    filters, taps = _adjoint(psi, group)
-    return fused.filter_gradient(e, f, psi, filters, taps, 1, reading_f=reading)
 
 
 def _adjoint(psi: Tensor, group: str) -> tuple[FilterTransform, Tensor]:

@@ -13,6 +13,15 @@ using Index = std::int64_t;
 // The transforms, from the values on the group to components in the order of FilterTransform.matrix: `lines` irreps of
 // dimension 1, then `rows` rows of the one of dimension 2. Additions only.
 
+// One element (Z2): an ordinary convolution.
+struct C1 {
+    static constexpr int order = 1, lines = 1, rows = 0;
+
+    template <class T> static inline void transform(const T *x, T *v) { v[0] = x[0]; }
+
+    template <class T> static inline void transposed(const T *v, T *x) { x[0] = v[0]; }
+};
+
 // Two elements (P2, PM): the trivial irrep and the other.
 struct C2 {
     static constexpr int order = 2, lines = 2, rows = 0;

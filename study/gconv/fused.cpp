@@ -864,10 +864,12 @@ EXPORT_ELEMENTWISE(float64, double)
         filter_gradient<G, T>(*e, *f, psi, table, taps, n_taps, stride, adjoint, threads);                             \
     }
 
+EXPORT(1_1_float32, C1, float)
 EXPORT(2_2_float32, C2, float)
 EXPORT(4_4_float32, D2, float)
 EXPORT(4_2_float32, C4, float)
 EXPORT(8_4_float32, D4, float)
+EXPORT(1_1_float64, C1, double)
 EXPORT(2_2_float64, C2, double)
 EXPORT(4_4_float64, D2, double)
 EXPORT(4_2_float64, C4, double)

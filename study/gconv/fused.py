@@ -137,6 +137,18 @@ def filter_gradient(
     return gradient
 
 
+def filter_gradient_of_conv(
+    e: Tensor, f: Maps, psi: Tensor, group: str, padding: int, reading_f: Reading | None = None
+) -> Tensor:
+    """The gradient of psi in the convolution of f with stride 1: the taps are on the side that has fewer fields."""
+    kernel_size = psi.shape[-1]
+    if len(f) == 1 and f[0].shape[1] < e.shape[1]:
+        filters = FilterTransform.get(group, "convolution", kernel_size, psi)
+        return filter_gradient(f[0], [e], psi, filters, filters.taps - padding, 1, reading_e=reading_f)
+    filters = FilterTransform.get(group, "adjoint convolution", kernel_size, psi)
+    return filter_gradient(e, f, psi, filters, filters.taps - (kernel_size - 1 - padding), 1, reading_f=reading_f)
+
+
 def normalise(z: Tensor, coefficients: Tensor) -> Tensor:
     """``max(0, c0 z + c1)`` of a feature map, with coefficients ``(K, 2)``."""
     out = torch.empty_like(z)

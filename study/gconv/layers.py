@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from study.gconv import filters, operators, pooling, rules
+from study.gconv import filters, operators, planar, pooling, rules
 from study.groups import PlaneGroup
 
 ALGORITHMS = ("auto", "dense", "fourier")
@@ -130,7 +130,10 @@ class PlaneGroupConv2d(nn.Module):
         padding = self.padding
         if self.padding_mode != "zeros":
             planes, padding = F.pad(planes, 4 * [padding], mode=self.padding_mode), 0
-        return F.conv2d(planes, self.expanded_weight(), self._plane_bias(), self.stride, padding)
+        weight, bias = self.expanded_weight(), self._plane_bias()
+        if self.stride == 1 and planar.runs(planes, weight, padding):
+            return planar.conv2d(planes, weight, bias, padding)
+        return F.conv2d(planes, weight, bias, self.stride, padding)
 
     def _planes(self, f: Tensor) -> Tensor:
         """A feature map ``(B, K, |G|, H, W)`` as planes ``(B, K * |G|, H, W)``; a view."""
