@@ -76,18 +76,15 @@ class _Conv(Function):
     @staticmethod
     def backward(ctx, e: Tensor, _) -> tuple:
         psi, *f = ctx.saved_tensors
-        wants_psi, _, *wants_f = ctx.needs_input_grad
+        wants_f = ctx.needs_input_grad[2:]
         if torch.is_grad_enabled():
             grad_psi, *grad_f = _differentiable(lambda psi, *f: _reference(joined(f), psi, ctx.group), (psi, *f), e)
             return grad_psi, None, *grad_f
-        filters, taps = _adjoint(psi, ctx.group)
-        e = e.contiguous()
-        grad_f = [None] * len(f)
-        if any(wants_f):
-            grad_f = [torch.empty_like(x) for x in f]
-            fused.gather([e], fused.prepare(psi, filters), filters, taps, 1, grad_f)
-        grad_psi = fused.filter_gradient_of_conv(e, f, psi, ctx.group, psi.shape[-1] // 2) if wants_psi else None
-        return grad_psi, None, *grad_f
+        settings = e.contiguous(), f, psi, ctx.group, psi.shape[-1] // 2
+        if not any(wants_f):
+            return fused.filter_gradient_of_conv(*settings), None, *(None for _ in f)
+        grad_f = [torch.empty_like(x) for x in f]
+        return fused.gradients_of_conv(*settings, grad_f), None, *grad_f
 
 
 class _NormReluConv(Function):
@@ -112,12 +109,11 @@ class _NormReluConv(Function):
                 e,
             )
             return grads[0], None, *grads[1:], grad_psi, None, None
-        filters, taps = _adjoint(psi, ctx.group)
-        e, grad, sums = e.contiguous(), torch.empty_like(z), torch.empty_like(moments)
-        writing = Writing("gradients", sums, _coefficients_of_sums(*norm), z)
-        fused.gather([e], fused.prepare(psi, filters), filters, taps, 1, [grad], writing=writing)
+        grad, sums = torch.empty_like(z), torch.empty_like(moments)
         reading = Reading(_scale_and_shift(*norm))
-        grad_psi = fused.filter_gradient_of_conv(e, [z], psi, ctx.group, psi.shape[-1] // 2, reading)
+        writing = Writing("gradients", sums, _coefficients_of_sums(*norm), z)
+        settings = psi, ctx.group, psi.shape[-1] // 2
+        grad_psi = fused.gradients_of_conv(e.contiguous(), [z], *settings, [grad], reading, writing)
         grad_z = fused.unnormalise(grad, _unnormalising(z, *norm, sums), grad)
         return grad_z, None, *_of_affine(sums, weight), grad_psi, None, None
 
@@ -186,11 +182,6 @@ def _convolve(f: Sequence[Tensor], psi: Tensor, group: str, reading: Reading | N
     taps = filters.taps - psi.shape[-1] // 2
     fused.gather(f, fused.prepare(psi, filters), filters, taps, 1, [z], reading=reading, writing=writing)
     return z, writing.sums
-
-
-def _adjoint(psi: Tensor, group: str) -> tuple[FilterTransform, Tensor]:
-    filters = FilterTransform.get(group, "adjoint convolution", psi.shape[-1], psi)
-    return filters, filters.taps - psi.shape[-1] // 2
 
 
 # Batch norm, x' = (z - mean) / sqrt(variance + eps), y = weight x' + bias; moments are (K, 2), in float64.

@@ -62,7 +62,8 @@ struct Tile {
 };
 
 constexpr Index tile_positions = 192;      // enough for long products, few enough for the second-level cache
-constexpr Index tile_bytes = 384 * 1024;   // of the components of some fields at a tile
+constexpr Index summed_positions = 384;    // more, where products are summed over them
+constexpr Index tile_bytes = 448 * 1024;   // of the components of some fields at a tile
 
 std::vector<Tile> tiles(Index images, Index rows, Index columns, Index positions) {
     if (images * rows * columns == 0) return {};
@@ -301,8 +302,8 @@ void add_inner_products(const T *a, Index rows, const T *b, Index columns, Index
 }
 
 // How many input fields have their components at a tile in memory at once.
-template <class G, class T> Index fields_at_once(Index fields, Index n_taps) {
-    const Index most = std::max<Index>(1, tile_bytes / (G::order * n_taps * tile_positions * Index(sizeof(T))));
+template <class G, class T> Index fields_at_once(Index fields, Index n_taps, Index positions) {
+    const Index most = std::max<Index>(1, tile_bytes / (G::order * n_taps * positions * Index(sizeof(T))));
     const Index parts = (fields + most - 1) / most;
     return (fields + parts - 1) / parts;
 }
@@ -352,10 +353,10 @@ template <class T> struct Taps {
 // taps are of the outputs, (outputs, taps), not of the inputs.
 template <class G, class T>
 void prepare(const T *psi, T *weight, const std::int32_t *table, Index n_taps, Index outputs, Index inputs,
-             bool adjoint, bool spreads, int threads) {
+             bool adjoint, bool spreads, Index positions, int threads) {
     constexpr int n = G::order, lines = G::lines, entries = G::rows ? lines + 4 : lines;
     const Index in_taps = spreads ? 1 : n_taps, out_taps = spreads ? n_taps : 1, rows = outputs * out_taps;
-    const Index block = fields_at_once<G, T>(inputs, in_taps), filter = n * n_taps, all = outputs * inputs * filter;
+    const Index block = fields_at_once<G, T>(inputs, in_taps, positions), filter = n * n_taps, all = outputs * inputs * filter;
     const Taps<T> permuted(table, n, n_taps);
 #pragma omp parallel for num_threads(threads) schedule(static)
     for (Index o = 0; o < outputs; o++)
@@ -517,7 +518,7 @@ void gather(const Source &f, const T *weight, const Target &out, const Index *ta
             int threads) {
     const Index fields = f.maps.fields[0] + f.maps.fields[1], outputs = out.maps.fields[0] + out.maps.fields[1];
     constexpr Index entries = G::rows ? G::lines + 4 : G::lines;
-    const Index block = fields_at_once<G, T>(fields, n_taps);
+    const Index block = fields_at_once<G, T>(fields, n_taps, tile_positions);
     const std::vector<Tile> grid = tiles(out.maps.batch, out.maps.height, out.maps.width, tile_positions);
     const Index n_tiles = Index(grid.size());
     Index groups = 1;  // of output fields: with few tiles, several threads share one
@@ -589,7 +590,7 @@ void scatter(const Source &f, const T *weight, const Target &out, const Index *t
     constexpr int n = G::order;
     constexpr Index entries = G::rows ? G::lines + 4 : G::lines;
     const Index fields = f.maps.fields[0] + f.maps.fields[1], outputs = out.maps.fields[0], rows = outputs * n_taps;
-    const Index block = fields_at_once<G, T>(fields, 1);
+    const Index block = fields_at_once<G, T>(fields, 1, tile_positions);
     const Index in_place[2 * n] = {};
     const std::vector<Tile> grid = tiles(f.maps.batch, f.maps.height, f.maps.width, tile_positions);
     if (grid.empty()) return;
@@ -631,65 +632,43 @@ void scatter(const Source &f, const T *weight, const Target &out, const Index *t
     }
 }
 
-// The gradient of psi: products of f^ and of the v^ of e, v_s(h; y) = e(h, stride * y + taps[s, h]), summed over y.
+// Adds the products of f^ and of the v^ of some fields of e, `columns` = fields * taps, summed over a tile, to sums (entry,
+// inputs, all), from column `first` on. An entry (j, l) of the irrep of dimension 2 is summed over its rows.
 template <class G, class T>
-void filter_gradient(const Source &e, const Source &f, T *psi, const std::int32_t *table, const Index *taps,
-                     Index n_taps, Index stride, bool adjoint, int threads) {
+void add_to_gradient(const T *f_hat, Index inputs, const T *v, Index columns, Index room, Index positions, T *sums, Index all,
+                     Index first) {
+    constexpr int lines = G::lines, entries = G::rows ? lines + 4 : lines;
+    const Index f_component = inputs * room, v_component = columns * room;
+    for (int c = 0; c < lines; c++)
+        add_inner_products(f_hat + c * f_component, inputs, v + c * v_component, columns, room, positions, Index(1),
+                           Index(0), Index(0), sums + c * inputs * all + first, all);
+    for (int entry = 0; entry < entries - lines; entry++)
+        add_inner_products(f_hat + (lines + entry / 2) * f_component, inputs, v + (lines + entry % 2) * v_component,
+                           columns, room, positions, Index(G::rows), 2 * f_component, 2 * v_component,
+                           sums + (lines + entry) * inputs * all + first, all);
+}
+
+// No sum may have what is beyond the last position.
+template <class T> void clear_rest(T *rows, Index count, Index positions, Index room) {
+    for (Index row = 0; row < count; row++) std::fill(rows + row * room + positions, rows + row * room + room, T(0));
+}
+
+// From `copies` of such sums, (entry, inputs, outputs, taps), to the gradient of psi.
+template <class G, class T>
+void to_filter(const T *sums, Index copies, T *psi, const std::int32_t *table, Index n_taps, Index inputs, Index outputs,
+               bool adjoint, int threads) {
     constexpr int n = G::order, lines = G::lines, entries = G::rows ? lines + 4 : lines;
-    const Index fields = f.maps.fields[0] + f.maps.fields[1], outputs = e.maps.fields[0];
-    const Index in_place[2 * n] = {};
-    const std::vector<Tile> grid = tiles(f.maps.batch, f.maps.height, f.maps.width, 2 * tile_positions);
-    const Index n_tiles = Index(grid.size());
-    // Threads share the tiles, each with sums of its own, or if these are large, the output fields.
-    const Index size = entries * fields * outputs * n_taps;
-    const bool shares_tiles = size * Index(sizeof(T)) <= 2 * tile_bytes && n_tiles >= threads;
-    const Index copies = shares_tiles ? threads : 1;
-    T *sums = scratch<T>(3, copies * size + lanes<T>);
-    std::fill(sums, sums + copies * size, T(0));
-    const Index block = std::max<Index>(1, 7 * tile_bytes / (6 * n * n_taps * 2 * tile_positions * Index(sizeof(T))));
-#pragma omp parallel for num_threads(threads) schedule(static)
-    for (int thread = 0; thread < threads; thread++) {
-        T *own = sums + (shares_tiles ? thread * size : 0);
-        const Index first = shares_tiles ? 0 : outputs * thread / threads;
-        const Index last = shares_tiles ? outputs : outputs * (thread + 1) / threads;
-        for (Index i = shares_tiles ? thread : 0; i < n_tiles && first < last; i += shares_tiles ? threads : 1) {
-            const Tile &tile = grid[i];
-            const Index positions = tile.size(), room = pitch<T>(positions);
-            T *f_hat = scratch<T>(1, n * fields * room), *v = scratch<T>(2, n * block * n_taps * room);
-            const auto clear = [&](T *rows, Index count) {  // no sum may have what is beyond the last position
-                for (Index row = 0; row < count; row++)
-                    std::fill(rows + row * room + positions, rows + row * room + room, T(0));
-            };
-            analyse<G, T>(f, 0, fields, tile, in_place, 1, 1, room, f_hat);
-            clear(f_hat, n * fields);
-            divide(last - first, block, [&](Index start, Index count) {
-                analyse<G, T>(e, first + start, count, tile, taps, n_taps, stride, room, v);
-                clear(v, n * count * n_taps);
-                const Index columns = count * n_taps, all = outputs * n_taps;
-                const Index f_component = fields * room, v_component = columns * room;
-                T *there = own + (first + start) * n_taps;  // (entry, k, o, t)
-                for (int c = 0; c < lines; c++)
-                    add_inner_products(f_hat + c * f_component, fields, v + c * v_component, columns, room, positions,
-                                       Index(1), Index(0), Index(0), there + c * fields * all, all);
-                for (int entry = 0; entry < entries - lines; entry++)  // (j, l), in which the rows are summed
-                    add_inner_products(f_hat + (lines + entry / 2) * f_component, fields,
-                                       v + (lines + entry % 2) * v_component, columns, room, positions,
-                                       Index(G::rows), 2 * f_component, 2 * v_component,
-                                       there + (lines + entry) * fields * all, all);
-            });
-        }
-    }
-    const Index entry = fields * outputs * n_taps;
+    const Index entry = inputs * outputs * n_taps;
     const Taps<T> permuted(table, n, n_taps);
 #pragma omp parallel for num_threads(threads) schedule(static)
-    for (Index k = 0; k < fields; k++)
+    for (Index k = 0; k < inputs; k++)
         for (Index o = 0; o < outputs; o++) {
-            T *to = psi + (adjoint ? o * fields + k : k * outputs + o) * n * n_taps;
+            T *to = psi + (adjoint ? o * inputs + k : k * outputs + o) * n * n_taps;
             for (Index t = 0; t < n_taps; t += lanes<T>) {
                 Vector<T> found[entries] = {}, v[n], phi[n];
                 for (Index copy = 0; copy < copies; copy++)
                     for (int c = 0; c < entries; c++)
-                        found[c] += load(sums + copy * size + c * entry + (k * outputs + o) * n_taps + t);
+                        found[c] += load(sums + (copy * entries + c) * entry + (k * outputs + o) * n_taps + t);
                 for (int c = 0; c < lines; c++) v[c] = found[c] / n;
                 if constexpr (G::rows > 0) {
                     for (int c = lines; c < n; c++) v[c] = found[c] * (T(2) / n);
@@ -702,6 +681,95 @@ void filter_gradient(const Source &e, const Source &f, T *psi, const std::int32_
                 for (int u = 0; u < n; u++) permuted.write(to, u, t, phi[u]);
             }
         }
+}
+
+// The gradient of psi: products of f^ and of the v^ of e, v_s(h; y) = e(h, stride * y + taps[s, h]), summed over y.
+template <class G, class T>
+void filter_gradient(const Source &e, const Source &f, T *psi, const std::int32_t *table, const Index *taps,
+                     Index n_taps, Index stride, bool adjoint, int threads) {
+    constexpr int n = G::order, entries = G::rows ? G::lines + 4 : G::lines;
+    const Index inputs = f.maps.fields[0] + f.maps.fields[1], outputs = e.maps.fields[0];
+    const Index in_place[2 * n] = {};
+    const std::vector<Tile> grid = tiles(f.maps.batch, f.maps.height, f.maps.width, summed_positions);
+    const Index n_tiles = Index(grid.size());
+    // Threads share the tiles, each with sums of its own, or if these are large, the fields of e.
+    const Index size = entries * inputs * outputs * n_taps;
+    const bool shares_tiles = size * Index(sizeof(T)) <= 2 * tile_bytes && n_tiles >= threads;
+    const Index copies = shares_tiles ? threads : 1;
+    T *sums = scratch<T>(3, copies * size + lanes<T>);
+    std::fill(sums, sums + copies * size, T(0));
+    const Index block = fields_at_once<G, T>(outputs, n_taps, summed_positions);
+#pragma omp parallel for num_threads(threads) schedule(static)
+    for (int thread = 0; thread < threads; thread++) {
+        T *own = sums + (shares_tiles ? thread * size : 0);
+        const Index first = shares_tiles ? 0 : outputs * thread / threads;
+        const Index last = shares_tiles ? outputs : outputs * (thread + 1) / threads;
+        for (Index i = shares_tiles ? thread : 0; i < n_tiles && first < last; i += shares_tiles ? threads : 1) {
+            const Tile &tile = grid[i];
+            const Index positions = tile.size(), room = pitch<T>(positions);
+            T *f_hat = scratch<T>(1, n * inputs * room), *v = scratch<T>(2, n * block * n_taps * room);
+            analyse<G, T>(f, 0, inputs, tile, in_place, 1, 1, room, f_hat);
+            clear_rest(f_hat, n * inputs, positions, room);
+            for (Index o = first; o < last; o += block) {
+                const Index count = std::min(block, last - o), columns = count * n_taps;
+                analyse<G, T>(e, o, count, tile, taps, n_taps, stride, room, v);
+                clear_rest(v, n * columns, positions, room);
+                add_to_gradient<G, T>(f_hat, inputs, v, columns, room, positions, own, outputs * n_taps, o * n_taps);
+            }
+        }
+    }
+    to_filter<G, T>(sums, copies, psi, table, n_taps, inputs, outputs, adjoint, threads);
+}
+
+// Whether both gradients come from one transform of e: if there is room for all of a tile, and for the sums of every thread.
+template <class G, class T> bool joins_gradients(const Source &e, const Source &f, Index n_taps, int threads) {
+    constexpr Index entries = G::rows ? G::lines + 4 : G::lines;
+    const Index inputs = f.maps.fields[0] + f.maps.fields[1], outputs = e.maps.fields[0];
+    const Index sums = entries * inputs * outputs * n_taps * Index(sizeof(T));
+    const Index n_tiles = Index(tiles(f.maps.batch, f.maps.height, f.maps.width, summed_positions).size());
+    return inputs <= 48 && sums <= 2 * tile_bytes && n_tiles >= 4 * threads;
+}
+
+// Both gradients of a convolution: `gather` of e to the input's, and `filter_gradient`. The weight is prepared for
+// `summed_positions`.
+template <class G, class T>
+void both_gradients(const Source &e, const Source &f, const T *weight, const Target &out, T *psi, const std::int32_t *table,
+               const Index *taps, Index n_taps, int threads) {
+    constexpr int n = G::order;
+    constexpr Index entries = G::rows ? G::lines + 4 : G::lines;
+    const Index inputs = f.maps.fields[0] + f.maps.fields[1], outputs = e.maps.fields[0];
+    const Index in_place[2 * n] = {};
+    const Index block = fields_at_once<G, T>(outputs, n_taps, summed_positions);
+    const std::vector<Tile> grid = tiles(f.maps.batch, f.maps.height, f.maps.width, summed_positions);
+    const Index n_tiles = Index(grid.size()), size = entries * inputs * outputs * n_taps;
+    std::vector<Sums> parts(out.writing < moments ? 0 : n_tiles * inputs);
+    T *gradient = scratch<T>(3, threads * size + lanes<T>);
+    std::fill(gradient, gradient + threads * size, T(0));
+#pragma omp parallel for num_threads(threads) schedule(static)
+    for (int thread = 0; thread < threads; thread++)
+        for (Index i = thread; i < n_tiles; i += threads) {
+            const Tile &tile = grid[i];
+            const Index positions = tile.size(), room = pitch<T>(positions);
+            T *v = scratch<T>(1, n * block * n_taps * room), *memory = scratch<T>(2, 2 * n * inputs * room);
+            T *f_hat = memory, *sums = memory + n * inputs * room;
+            analyse<G, T>(f, 0, inputs, tile, in_place, 1, 1, room, f_hat);
+            clear_rest(f_hat, n * inputs, positions, room);
+            for (Index o = 0; o < outputs; o += block) {
+                const Index count = std::min(block, outputs - o), columns = count * n_taps;
+                analyse<G, T>(e, o, count, tile, taps, n_taps, Index(1), room, v);
+                clear_rest(v, n * columns, positions, room);
+                multiply_components<G, T>(weight + o * n_taps * inputs * entries, inputs, Index(0), inputs, v, columns, room,
+                                          positions, sums, o > 0);
+                add_to_gradient<G, T>(f_hat, inputs, v, columns, room, positions, gradient + thread * size,
+                                      outputs * n_taps, o * n_taps);
+            }
+            for (Index k = 0; k < inputs; k++) {
+                const Sums found = write<G, T>(out, k, tile, sums + k * room, inputs * room);
+                if (out.writing >= moments) parts[i * inputs + k] = found;
+            }
+        }
+    if (out.writing >= moments) join(parts, grid, inputs, n, out.writing, out.sums);
+    to_filter<G, T>(gradient, Index(threads), psi, table, n_taps, inputs, outputs, true, threads);
 }
 
 // One value after another, plane by plane: out = max(0, c0 z + c1).
@@ -848,8 +916,9 @@ EXPORT_ELEMENTWISE(float64, double)
         return outputs * inputs * n_taps * (G::rows ? G::lines + 4 : G::lines);                                        \
     }                                                                                                                  \
     extern "C" void prepare_##name(const T *psi, T *weight, const std::int32_t *table, Index n_taps, Index outputs,    \
-                                   Index inputs, int adjoint, int spreads, int threads) {                              \
-        prepare<G, T>(psi, weight, table, n_taps, outputs, inputs, adjoint, spreads, threads);                         \
+                                   Index inputs, int adjoint, int spreads, int summed, int threads) {                  \
+        prepare<G, T>(psi, weight, table, n_taps, outputs, inputs, adjoint, spreads,                                   \
+                      summed ? summed_positions : tile_positions, threads);                                            \
     }                                                                                                                  \
     extern "C" void gather_##name(const Source *f, const T *weight, const Target *out, const Index *taps,              \
                                   Index n_taps, Index stride, int threads) {                                           \
@@ -858,6 +927,13 @@ EXPORT_ELEMENTWISE(float64, double)
     extern "C" void scatter_##name(const Source *f, const T *weight, const Target *out, const Index *taps,             \
                                    Index n_taps, Index stride, int threads) {                                          \
         scatter<G, T>(*f, weight, *out, taps, n_taps, stride, threads);                                                \
+    }                                                                                                                  \
+    extern "C" Index joins_gradients_##name(const Source *e, const Source *f, Index n_taps, int threads) {             \
+        return joins_gradients<G, T>(*e, *f, n_taps, threads);                                                         \
+    }                                                                                                                  \
+    extern "C" void gradients_##name(const Source *e, const Source *f, const T *weight, const Target *out, T *psi,     \
+                                     const std::int32_t *table, const Index *taps, Index n_taps, int threads) {        \
+        both_gradients<G, T>(*e, *f, weight, *out, psi, table, taps, n_taps, threads);                                      \
     }                                                                                                                  \
     extern "C" void filter_gradient_##name(const Source *e, const Source *f, T *psi, const std::int32_t *table,        \
                                            const Index *taps, Index n_taps, Index stride, int adjoint, int threads) {  \

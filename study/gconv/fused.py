@@ -57,8 +57,8 @@ class Writing:
 _WRITINGS = ("plain", "rectified", "moments", "gradients")
 
 
-def prepare(psi: Tensor, filters: FilterTransform) -> Tensor:
-    """The filters ``(O, K, |G|, k, k)`` as :func:`gather` and :func:`scatter` want them."""
+def prepare(psi: Tensor, filters: FilterTransform, *, joint: bool = False) -> Tensor:
+    """The filters ``(O, K, |G|, k, k)`` as :func:`gather` and :func:`scatter` want them, or for joint gradients."""
     psi = psi.contiguous()
     outputs, inputs = psi.shape[1::-1] if filters.swaps else psi.shape[:2]
     size = _function("weight_size", filters, psi.dtype)(*_integers(outputs, inputs, len(filters.taps)))
@@ -70,6 +70,7 @@ def prepare(psi: Tensor, filters: FilterTransform) -> Tensor:
         *_integers(len(filters.taps), outputs, inputs),
         ctypes.c_int(filters.swaps),
         ctypes.c_int(filters.spreads),
+        ctypes.c_int(joint),
         _threads(),
     )
     return weight
@@ -145,8 +146,46 @@ def filter_gradient_of_conv(
     if len(f) == 1 and f[0].shape[1] < e.shape[1]:
         filters = FilterTransform.get(group, "convolution", kernel_size, psi)
         return filter_gradient(f[0], [e], psi, filters, filters.taps - padding, 1, reading_e=reading_f)
-    filters = FilterTransform.get(group, "adjoint convolution", kernel_size, psi)
-    return filter_gradient(e, f, psi, filters, filters.taps - (kernel_size - 1 - padding), 1, reading_f=reading_f)
+    filters, taps = _adjoint(psi, group, padding)
+    return filter_gradient(e, f, psi, filters, taps, 1, reading_f=reading_f)
+
+
+def gradients_of_conv(
+    e: Tensor,
+    f: Maps,
+    psi: Tensor,
+    group: str,
+    padding: int,
+    grad_f: Maps,
+    reading_f: Reading | None = None,
+    writing: Writing | None = None,
+) -> Tensor:
+    """Both gradients in the convolution of f with stride 1: that of f is written, that of psi returned.
+
+    Shapes: e, the gradient of the output, ``(B, O, |G|, H', W')``; f and grad_f ``(B, K, |G|, H, W)``.
+    """
+    filters, taps = _adjoint(psi, group, padding)
+    sources = _source([e], None), _source(f, reading_f)
+    counts = _integers(len(taps)), _threads()
+    if not _function("joins_gradients", filters, psi.dtype)(*map(ctypes.byref, sources), *counts[0], counts[1]):
+        gather([e], prepare(psi, filters), filters, taps, 1, grad_f, writing=writing)
+        return filter_gradient_of_conv(e, f, psi, group, padding, reading_f)
+    weight, gradient = prepare(psi, filters, joint=True), torch.empty_like(psi, memory_format=torch.contiguous_format)
+    target, taps = _target(grad_f, None, writing or Writing()), taps.contiguous()
+    _function("gradients", filters, psi.dtype)(
+        *map(ctypes.byref, sources),
+        _address(weight),
+        ctypes.byref(target),
+        *map(_address, (gradient, filters.places, taps)),
+        *counts[0],
+        counts[1],
+    )
+    return gradient
+
+
+def _adjoint(psi: Tensor, group: str, padding: int) -> tuple[FilterTransform, Tensor]:
+    filters = FilterTransform.get(group, "adjoint convolution", psi.shape[-1], psi)
+    return filters, filters.taps - (psi.shape[-1] - 1 - padding)
 
 
 def normalise(z: Tensor, coefficients: Tensor) -> Tensor:
@@ -194,12 +233,7 @@ def max_pool_backward(e: Tensor, places: Tensor) -> Tensor:
 
 def _convolve(name, f, weight, filters, taps, stride, out, bias, reading, writing) -> None:
     source, taps = _source(f, reading), taps.contiguous()
-    target = _Target(
-        _maps(out),
-        _address(bias),
-        _WRITINGS.index(writing.kind),
-        *map(_address, (writing.coefficients, writing.z, writing.sums)),
-    )
+    target = _target(out, bias, writing)
     _function(name, filters, weight.dtype)(
         ctypes.byref(source),
         _address(weight),
@@ -253,6 +287,11 @@ def _source(tensors: Maps, reading: Reading | None) -> _Source:
         return _Source(_maps(tensors), 0)
     kind = 1 if reading.z is None else 2
     return _Source(_maps(tensors), kind, _address(reading.coefficients), _address(reading.z))
+
+
+def _target(tensors: Maps, bias: Tensor | None, writing: Writing) -> _Target:
+    addresses = map(_address, (writing.coefficients, writing.z, writing.sums))
+    return _Target(_maps(tensors), _address(bias), _WRITINGS.index(writing.kind), *addresses)
 
 
 def _function(name: str, filters: FilterTransform, dtype: torch.dtype):
