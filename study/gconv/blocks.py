@@ -80,11 +80,9 @@ class _Conv(Function):
         if torch.is_grad_enabled():
             grad_psi, *grad_f = _differentiable(lambda psi, *f: _reference(joined(f), psi, ctx.group), (psi, *f), e)
             return grad_psi, None, *grad_f
-        settings = e.contiguous(), f, psi, ctx.group, psi.shape[-1] // 2
-        if not any(wants_f):
-            return fused.filter_gradient_of_conv(*settings), None, *(None for _ in f)
-        grad_f = [torch.empty_like(x) for x in f]
-        return fused.gradients_of_conv(*settings, grad_f), None, *grad_f
+        grad_f = [torch.empty_like(x) for x in f] if any(wants_f) else None
+        grad_psi = fused.gradients(e.contiguous(), f, psi, ctx.group, psi.shape[-1] // 2, grad_f)
+        return grad_psi, None, *(grad_f or [None] * len(f))
 
 
 class _NormReluConv(Function):
@@ -112,8 +110,8 @@ class _NormReluConv(Function):
         grad, sums = torch.empty_like(z), torch.empty_like(moments)
         reading = Reading(_scale_and_shift(*norm))
         writing = Writing("gradients", sums, _coefficients_of_sums(*norm), z)
-        settings = psi, ctx.group, psi.shape[-1] // 2
-        grad_psi = fused.gradients_of_conv(e.contiguous(), [z], *settings, [grad], reading, writing)
+        settings = psi, ctx.group, psi.shape[-1] // 2, [grad]
+        grad_psi = fused.gradients(e.contiguous(), [z], *settings, reading_f=reading, writing=writing)
         grad_z = fused.unnormalise(grad, _unnormalising(z, *norm, sums), grad)
         return grad_z, None, *_of_affine(sums, weight), grad_psi, None, None
 

@@ -364,6 +364,8 @@ void prepare(const T *psi, T *weight, const std::int32_t *table, Index n_taps, I
             const T *from = psi + (adjoint ? k * outputs + o : o * inputs + k) * filter;
             const Index start = k / block * block, count = std::min(block, inputs - start);
             const Index depth = count * in_taps;
+            if (adjoint && k + 4 < inputs)  // every filter lies far from the one before
+                for (Index i = 0; i < filter; i += 64 / Index(sizeof(T))) __builtin_prefetch(from + 4 * outputs * filter + i);
             T *to = weight + start * in_taps * rows * entries;
             for (Index t = 0; t < n_taps; t += lanes<T>) {
                 Vector<T> phi[n], v[n];
@@ -730,11 +732,11 @@ template <class G, class T> bool joins_gradients(const Source &e, const Source &
     return inputs <= 48 && sums <= 2 * tile_bytes && n_tiles >= 4 * threads;
 }
 
-// Both gradients of a convolution: `gather` of e to the input's, and `filter_gradient`. The weight is prepared for
+// Both gradients: `gather` of e to the input's, and `filter_gradient`. The weight is prepared for
 // `summed_positions`.
 template <class G, class T>
 void both_gradients(const Source &e, const Source &f, const T *weight, const Target &out, T *psi, const std::int32_t *table,
-               const Index *taps, Index n_taps, int threads) {
+               const Index *taps, Index n_taps, Index stride, int threads) {
     constexpr int n = G::order;
     constexpr Index entries = G::rows ? G::lines + 4 : G::lines;
     const Index inputs = f.maps.fields[0] + f.maps.fields[1], outputs = e.maps.fields[0];
@@ -756,7 +758,7 @@ void both_gradients(const Source &e, const Source &f, const T *weight, const Tar
             clear_rest(f_hat, n * inputs, positions, room);
             for (Index o = 0; o < outputs; o += block) {
                 const Index count = std::min(block, outputs - o), columns = count * n_taps;
-                analyse<G, T>(e, o, count, tile, taps, n_taps, Index(1), room, v);
+                analyse<G, T>(e, o, count, tile, taps, n_taps, stride, room, v);
                 clear_rest(v, n * columns, positions, room);
                 multiply_components<G, T>(weight + o * n_taps * inputs * entries, inputs, Index(0), inputs, v, columns, room,
                                           positions, sums, o > 0);
@@ -932,8 +934,9 @@ EXPORT_ELEMENTWISE(float64, double)
         return joins_gradients<G, T>(*e, *f, n_taps, threads);                                                         \
     }                                                                                                                  \
     extern "C" void gradients_##name(const Source *e, const Source *f, const T *weight, const Target *out, T *psi,     \
-                                     const std::int32_t *table, const Index *taps, Index n_taps, int threads) {        \
-        both_gradients<G, T>(*e, *f, weight, *out, psi, table, taps, n_taps, threads);                                      \
+                                     const std::int32_t *table, const Index *taps, Index n_taps, Index stride,         \
+                                     int threads) {                                                                    \
+        both_gradients<G, T>(*e, *f, weight, *out, psi, table, taps, n_taps, stride, threads);                         \
     }                                                                                                                  \
     extern "C" void filter_gradient_##name(const Source *e, const Source *f, T *psi, const std::int32_t *table,        \
                                            const Index *taps, Index n_taps, Index stride, int adjoint, int threads) {  \

@@ -122,7 +122,7 @@ def filter_gradient(
     reading_f: Reading | None = None,
 ) -> Tensor:
     """The gradient of psi: products of ``f^`` and of ``v_s(h; y) = e(h, stride * y + taps[s, h])``, summed over y."""
-    gradient = torch.empty_like(psi, memory_format=torch.contiguous_format)
+    gradient = psi.new_empty(psi.shape)
     e_source, f_source = _source([e], reading_e), _source(f, reading_f)
     taps = taps.contiguous()
     _function("filter_gradient", filters, psi.dtype)(
@@ -138,54 +138,49 @@ def filter_gradient(
     return gradient
 
 
-def filter_gradient_of_conv(
-    e: Tensor, f: Maps, psi: Tensor, group: str, padding: int, reading_f: Reading | None = None
-) -> Tensor:
-    """The gradient of psi in the convolution of f with stride 1: the taps are on the side that has fewer fields."""
-    kernel_size = psi.shape[-1]
-    if len(f) == 1 and f[0].shape[1] < e.shape[1]:
-        filters = FilterTransform.get(group, "convolution", kernel_size, psi)
-        return filter_gradient(f[0], [e], psi, filters, filters.taps - padding, 1, reading_e=reading_f)
-    filters, taps = _adjoint(psi, group, padding)
-    return filter_gradient(e, f, psi, filters, taps, 1, reading_f=reading_f)
-
-
-def gradients_of_conv(
+def gradients(
     e: Tensor,
     f: Maps,
     psi: Tensor,
     group: str,
     padding: int,
-    grad_f: Maps,
+    grad_f: Maps | None,
+    *,
+    upsampling: int | None = None,
     reading_f: Reading | None = None,
     writing: Writing | None = None,
 ) -> Tensor:
-    """Both gradients in the convolution of f with stride 1: that of f is written, that of psi returned.
+    """The gradients of a convolution of f with stride 1, or of a transposed one that is ``upsampling``.
+
+    That of psi is returned, and that of f is written to ``grad_f``, if that is wanted.
 
     Shapes: e, the gradient of the output, ``(B, O, |G|, H', W')``; f and grad_f ``(B, K, |G|, H, W)``.
     """
-    filters, taps = _adjoint(psi, group, padding)
-    sources = _source([e], None), _source(f, reading_f)
-    counts = _integers(len(taps)), _threads()
-    if not _function("joins_gradients", filters, psi.dtype)(*map(ctypes.byref, sources), *counts[0], counts[1]):
-        gather([e], prepare(psi, filters), filters, taps, 1, grad_f, writing=writing)
-        return filter_gradient_of_conv(e, f, psi, group, padding, reading_f)
-    weight, gradient = prepare(psi, filters, joint=True), torch.empty_like(psi, memory_format=torch.contiguous_format)
-    target, taps = _target(grad_f, None, writing or Writing()), taps.contiguous()
-    _function("gradients", filters, psi.dtype)(
-        *map(ctypes.byref, sources),
-        _address(weight),
-        ctypes.byref(target),
-        *map(_address, (gradient, filters.places, taps)),
-        *counts[0],
-        counts[1],
-    )
-    return gradient
-
-
-def _adjoint(psi: Tensor, group: str, padding: int) -> tuple[FilterTransform, Tensor]:
-    filters = FilterTransform.get(group, "adjoint convolution", psi.shape[-1], psi)
-    return filters, filters.taps - (psi.shape[-1] - 1 - padding)
+    kernel_size = psi.shape[-1]
+    kind = "adjoint convolution" if upsampling is None else "adjoint transposed convolution"
+    filters = FilterTransform.get(group, kind, kernel_size, psi)
+    stride = upsampling or 1
+    taps = (filters.taps - (kernel_size - 1 - padding if upsampling is None else padding)).contiguous()
+    if grad_f is not None:
+        sources, count = (_source([e], None), _source(f, reading_f)), _integers(len(taps))
+        if _function("joins_gradients", filters, psi.dtype)(*map(ctypes.byref, sources), *count, _threads()):
+            weight, grad_psi = prepare(psi, filters, joint=True), psi.new_empty(psi.shape)
+            target = _target(grad_f, None, writing or Writing())
+            _function("gradients", filters, psi.dtype)(
+                *map(ctypes.byref, sources),
+                _address(weight),
+                ctypes.byref(target),
+                *map(_address, (grad_psi, filters.places, taps)),
+                *count,
+                *_integers(stride),
+                _threads(),
+            )
+            return grad_psi
+        gather([e], prepare(psi, filters), filters, taps, stride, grad_f, writing=writing)
+    if upsampling is None and len(f) == 1 and f[0].shape[1] < e.shape[1]:  # taps where fewer fields are
+        filters = FilterTransform.get(group, "convolution", kernel_size, psi)
+        return filter_gradient(f[0], [e], psi, filters, filters.taps - padding, 1, reading_e=reading_f)
+    return filter_gradient(e, f, psi, filters, taps, stride, reading_f=reading_f)
 
 
 def normalise(z: Tensor, coefficients: Tensor) -> Tensor:

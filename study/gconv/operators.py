@@ -8,7 +8,7 @@ from torch import Tensor
 from torch.autograd import Function
 from torch.utils.flop_counter import register_flop_formula
 
-from study.gconv import fourier
+from study.gconv import fourier, fused
 from study.gconv.eager import is_transformed
 from study.gconv.filter_transform import FilterTransform, products_per_tap
 from study.groups import GROUPS
@@ -45,6 +45,8 @@ def group_conv_backward(
     e: Tensor, f: Tensor, psi: Tensor, group: str, padding: int, wants_f: bool, wants_psi: bool
 ) -> tuple[Tensor, Tensor]:
     """The gradients of f and psi, given that of the output; empty where they are not wanted."""
+    if wants_f and wants_psi and (joint := _joint_gradients(e, f, psi, group, padding)):
+        return joint
     filters = FilterTransform.get(group, "adjoint convolution", psi.shape[-1], psi)
     return _gradients(e, f, psi, filters, filters.taps - (psi.shape[-1] - 1 - padding), 1, wants_f, wants_psi)
 
@@ -67,6 +69,8 @@ def group_conv_transpose_backward(
     e: Tensor, f: Tensor, psi: Tensor, group: str, stride: int, padding: int, wants_f: bool, wants_psi: bool
 ) -> tuple[Tensor, Tensor]:
     """The gradients of f and psi, given that of the output; empty where they are not wanted."""
+    if wants_f and wants_psi and (joint := _joint_gradients(e, f, psi, group, padding, stride)):
+        return joint
     filters = FilterTransform.get(group, "adjoint transposed convolution", psi.shape[-1], psi)
     return _gradients(e, f, psi, filters, filters.taps - padding, stride, wants_f, wants_psi)
 
@@ -78,6 +82,15 @@ def _gradients(e, f, psi, filters, taps, stride, wants_f, wants_psi) -> tuple[Te
     if wants_psi:
         grad_psi = fourier.filter_gradient(e, f, psi, filters, taps, stride)
     return grad_f, grad_psi
+
+
+def _joint_gradients(e, f, psi, group, padding, upsampling=None) -> tuple[Tensor, Tensor] | None:
+    """Both at once, if compiled code does that."""
+    if fourier.backend(f.device.type, f.dtype, GROUPS[group]) != "cpp":
+        return None
+    grad_f = f.new_empty(f.shape)
+    maps = e.contiguous(), [f.contiguous()], psi.contiguous()
+    return grad_f, fused.gradients(*maps, group, padding, [grad_f], upsampling=upsampling)
 
 
 @torch.library.custom_op("study::group_conv_ready", mutates_args=())

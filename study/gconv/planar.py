@@ -33,7 +33,7 @@ class _Conv2d(Function):
         ctx.padding = padding
         ctx.save_for_backward(planes, weight)
         ctx.has_bias = bias is not None
-        filters, psi = _filters("convolution", weight)
+        filters, psi = FilterTransform.get("z2", "convolution", weight.shape[-1], weight), _field(weight)
         height, width = (size + 2 * padding - weight.shape[-1] + 1 for size in planes.shape[-2:])
         out = planes.new_empty(len(planes), len(weight), height, width)
         f, taps = _field(planes.contiguous()), filters.taps - padding
@@ -51,23 +51,13 @@ class _Conv2d(Function):
                 out = F.conv2d(planes, weight, padding=ctx.padding)
                 found = iter(torch.autograd.grad(out, wanted, e, create_graph=True))
             return *(next(found) if w else None for w in (wants_planes, wants_weight)), grad_bias, None
-        filters, psi = _filters("adjoint convolution", weight)
-        e, planes = _field(e.contiguous()), _field(planes.contiguous())
-        taps = filters.taps - (weight.shape[-1] - 1 - ctx.padding)
-        grad_planes = grad_weight = None
-        if wants_planes:
-            grad_planes = torch.empty_like(planes)
-            fused.gather([e], fused.prepare(psi, filters), filters, taps, 1, [grad_planes])
-            grad_planes = grad_planes.squeeze(2)
-        if wants_weight:
-            grad_weight = fused.filter_gradient_of_conv(e, [planes], psi, "z2", ctx.padding).squeeze(2)
-        return grad_planes, grad_weight, grad_bias, None
+        e, planes, psi = _field(e.contiguous()), _field(planes.contiguous()), _field(weight.contiguous())
+        grad_planes = torch.empty_like(planes) if wants_planes else None
+        grad_psi = fused.gradients(e, [planes], psi, "z2", ctx.padding, [grad_planes] if wants_planes else None)
+        grad_planes = grad_planes.squeeze(2) if wants_planes else None
+        return grad_planes, grad_psi.squeeze(2) if wants_weight else None, grad_bias, None
 
 
 def _field(planes: Tensor) -> Tensor:
-    """Planes ``(B, C, H, W)`` as fields ``(B, C, 1, H, W)``."""
+    """Planes ``(B, C, H, W)`` as fields ``(B, C, 1, H, W)``, and a filter ``(O, C, k, k)`` as one on the group."""
     return planes.unsqueeze(2)
-
-
-def _filters(kind: str, weight: Tensor) -> tuple[FilterTransform, Tensor]:
-    return FilterTransform.get("z2", kind, weight.shape[-1], weight), _field(weight)
