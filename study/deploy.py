@@ -13,25 +13,37 @@ from torch import Tensor, nn
 from torch.nn.utils import parametrize
 
 from study.errors import StudyError
-from study.gconv import GroupBatchNorm2d, GroupConv2d, GroupConvTranspose2d, GroupMaxPool2d, operators
+from study.gconv import GroupBatchNorm2d, GroupConv2d, GroupConvTranspose2d, operators, planar
 from study.gconv.layers import PlaneGroupConv2d
 from study.unet import UNet
 
 
 class ReadyGroupConv2d(nn.Module):
-    """A :class:`~study.gconv.GroupConv2d`, or a transposed one, in its Fourier form, with the filter prepared.
+    """A convolution in its Fourier form, with the filter prepared, and the ReLU that follows it or not.
 
-    Shapes: planes ``(B, in * |G|, H, W)`` -> planes ``(B, out * |G|, H', W')``, as of ``layer.export()``.
+    Shapes: planes ``(B, in * |G|, H, W)``, or several whose channels are taken together -> planes ``(B, out * |G|, H',
+    W')``.
+
+    Args:
+        layer: a :class:`~study.gconv.GroupConv2d`, or a transposed one; or any other convolution of planes with stride 1
+            and zero padding, which is one on Z2.
     """
 
-    def __init__(self, layer: GroupConv2d) -> None:
+    takes_several = True
+
+    def __init__(self, layer: PlaneGroupConv2d | nn.Conv2d) -> None:
         super().__init__()
         self.transposed = isinstance(layer, GroupConvTranspose2d)
-        self.register_buffer("weight", layer.weight.detach())
-        bias = self.weight.new_zeros(layer.out_channels) if layer.bias is None else layer.bias.detach()
+        if isinstance(layer, GroupConv2d):
+            self.order, settings = layer.group.order, (layer.group.name, layer.kernel_size, layer.stride, layer.padding)
+        else:
+            self.order, settings = 1, ("z2", layer.kernel_size[0], 1, layer.padding[0])
+        self.settings = settings
+        weight = layer.weight.detach()
+        self.register_buffer("weight", weight if weight.ndim == 5 else weight.unsqueeze(2))  # (out, in, |G|, k, k)
+        bias = weight.new_zeros(len(weight)) if layer.bias is None else layer.bias.detach()
         self.register_buffer("bias", bias)
-        self.order = layer.group.order
-        self.settings = (layer.group.name, layer.kernel_size, layer.stride, layer.padding)
+        self.relu = False
         self._prepare()
 
     def _prepare(self) -> None:
@@ -45,11 +57,12 @@ class ReadyGroupConv2d(nn.Module):
         self._prepare()  # each device and dtype has a form of its own
         return self
 
-    def forward(self, planes: Tensor) -> Tensor:
-        f = planes.to(self.weight.dtype).unflatten(1, (-1, self.order))  # (B, in, |G|, H, W); autocast has no say here
+    def forward(self, *planes: Tensor) -> Tensor:
+        # (B, in, |G|, H, W); autocast has no say here
+        f = [x.to(self.weight.dtype).unflatten(1, (-1, self.order)) for x in planes]
         convolve = operators.group_conv_transpose_ready if self.transposed else operators.group_conv_ready
         prepared = [getattr(self, f"part{part}") for part in range(self.parts)]
-        return convolve(f, prepared, self.bias, *self.settings).flatten(1, 2)
+        return convolve(f, prepared, self.bias, *self.settings, self.relu).flatten(1, 2)
 
 
 class OnFields(nn.Module):
@@ -90,6 +103,9 @@ def deploy(network: UNet) -> UNet:
         for place, layer in enumerate(block):
             order = layer.group.order if isinstance(layer, PlaneGroupConv2d) else order
             block[place] = _ready(layer, order)
+        for place, (conv, norm, relu) in enumerate(zip(block, block[1:], block[2:], strict=False)):
+            if isinstance(conv, ReadyGroupConv2d) and type(norm) is nn.Identity and type(relu) is nn.ReLU:
+                conv.relu, block[place + 2] = True, nn.Identity()
     network.project = _ready(network.project, order)
     network.pool = _ready(network.pool, order)
     return network
@@ -158,8 +174,8 @@ def _ready(layer: nn.Module, order: int | None) -> nn.Module:
         fast = isinstance(layer, GroupConv2d) and layer.prefers_fourier(layer.weight.device.type, layer.weight.dtype)
         if fast and layer.padding_mode == "zeros":
             return ReadyGroupConv2d(layer)
-        return layer.export().requires_grad_(False)
-    if isinstance(layer, GroupMaxPool2d):
-        return nn.MaxPool2d(layer.kernel_size, layer.stride, layer.padding)
+        conv = layer.export().requires_grad_(False)
+        ordinary = type(conv) is nn.Conv2d and (conv.stride, conv.padding_mode) == ((1, 1), "zeros")
+        return ReadyGroupConv2d(conv) if ordinary and planar.is_faster(conv.weight) else conv
     alike = order is None or isinstance(layer, nn.ReLU | nn.Identity)  # on planes and on fields
     return layer if alike else OnFields(layer, order)

@@ -174,7 +174,11 @@ class Block(nn.Sequential):
     def forward(self, *f: Tensor) -> Tensor:
         if blocks.runs(self, f):
             return blocks.run(self, f)
-        return super().forward(blocks.joined(f))
+        first, *others = self
+        f = first(*f) if getattr(first, "takes_several", False) else first(blocks.joined(f))
+        for layer in others:
+            f = layer(f)
+        return f
 
 
 def _block(layers: Layers, first: Callable[..., nn.Module], in_channels: int, channels: int) -> Block:

@@ -62,32 +62,38 @@ def prepare(psi: Tensor, filters: FilterTransform) -> Weight:
 
 
 def gather(
-    f: Tensor,
+    f: Tensor | list[Tensor],
     weight: Weight,
     filters: FilterTransform,
     taps: Tensor,
     size: tuple[int, int],
     outputs: int,
     stride: int = 1,
+    *,
+    bias: Tensor | None = None,
+    relu: bool = False,
 ) -> Tensor:
     """The convolution: ``out^(y) = sum_s v^_s(y) phi^_s`` with ``v_s(h; y) = f(h, stride * y + taps[s, h])``.
 
-    Shapes: f ``(B, K, |G|, H, W)``; weight, of :func:`prepare`; taps ``(T, |G|, 2)``, in pixels -> ``(B, outputs, |G|,
-    *size)``.
+    Shapes: f ``(B, K, |G|, H, W)``, or two whose fields are taken together; weight, of :func:`prepare`; taps ``(T, |G|,
+    2)``, in pixels; bias ``(outputs,)`` -> ``(B, outputs, |G|, *size)``.
     """
-    body, f = _backend(f, filters), f.contiguous()
+    maps = [x.contiguous() for x in (f if isinstance(f, list) else [f])]
+    body = _backend(maps[0], filters)
+    f = maps[0] if body == "cpp" or len(maps) == 1 else torch.cat(maps, dim=1)
     if body == "triton":
-        return triton_kernels.gather(f, weight, taps, stride, size)
+        return _finish(triton_kernels.gather(f, weight, taps, stride, size), bias, relu)
     out = f.new_empty(len(f), outputs, f.shape[2], *size)
     if body == "cpp":
-        fused.gather([f], *weight, filters, taps, stride, [out])
+        writing = fused.Writing("rectified" if relu else "plain")
+        fused.gather(maps, *weight, filters, taps, stride, [out], bias=bias, writing=writing)
         return out
     order = f.shape[2]
     blocks, memory = _blocks(out, order * weight[0].shape[2], f)
     for block in blocks:
         v = analyse(f, filters.matrix, taps, stride, block, memory)
         synthesise(products(weight, v), filters.matrix, _in_place(order), 1, block, out)
-    return out
+    return _finish(out, bias, relu)
 
 
 def scatter(
@@ -98,6 +104,8 @@ def scatter(
     stride: int,
     size: tuple[int, int],
     outputs: int,
+    *,
+    bias: Tensor | None = None,
 ) -> Tensor:
     """The transposed convolution: ``out(g, stride * y + taps[t, g]) += O_t(g; y)`` with ``O^_t(y) = f^(y) psi^_t``.
 
@@ -105,18 +113,18 @@ def scatter(
     """
     body, f = _backend(f, filters), f.contiguous()
     if body == "triton":
-        return triton_kernels.scatter(f, weight, taps, stride, size)
+        return _finish(triton_kernels.scatter(f, weight, taps, stride, size), bias, relu=False)
     order = f.shape[2]
     if body == "cpp":
         out = f.new_empty(len(f), outputs, order, *size)
-        fused.scatter([f], *weight, filters, taps, stride, out)
+        fused.scatter([f], *weight, filters, taps, stride, out, bias=bias)
         return out
     out = f.new_zeros(len(f), outputs, order, *size)
     blocks, memory = _blocks(f, order * max(weight[0].shape[1:]), f)
     for block in blocks:
         v = analyse(f, filters.matrix, _in_place(order), 1, block, memory)
         synthesise(products(weight, v), filters.matrix, taps, stride, block, out)
-    return out
+    return _finish(out, bias, relu=False)
 
 
 def filter_gradient(e: Tensor, f: Tensor, psi: Tensor, filters: FilterTransform, taps: Tensor, stride: int) -> Tensor:
@@ -141,6 +149,11 @@ def filter_gradient(e: Tensor, f: Tensor, psi: Tensor, filters: FilterTransform,
         f_hat = analyse(f, filters.matrix, _in_place(order), 1, block, spectrum)
         add_outer_products(gradients, f_hat, v)
     return filters.filter_gradient(*gradients, psi)
+
+
+def _finish(out: Tensor, bias: Tensor | None, relu: bool) -> Tensor:
+    out = out if bias is None else out.add_(bias.view(-1, 1, 1, 1))
+    return out.relu_() if relu else out
 
 
 def _backend(f: Tensor, filters: FilterTransform) -> str:

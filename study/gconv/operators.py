@@ -19,9 +19,10 @@ def _without_autocast(function):
 
     @wraps(function)
     def run(f, *others, **settings):
-        if not torch.is_autocast_enabled(f.device.type):  # entering the context takes longer than asking
+        device = (f[0] if isinstance(f, list) else f).device.type
+        if not torch.is_autocast_enabled(device):  # entering the context takes longer than asking
             return function(f, *others, **settings)
-        with torch.autocast(f.device.type, enabled=False):
+        with torch.autocast(device, enabled=False):
             return function(f, *others, **settings)
 
     return run
@@ -96,26 +97,42 @@ def _joint_gradients(e, f, psi, group, padding, upsampling=None) -> tuple[Tensor
 @torch.library.custom_op("study::group_conv_ready", mutates_args=())
 @_without_autocast
 def group_conv_ready(
-    f: Tensor, weight: list[Tensor], bias: Tensor, group: str, kernel_size: int, stride: int, padding: int
+    f: list[Tensor],
+    weight: list[Tensor],
+    bias: Tensor,
+    group: str,
+    kernel_size: int,
+    stride: int,
+    padding: int,
+    relu: bool,
 ) -> Tensor:
-    """:func:`group_conv` for inference, with a filter that :func:`ready_filter` has prepared and a bias ``(O,)``."""
-    filters = FilterTransform.get(group, "convolution", kernel_size, f)
-    size = _output_size(f, kernel_size, padding)
-    return fourier.gather(f, tuple(weight), filters, filters.taps - padding, size, len(bias)).add_(
-        bias.view(-1, 1, 1, 1)
-    )
+    """:func:`group_conv` for inference, with a filter of :func:`ready_filter`, a bias ``(O,)``, and ReLU or not.
+
+    The fields of several feature maps are taken together.
+    """
+    filters = FilterTransform.get(group, "convolution", kernel_size, f[0])
+    size = _output_size(f[0], kernel_size, padding)
+    return fourier.gather(f, tuple(weight), filters, filters.taps - padding, size, len(bias), bias=bias, relu=relu)
 
 
 @torch.library.custom_op("study::group_conv_transpose_ready", mutates_args=())
 @_without_autocast
 def group_conv_transpose_ready(
-    f: Tensor, weight: list[Tensor], bias: Tensor, group: str, kernel_size: int, stride: int, padding: int
+    f: list[Tensor],
+    weight: list[Tensor],
+    bias: Tensor,
+    group: str,
+    kernel_size: int,
+    stride: int,
+    padding: int,
+    relu: bool,
 ) -> Tensor:
     """:func:`group_conv_transpose` for inference, likewise."""
+    f = torch.cat(f, dim=1) if len(f) > 1 else f[0]
     filters = FilterTransform.get(group, "transposed convolution", kernel_size, f)
     size = _transposed_output_size(f, kernel_size, stride, padding)
-    out = fourier.scatter(f, tuple(weight), filters, filters.taps - padding, stride, size, len(bias))
-    return out.add_(bias.view(-1, 1, 1, 1))
+    out = fourier.scatter(f, tuple(weight), filters, filters.taps - padding, stride, size, len(bias), bias=bias)
+    return out.relu_() if relu else out
 
 
 @_without_autocast
@@ -147,12 +164,14 @@ def _(f, psi, group, stride, padding):
 
 
 @group_conv_ready.register_fake
-def _(f, weight, bias, group, kernel_size, stride, padding):
+def _(f, weight, bias, group, kernel_size, stride, padding, relu):
+    f = f[0]
     return f.new_empty(f.shape[0], *bias.shape, f.shape[2], *_output_size(f, kernel_size, padding))
 
 
 @group_conv_transpose_ready.register_fake
-def _(f, weight, bias, group, kernel_size, stride, padding):
+def _(f, weight, bias, group, kernel_size, stride, padding, relu):
+    f = f[0]
     return f.new_empty(f.shape[0], *bias.shape, f.shape[2], *_transposed_output_size(f, kernel_size, stride, padding))
 
 
@@ -183,13 +202,14 @@ def _backward_flops(e_shape, f_shape, psi_shape, group, *settings, **_) -> int:
 
 
 @register_flop_formula(torch.ops.study.group_conv_ready)
-def _ready_flops(f_shape, weight_shapes, bias_shape, group, kernel_size, *_, out_shape, **__) -> int:
-    return _flops(group, (*bias_shape, *f_shape[1:3], kernel_size**2), out_shape)
+def _ready_flops(f_shapes, weight_shapes, bias_shape, group, kernel_size, *_, out_shape, **__) -> int:
+    fields = sum(shape[1] for shape in f_shapes)
+    return _flops(group, (*bias_shape, fields, f_shapes[0][2], kernel_size**2), out_shape)
 
 
 @register_flop_formula(torch.ops.study.group_conv_transpose_ready)
-def _transpose_ready_flops(f_shape, weight_shapes, bias_shape, group, kernel_size, *_, **__) -> int:
-    return _flops(group, (*bias_shape, *f_shape[1:3], kernel_size**2), f_shape)
+def _transpose_ready_flops(f_shapes, weight_shapes, bias_shape, group, kernel_size, *_, **__) -> int:
+    return _flops(group, (*bias_shape, *f_shapes[0][1:3], kernel_size**2), f_shapes[0])
 
 
 def _flops(group: str, psi_shape, positions) -> int:

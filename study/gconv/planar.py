@@ -17,9 +17,12 @@ from study.gconv.filter_transform import FilterTransform
 def runs(planes: Tensor, weight: Tensor, padding: int) -> bool:
     """Whether :func:`conv2d` may take the place of torch's, and is faster."""
     side = min(planes.shape[-2:]) + 2 * padding - weight.shape[-1] + 1
-    few = min(weight.shape[:2]) < 8
-    fits = planes.numel() > 0 and side > 0
-    return few and fits and is_unobserved([planes, weight]) and fused.available(planes.device.type, planes.dtype)
+    return is_faster(weight) and planes.numel() > 0 and side > 0 and is_unobserved([planes, weight])
+
+
+def is_faster(weight: Tensor) -> bool:
+    """Whether there is compiled code for such a filter ``(O, C, k, k)``, and it is faster than torch's."""
+    return min(weight.shape[:2]) < 8 and fused.available(weight.device.type, weight.dtype)
 
 
 def conv2d(planes: Tensor, weight: Tensor, bias: Tensor | None, padding: int) -> Tensor:
