@@ -25,8 +25,8 @@ class ReadyGroupConv2d(nn.Module):
     W')``.
 
     Args:
-        layer: a :class:`~study.gconv.GroupConv2d`, or a transposed one; or any other convolution of planes with stride 1
-            and zero padding, which is one on Z2.
+        layer: a :class:`~study.gconv.GroupConv2d`, or a transposed one; or any other convolution of planes with
+            stride 1 and zero padding, which is one on Z2.
     """
 
     takes_several = True
@@ -171,7 +171,8 @@ def _fold(conv: nn.Module, norm: nn.Module) -> nn.Module:
 def _ready(layer: nn.Module, order: int | None) -> nn.Module:
     """What does to planes as the layer does to feature maps on a group of that order."""
     if isinstance(layer, PlaneGroupConv2d):
-        fast = isinstance(layer, GroupConv2d) and layer.prefers_fourier(layer.weight.device.type, layer.weight.dtype)
+        device, dtype = layer.weight.device.type, layer.weight.dtype
+        fast = isinstance(layer, GroupConv2d) and layer.prefers_fourier(device, dtype, training=False)
         if fast and layer.padding_mode == "zeros":
             return ReadyGroupConv2d(layer)
         conv = layer.export().requires_grad_(False)

@@ -6,6 +6,7 @@ import shlex
 import subprocess
 import sys
 from datetime import UTC, datetime
+from importlib import metadata
 from pathlib import Path
 
 import torch
@@ -20,11 +21,19 @@ def provenance(device: torch.device, processes: int = 1) -> dict:
         "version": CODE_VERSION,
         "python": platform.python_version(),
         "torch": torch.__version__,
+        "escnn": _version_of("escnn"),
         "hardware": hardware(device),
         "processes": processes,
         "threads": torch.get_num_threads(),
         "finished": datetime.now(UTC).isoformat(timespec="seconds"),
     }
+
+
+def _version_of(package: str) -> str | None:
+    try:
+        return metadata.version(package)
+    except metadata.PackageNotFoundError:
+        return None
 
 
 def _code_version() -> str:

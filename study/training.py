@@ -24,6 +24,7 @@ from study.data.patches import IGNORE, PatchStore
 from study.errors import StudyError
 from study.evaluation import counts, dice
 from study.groups import P4M
+from study.memory import keep_freed_memory
 from study.models import MODELS, save_tensors
 
 
@@ -94,6 +95,7 @@ def train(
     for split in ("validation", "test"):
         if len(store.indices(split)) < fabric.world_size:
             raise StudyError(f"{store.path} has too few {split} patches for {fabric.world_size} devices; use fewer")
+    keep_freed_memory()
     torch.manual_seed(seed)
     network = MODELS[model].architecture(width=recipe.width, depth=recipe.depth, grid=recipe.grid).build()
     network.grid.check(*store.size, network.depth)

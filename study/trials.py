@@ -18,6 +18,7 @@ from study.data.patches import PatchStore
 from study.errors import StudyError
 from study.evaluation import evaluate, summarise
 from study.files import replacing
+from study.gconv.rules import forms
 from study.models import MODELS, load_checkpoint, save_checkpoint
 from study.presets import Preset
 from study.provenance import provenance
@@ -158,7 +159,8 @@ def run_trial(study: Study, trial: Trial, fabric: Fabric, *, title: str = "", lo
         },
         "cases": _by_case(patches, store),
         "history": trained.history,
-        "provenance": provenance(fabric.device, fabric.world_size),
+        "provenance": provenance(fabric.device, fabric.world_size)
+        | {"forms": forms(trained.network, fabric.device.type, torch.float32)},
     }
     if fabric.is_global_zero:
         _save(study, trial, trained, record)

@@ -11,7 +11,6 @@ from functools import partial
 from itertools import pairwise
 from numbers import Integral
 
-import torch
 from torch import Tensor, nn
 
 from study import gconv

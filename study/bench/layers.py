@@ -17,7 +17,6 @@ from study.bench.memory import extra_mb
 from study.bench.networks import DEPTH, autocast, check_input, has_escnn
 from study.bench.timing import summarise, time_in_turn
 from study.gconv import fourier
-from study.gconv import rules as rules_of_layers
 from study.gconv.filter_transform import products_per_tap
 from study.groups import GROUPS, P4, P4M
 from study.provenance import provenance
@@ -121,7 +120,7 @@ def cases(settings: Settings) -> list[Case]:
 def measure(chosen: list[Case], settings: Settings, device: torch.device) -> pd.DataFrame:
     """One row per case and form.
 
-    Columns: the case; ``form``; ``pairs`` and ``work`` (as of :mod:`study.gconv.rules`); ``peak_mb`` (of forward and
+    Columns: the case; ``form``; ``auto``, the form that the layer takes unasked; ``peak_mb`` (of forward and
     backward, beyond the layer and its input); ``gflops`` (of forward and backward); for ``forward`` and ``both``
     (forward and backward, with all gradients) those of :func:`~study.bench.timing.summarise`, against the dense form
     in the same round, and ``_roofline``, the time that its products, or reading and writing everything once, take at
@@ -147,42 +146,6 @@ def measure(chosen: list[Case], settings: Settings, device: torch.device) -> pd.
     return rows.drop(columns=["flops", "bytes"]).assign(**shared, **provenance(device))
 
 
-def rules(rows: pd.DataFrame) -> pd.DataFrame:
-    """Where the Fourier form was never slower than any dense one, forward alone or with backward: for ``rules.csv``.
-
-    Of all measured ``pairs`` and ``work``, the two above which there are the most cases, none of them slower.
-
-    Args:
-        rows: of :func:`measure`, of one device or several.
-    """
-    kinds, index = ["forward_ratio", "both_ratio"], [*_KEYS, *_CASE]
-    dense = rows[rows.form.str.startswith("dense")].groupby(index)[kinds].min()
-    fourier = rows[rows.form == "fourier"].set_index(index).sort_index()
-    table = fourier[["pairs", "work"]].assign(slower=(fourier[kinds] > dense).any(axis=1)).reset_index()
-    found = []
-    for key, part in table.groupby(_KEYS, sort=True):
-        best, most = None, 0
-        for pairs, work in product(sorted(part.pairs.unique()), sorted(part.work.unique())):
-            taken = (part.pairs >= pairs) & (part.work >= work)
-            if taken.sum() > most and not (taken & part.slower).any():
-                best, most = (pairs, work), taken.sum()
-        if best:
-            found.append((*key, *best))
-    return pd.DataFrame(found, columns=["device", "backend", "dtype", "group", "layer", "pairs", "work"])
-
-
-_KEYS = ["device", "backend", "precision", "group", "layer"]
-_CASE = ["inputs", "outputs", "grid", "batch"]
-
-
-def choices(rows: pd.DataFrame) -> pd.Series:
-    """What "auto" takes for each row's layer by the rules that its table gives: "fourier" or "dense"."""
-    found = rules(rows).rename(columns={"dtype": "precision", "pairs": "least_pairs", "work": "least_work"})
-    ruled = rows.merge(found, how="left", on=_KEYS)
-    taken = (ruled.pairs >= ruled.least_pairs) & (ruled.work >= ruled.least_work)  # not where there is no rule
-    return pd.Series(taken.map({True: "fourier", False: "dense"}).to_numpy(), index=rows.index)
-
-
 def _measure_case(case: Case, forms: list[str], settings: Settings, device: torch.device) -> pd.DataFrame:
     torch.manual_seed(0)
     dtype = getattr(torch, settings.precision)
@@ -199,9 +162,8 @@ def _measure_case(case: Case, forms: list[str], settings: Settings, device: torc
         rows.append(
             asdict(case)
             | {
-                "pairs": case.inputs * case.outputs,
-                "work": rules_of_layers.work(case.inputs, case.outputs, case.positions),
                 "form": form,
+                "auto": _choice(case, dtype, device),
                 "flops": 3 * 2 * case.products(form),  # each gradient has as many
                 # input, output, filter and their gradients, read and written
                 "bytes": 3 * sum(x.numel() * x.element_size() for x in (f, e, *layer.parameters())),
@@ -215,6 +177,12 @@ def _measure_case(case: Case, forms: list[str], settings: Settings, device: torc
         seconds = time_in_turn(candidates, rounds=settings.rounds, device=device)
         table = table.join(summarise(seconds, baseline="dense").add_prefix(f"{kind}_"))
     return table
+
+
+def _choice(case: Case, dtype: torch.dtype, device: torch.device) -> str:
+    """What "auto" takes in a training by the rules that are in use."""
+    layer = case.build("auto")
+    return "fourier" if layer.prefers_fourier(device.type, dtype, case.positions) else "dense"
 
 
 def _forward_and_backward(run: Callable, f: Tensor, weights: list[Tensor], e: Tensor) -> None:

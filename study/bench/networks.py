@@ -16,6 +16,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from study.bench.memory import peak_mb
 from study.errors import MissingPackageError, StudyError
 from study.groups import P4M
+from study.memory import keep_freed_memory
 from study.unet import GRIDS, make_layers
 
 
@@ -111,6 +112,7 @@ def measure_alone(candidate: Candidate, settings: Input, device: torch.device) -
 
 
 def _alone(candidate: Candidate, settings: Input, device: torch.device, threads: int) -> dict:
+    keep_freed_memory()
     torch.set_num_threads(threads)
     torch.manual_seed(0)
     if candidate.implementation != "native":

@@ -58,7 +58,9 @@ def layers(rows: pd.DataFrame, caption: str) -> Figure:
     figure = Figure(figsize=(PAGE, 5.0), layout="constrained")
     panels = figure.subplots(2, 3, sharex=True)
     columns = {"forward_speed": "Forward", "both_speed": "Forward and backward", "both_roofline": "Share of the limit"}
-    rows = rows.assign(fields=np.sqrt(rows.pairs), forward_speed=1 / rows.forward_ratio, both_speed=1 / rows.both_ratio)
+    rows = rows.assign(
+        fields=np.sqrt(rows.inputs * rows.outputs), forward_speed=1 / rows.forward_ratio, both_speed=1 / rows.both_ratio
+    )
     for line, group in zip(panels, ("p4m", "p4"), strict=True):
         chosen = rows[rows.group == group]
         for axes, (column, title) in zip(line, columns.items(), strict=True):
@@ -108,31 +110,43 @@ _FORMS = {
 
 @styled
 def steps(rows: pd.DataFrame, caption: str) -> Figure:
-    """Training step, inference and memory of whole networks.
+    """Training step, inference and memory of whole networks against their width, as multiples of the plain U-Net's.
 
     Args:
         rows: of :func:`study.bench.steps.measure`, with a ``label``.
         caption: of :func:`study.bench.speed.steps_caption`.
     """
-    figure = Figure(figsize=(PAGE, 1.0 + 0.24 * len(rows)), layout="constrained")
-    panels = figure.subplots(1, 3, sharey=True)
-    colours = {"native": "#0072B2", "dense": "#56B4E9", "escnn": "#D55E00", "escnn, full basis": "#CC79A7"}
-    values = {
-        "Training step (ms)": rows.training_ms,
-        "Inference; line: deployed (ms)": rows.inference_ms,
-        "Peak memory of training (MB)": rows.peak_mb,
+    plain = rows[rows.group == "z2"].groupby("width").peak_mb.first()
+    rows = rows.assign(memory=rows.peak_mb / rows.width.map(plain))
+    rows = rows[rows.group != "z2"]
+    figure = Figure(figsize=(PAGE, 2.9), layout="constrained")
+    panels = figure.subplots(1, 3)
+    titles = {
+        "training_ratio": "Training step",
+        "deployed_ratio": "Inference, deployed",
+        "memory": "Peak memory of training",
     }
-    face = ["#000000" if row.group == "z2" else colours[row.form] for row in rows.itertuples()]
-    for axes, (title, value) in zip(panels, values.items(), strict=True):
-        bars = axes.barh(range(len(rows)), value, color=face, height=0.7)
-        if title.startswith("Inference"):
-            axes.scatter(rows.deployed_ms, range(len(rows)), marker="|", s=60, color="#E69F00", zorder=3)
-        axes.bar_label(bars, [f"{x:,.0f}" for x in value], padding=2, fontsize=6)
-        axes.set_xlabel(title)
-        axes.margins(x=0.25)
-    panels[0].set_yticks(range(len(rows)), rows.label)
-    panels[0].invert_yaxis()
-    return captioned(figure, caption)
+    colours = {"native": None, "dense": "#56B4E9", "escnn": "#D55E00", "escnn, full basis": "#CC79A7"}
+    for axes, (column, title) in zip(panels, titles.items(), strict=True):
+        for label, line in rows.groupby("label", sort=False):
+            group, form = line.group.iloc[0], line.form.iloc[0]
+            look = {"color": colours[form] or COLOURS[group], "marker": MARKERS[group], "ms": 4, "lw": 1.2}
+            axes.plot(line.width, line[column], label=label, **look)
+        axes.axhline(1, color="0.7", lw=0.8, zorder=0)
+        if column != "memory":
+            axes.axhline(1.5, color="0.7", lw=0.8, ls=":", zorder=0)
+        axes.set_xscale("log", base=2)
+        axes.set_yscale("log", base=2)
+        for axis in (axes.xaxis, axes.yaxis):
+            axis.set_minor_locator(NullLocator())
+        axes.set_xticks(sorted(rows.width.unique()))
+        axes.xaxis.set_major_formatter(FuncFormatter(lambda x, _: f"{x:g}"))
+        axes.yaxis.set_major_formatter(FuncFormatter(lambda y, _: f"{y:g}×"))
+        axes.set_xlabel("Width of the plain U-Net")
+        axes.set_title(title)
+    handles, labels = panels[0].get_legend_handles_labels()
+    figure.legend(handles, labels, loc="outside lower center", ncols=3, frameon=False)
+    return captioned(figure, f"1× is the plain U-Net; dotted: what the products alone would take. {caption}")
 
 
 @styled

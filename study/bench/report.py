@@ -101,11 +101,10 @@ def costs_caption(rows: pd.DataFrame) -> str:
     return f"{network_sizes(row)}, {conditions(row, 'float32')} in which all networks took turns"
 
 
-def network_sizes(row: pd.Series) -> str:
+def network_sizes(row: pd.Series, *, width: bool = True) -> str:
     """The networks and images that were measured."""
-    return (
-        f"Width {row['width']}, depth {row['depth']}, batches of {row['batch']} images of {row['size']} x {row['size']}"
-    )
+    networks = f"Width {row['width']}, depth {row['depth']}" if width else f"Depth {row['depth']}"
+    return f"{networks}, batches of {row['batch']} images of {row['size']} x {row['size']}"
 
 
 def conditions(row: pd.Series, precision: str) -> str:

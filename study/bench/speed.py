@@ -8,7 +8,6 @@ from matplotlib.figure import Figure
 from study.bench import layers, plots
 from study.bench.report import conditions, device_name, network_sizes, times, write_csv, write_text
 from study.errors import StudyError
-from study.gconv.rules import PATH as RULES
 from study.plots import save
 from study.report import markdown
 
@@ -31,7 +30,7 @@ def read_tables(root: Path, kind: str) -> dict[str, pd.DataFrame]:
 
 
 def write_layers(root: Path, rows: pd.DataFrame) -> Path:
-    """Write ``results/speed/<device>-layers-<backend>-<precision>.csv``, its table and figure, and the rules.
+    """Write ``results/speed/<device>-layers-<backend>-<precision>.csv``, and its table and figure.
 
     Returns:
         The path of the results.
@@ -43,7 +42,6 @@ def write_layers(root: Path, rows: pd.DataFrame) -> Path:
     path = root / SPEED / f"{name}.csv"
     rows = write_csv(path, rows)
     _write_figures(root, name, layers_table(rows), plots.layers(rows, layers_caption(rows)))
-    _adopt(rows, root / "study" / "gconv" / RULES.name)
     return path
 
 
@@ -70,16 +68,6 @@ def _write_figures(root: Path, name: str, table: str, figure: Figure) -> None:
     save(figure, folder / name)
 
 
-def _adopt(rows: pd.DataFrame, path: Path) -> None:
-    """Write the rules of what was measured, and keep the others."""
-    keys = ["device", "backend", "dtype"]
-    measured = rows.rename(columns={"precision": "dtype"})[keys].drop_duplicates()
-    old = pd.read_csv(RULES).merge(measured, how="left", on=keys, indicator=True)
-    kept = old[old._merge == "left_only"].drop(columns="_merge")
-    rules = pd.concat([kept, layers.rules(rows)]).sort_values([*keys, "group", "layer"])
-    write_text(path, rules.to_csv(index=False))
-
-
 def layers_caption(rows: pd.DataFrame) -> str:
     """What was measured, and on what."""
     row = rows.iloc[0]
@@ -93,7 +81,7 @@ def layers_cells(rows: pd.DataFrame) -> list[list[str]]:
     head = ["Group", "Layer", "Fields", "Input", "Dense, ms"]
     head += [f"{form}{part}" for form in forms for part in (", forward", ", with backward")]
     lines = [[*head, "auto", "Memory, MB", "Of the limit"]]
-    for _, case in rows.assign(auto=layers.choices(rows)).groupby(_CASE, sort=False):
+    for _, case in rows.groupby(_CASE, sort=False):
         case = case.set_index("form")
         dense = case.loc["dense"]
         line = [_NAMES[dense.group], _LAYERS[dense.layer], f"{dense.inputs} to {dense.outputs}", _input(dense)]
@@ -127,7 +115,7 @@ def layers_table(rows: pd.DataFrame) -> str:
 def steps_caption(rows: pd.DataFrame) -> str:
     """What was measured, and on what."""
     row = rows.iloc[0]
-    return f"{network_sizes(row)}, {conditions(row, row.precision)} in which all took turns"
+    return f"{network_sizes(row, width=False)}, {conditions(row, row.precision)} in which all of a width took turns"
 
 
 def step_labels(rows: pd.DataFrame) -> list[str]:
@@ -145,11 +133,14 @@ def step_labels(rows: pd.DataFrame) -> list[str]:
 
 def steps_cells(rows: pd.DataFrame) -> list[list[str]]:
     """One line per network, the head first."""
-    lines = [["Network", "Parameters", "Products", "Build", "Training step", "Inference", "Deployed", "Memory"]]
+    lines = [
+        ["Width", "Network", "Parameters", "Products", "Build", "Training step", "Inference", "Deployed", "Memory"]
+    ]
     for label, (_, row) in zip(step_labels(rows), rows.iterrows(), strict=True):
         own = f" + {row.escnn_init_seconds:.0f}" if pd.notna(row.escnn_init_seconds) else ""
         lines.append(
             [
+                f"{row.width}",
                 label,
                 f"{row.parameters / 1e6:.2f} M",
                 f"{row.multiplications / 1e3:.2f} G",
@@ -163,13 +154,14 @@ def steps_cells(rows: pd.DataFrame) -> list[list[str]]:
 
 def steps_legend(rows: pd.DataFrame) -> str:
     """What the columns mean."""
-    plain = rows.iloc[0]
+    plain = rows[(rows.group == "z2") & ~rows.channels_last & ~rows.compiled]
+    times = [" / ".join(f"{x:.0f}" for x in plain[f"{kind}_ms"]) for kind in ("training", "inference", "deployed")]
     return (
         "Products: multiplications in a forward pass of one image. Build: in a fresh process; the second number is "
         "what escnn's own initialisation would add. Training step, inference, deployed (batch norm folded, filters "
-        "prepared): the time of a batch as a multiple of the U-Net's in the same round "
-        f"({plain.training_ms:.0f}, {plain.inference_ms:.0f} and {plain.deployed_ms:.0f} ms), with quartiles. Memory: "
-        "the peak of training, beyond the bare process."
+        "prepared): the time of a batch as a multiple of that of the U-Net of the same width in the same round "
+        f"({times[0]} ms, {times[1]} ms and {times[2]} ms), with quartiles. Memory: the peak of training, beyond the "
+        "bare process."
     )
 
 
@@ -182,7 +174,7 @@ def layers_brief(rows: pd.DataFrame) -> list[list[str]]:
     """The same for a terminal: the speed-ups of forward and backward together, and what "auto" takes."""
     forms = [form for form in layers.FORMS[1:] if form in set(rows.form)]
     lines = [["Layer", "Dense, ms", *forms, "auto"]]
-    for _, case in rows.assign(auto=layers.choices(rows)).groupby(_CASE, sort=False):
+    for _, case in rows.groupby(_CASE, sort=False):
         case = case.set_index("form")
         dense = case.loc["dense"]
         fields = f"{dense.inputs} to {dense.outputs}, {_input(dense)}"
@@ -193,10 +185,12 @@ def layers_brief(rows: pd.DataFrame) -> list[list[str]]:
 
 def steps_brief(rows: pd.DataFrame) -> list[list[str]]:
     """The same for a terminal, without the quartiles."""
-    lines = [["Network", "Training step", "Inference", "Deployed", "Memory"]]
+    lines = [["Width", "Network", "Training step", "Inference", "Deployed", "Memory"]]
     for label, row in zip(step_labels(rows), rows.itertuples(), strict=True):
         ratios = (row.training_ratio, row.inference_ratio, row.deployed_ratio)
-        lines.append([label, *(f"{x:.2f}" if pd.notna(x) else "" for x in ratios), f"{row.peak_mb:.0f} MB"])
+        lines.append(
+            [f"{row.width}", label, *(f"{x:.2f}" if pd.notna(x) else "" for x in ratios), f"{row.peak_mb:.0f} MB"]
+        )
     return lines
 
 

@@ -23,17 +23,17 @@ class Settings:
     """What is measured.
 
     Attributes:
-        width: channels of the U-Net at full resolution.
+        widths: channels of the U-Nets at full resolution.
         size, batch: side of the images in pixels, and how many at a time.
         precision: "float32", or "bfloat16" or "float16" by autocast.
         rounds: how often everything is timed.
     """
 
-    width: int = 64
+    widths: tuple[int, ...] = (8, 16, 32, 64)
     size: int = 96
-    batch: int = 4
+    batch: int = 8
     precision: str = "float32"
-    rounds: int = 5
+    rounds: int = 9
 
     def __post_init__(self) -> None:
         net.check_input(self.size, self.precision)
@@ -45,12 +45,14 @@ class Candidate:
 
     Attributes:
         group: "z2", "p4" or "p4m".
+        width: channels of the U-Net at full resolution.
         form: "native" (each layer chooses), "dense", "escnn" or "escnn, full basis".
         channels_last: whether the images are, and with them all planes that dense convolutions make of them.
         compiled: by ``torch.compile``, which fuses batch norm and ReLU.
     """
 
     group: str
+    width: int
     form: str = "native"
     channels_last: bool = False
     compiled: bool = False
@@ -64,7 +66,7 @@ class Candidate:
         """A new network: images ``(B, 3, H, W)`` -> logits ``(B, 1, H, W)``; the caller seeds torch."""
         basis = None if self.implementation == "native" else "full" if "full" in self.form else "escnn"
         options = {"implementation": self.implementation, "basis": basis}
-        network = build_unet(self.group, width=settings.width, depth=DEPTH, **options)
+        network = build_unet(self.group, width=self.width, depth=DEPTH, **options)
         for layer in network.modules():
             if isinstance(layer, GroupConv2d) and self.form == "dense":
                 layer.algorithm = "dense"
@@ -74,27 +76,41 @@ class Candidate:
         return x.contiguous(memory_format=torch.channels_last) if self.channels_last else x
 
 
-def candidates(device: torch.device) -> list[Candidate]:
-    """All that are compared, the plain U-Net first. On a GPU also those that only pay there."""
-    found = [Candidate("z2")]
-    for group in ("p4m", "p4"):
-        found += [Candidate(group), Candidate(group, "dense"), Candidate(group, "dense", channels_last=True)]
-        if net.has_escnn() and group == "p4m":  # escnn's own initialisation takes minutes
-            found += [Candidate(group, "escnn"), Candidate(group, "escnn, full basis")]
+ALL_FORMS_AT = 32
+"""The width at which the dense form and escnn are compared too: they take minutes at larger ones."""
+
+
+def candidates(width: int, device: torch.device) -> list[Candidate]:
+    """All of a width that are compared, the plain U-Net first. On a GPU also those that only pay there."""
+    groups = ("p4m", "p4")
+    found = [Candidate("z2", width), *(Candidate(group, width) for group in groups)]
+    if width == ALL_FORMS_AT:
+        found += [Candidate(group, width, "dense") for group in groups]
+        if net.has_escnn():
+            found += [Candidate("p4m", width, "escnn"), Candidate("p4m", width, "escnn, full basis")]
     if device.type == "cuda":
-        found += [Candidate("z2", channels_last=True), Candidate("z2", channels_last=True, compiled=True)]
-        for group in ("p4m", "p4"):
-            found += [Candidate(group, compiled=True), Candidate(group, "dense", channels_last=True, compiled=True)]
+        last = {"channels_last": True}
+        found += [Candidate("z2", width, **last), Candidate("z2", width, **last, compiled=True)]
+        for group in groups:
+            found += [Candidate(group, width, "dense", **last), Candidate(group, width, "dense", **last, compiled=True)]
+            found += [Candidate(group, width, compiled=True)]
     return found
 
 
-def measure(chosen: list[Candidate], settings: Settings, device: torch.device) -> pd.DataFrame:
-    """One row per candidate; times are multiples of the first one's, the plain U-Net's.
+def measure(settings: Settings, device: torch.device) -> pd.DataFrame:
+    """One row per width and candidate; times are multiples of those of the plain U-Net of that width.
 
     Columns: the candidate's, those of :func:`~study.bench.networks.measure_alone`, and for ``training``,
     ``inference`` and ``deployed`` (inference after :func:`~study.deploy.deploy`; not for escnn) those of
     :func:`~study.bench.timing.summarise`, of a batch; the settings and the provenance.
     """
+    rows = pd.concat([compare(candidates(width, device), settings, device) for width in settings.widths])
+    shared = {key: value for key, value in asdict(settings).items() if key != "widths"}
+    return rows.reset_index(drop=True).assign(depth=DEPTH, **shared, **provenance(device))
+
+
+def compare(chosen: list[Candidate], settings: Settings, device: torch.device) -> pd.DataFrame:
+    """The rows of :func:`measure` of some candidates, against the first."""
     alone = [net.measure_alone(c, settings, device) for c in tqdm(chosen, desc="alone", disable=None)]
     torch.manual_seed(0)
     networks = {n: c.build(settings).to(device) for n, c in enumerate(chosen)}
@@ -111,9 +127,9 @@ def measure(chosen: list[Candidate], settings: Settings, device: torch.device) -
             elif chosen[n].implementation == "native":
                 jobs[n] = _deployed(network, images[n], getattr(torch, settings.precision), chosen[n].compiled)
         with torch.backends.cudnn.flags(enabled=True, allow_tf32=False, benchmark=True):  # float32 is meant
-            seconds = time_in_turn(jobs, rounds=settings.rounds, device=device)
+            seconds = time_in_turn(jobs, rounds=settings.rounds, device=device, warm_up=3)
         rows = rows.join(summarise(seconds, baseline=0).add_prefix(f"{kind}_"))
-    return rows.assign(depth=DEPTH, **asdict(settings), **provenance(device))
+    return rows
 
 
 def _deployed(network: nn.Module, images: Tensor, dtype: torch.dtype, compiled: bool) -> Callable[[], Tensor]:

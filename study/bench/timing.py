@@ -7,15 +7,20 @@ from collections.abc import Callable
 import pandas as pd
 import torch
 
+from study.memory import keep_freed_memory
 
-def time_in_turn(jobs: dict[object, Callable[[], object]], *, rounds: int, device: torch.device) -> pd.DataFrame:
-    """The seconds of every job in every round, after one round that does not count: ``(round, job)``.
+
+def time_in_turn(
+    jobs: dict[object, Callable[[], object]], *, rounds: int, device: torch.device, warm_up: int = 1
+) -> pd.DataFrame:
+    """The seconds of every job in every round, after some that do not count: ``(round, job)``.
 
     The order within a round is shuffled, so that no job always runs in the wake of the same other.
     """
+    keep_freed_memory()
     shuffle = random.Random(0).sample
     rows = []
-    for _ in range(rounds + 1):
+    for _ in range(warm_up + rounds):
         row = {}
         for name in shuffle(list(jobs), len(jobs)):
             _synchronize(device)
@@ -24,7 +29,7 @@ def time_in_turn(jobs: dict[object, Callable[[], object]], *, rounds: int, devic
             _synchronize(device)
             row[name] = time.perf_counter() - start
         rows.append(row)
-    return pd.DataFrame(rows[1:])[list(jobs)]
+    return pd.DataFrame(rows[warm_up:])[list(jobs)]
 
 
 def summarise(seconds: pd.DataFrame, *, baseline: object) -> pd.DataFrame:

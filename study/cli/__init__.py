@@ -31,7 +31,7 @@ for command in (slides.camelyon16, stores.ebhi, slides.miniature, slides.compare
 app.add_typer(data, name="data")
 benchmarks = typer.Typer(no_args_is_help=True, help="What things cost, and how they behave, on this machine.")
 for command in (
-    *(bench.models, bench.layers, bench.training_step, bench.pitfalls, bench.angles),
+    *(bench.models, bench.layers, bench.rules, bench.training_step, bench.pitfalls, bench.angles),
     *(bench.extraction, bench.loading),
 ):
     benchmarks.command()(command)

@@ -13,6 +13,7 @@ from study.bench import layers as layer_speed
 from study.bench import models as model_costs
 from study.bench import pipeline, report, speed
 from study.bench import pitfalls as escnn_pitfalls
+from study.bench import rules as choice_rules
 from study.bench import steps as step_speed
 from study.bench.layers import Settings as LayerSettings
 from study.bench.models import Settings
@@ -21,7 +22,7 @@ from study.cli.slides import PATCHES
 from study.data.loading import PatchDataset, to_input
 from study.data.sources import prepare
 from study.errors import StudyError
-from study.gconv.rules import PATH as RULES
+from study.gconv import rules as choice
 from study.models import load_checkpoint, rebuild
 from study.provenance import provenance
 
@@ -64,26 +65,47 @@ def layers(
     rounds: Rounds = LayerSettings.rounds,
     root: Root = Path(),
 ) -> None:
-    """Each group convolution of the U-Nets: dense, by Fourier, on escnn, and a plain one; the rules of choice."""
+    """Each group convolution of the U-Nets: dense, by Fourier, on escnn, and a plain one of equal parameters."""
     settings = LayerSettings(_integers("widths", widths), size, _integers("batches", batches), precision, rounds)
     rows = layer_speed.measure(layer_speed.cases(settings), settings, _device())
     path = speed.write_layers(root, rows)
     head, *lines = speed.layers_brief(rows)
     _show(head, lines, speed.layers_caption(rows))
-    print(f"Forward and backward, times as fast as the dense form. All columns: {path}; the rules of choice: {RULES}")
+    print(f"Forward and backward, times as fast as the dense form. All columns: {path}")
+
+
+def rules(
+    precision: Precision = "float32",
+    output: Annotated[
+        Path | None, typer.Option(help="The table to write.", metavar="CSV", show_default="in the user's cache")
+    ] = None,
+) -> None:
+    """Which form of a group convolution is faster on this machine, at what size; from now on "auto" follows it."""
+    try:
+        output = output or choice.own_path()
+    except OSError as error:
+        raise StudyError(f"no place for this machine's rules ({error}); give --output") from error
+    rows = choice_rules.measure(_device(), precision)
+    choice_rules.write(output, rows)
+    faster = (rows[["forward", "training"]] <= 1).groupby([rows.group, rows.layer]).mean()
+    lines = [[*name, *(f"{100 * share:.0f} %" for share in shares)] for name, shares in faster.iterrows()]
+    _show(
+        ["Group", "Layer", "Forward", "Training"], lines, f"The Fourier form is faster in so many of {len(rows)} sizes"
+    )
+    print(f"Rules in {output}")
 
 
 def training_step(
-    width: Annotated[int, typer.Option(help="Channels of the U-Net at full resolution.")] = StepSettings.width,
+    widths: Annotated[str, typer.Option(help="Channels of the U-Nets, with commas between them.")] = "8,16,32,64",
     size: Size = StepSettings.size,
     batch: Batch = StepSettings.batch,
     precision: Precision = StepSettings.precision,
     rounds: Rounds = StepSettings.rounds,
     root: Root = Path(),
 ) -> None:
-    """A training step and inference of whole U-Nets: dense, by Fourier, on escnn; on a GPU also compiled."""
-    settings = StepSettings(width, size, batch, precision, rounds)
-    rows = step_speed.measure(step_speed.candidates(_device()), settings, _device())
+    """A training step and inference of whole U-Nets; at width 32 dense and on escnn too, on a GPU also compiled."""
+    settings = StepSettings(_integers("widths", widths), size, batch, precision, rounds)
+    rows = step_speed.measure(settings, _device())
     path = speed.write_steps(root, rows)
     head, *lines = speed.steps_brief(rows)
     _show(head, lines, speed.steps_caption(rows))

@@ -63,7 +63,7 @@ def _library() -> Path:
     built_by = [*command, platform.machine(), *platform.libc_ver()]  # a home may be shared by machines
     parts = [*(source.read_bytes() for source in (*SOURCES, *HEADERS)), *map(os.fsencode, built_by)]
     version = hashlib.sha256(b"\0".join(parts)).hexdigest()[:16]
-    library = _cache_folder() / f"gconv-{version}.so"
+    library = cache_folder() / f"gconv-{version}.so"
     if not _is_sound(library):
         _build(command, library)
     return library
@@ -132,7 +132,12 @@ def _is_ours(path: Path, kind: int) -> bool:
     return os.name != "posix" or (status.st_uid == os.geteuid() and not status.st_mode & (stat.S_IWGRP | stat.S_IWOTH))
 
 
-def _cache_folder() -> Path:
+def cache_folder() -> Path:
+    """The user's own, which nobody else can write.
+
+    Raises:
+        OSError: if it cannot be made, or others can write it.
+    """
     parent = Path(os.environ.get("XDG_CACHE_HOME", ""))
     if not parent.is_absolute():  # the specification says to ignore it then
         parent = Path.home() / ".cache"

@@ -32,8 +32,8 @@ class FilterTransform:
         lines: how many irreps of dimension 1 there are.
         taps: ``(T, |G|, 2)``, where ``r_h s`` lies, counted from the corner of the filter.
         places: ``(|G|, T)``, where phi_s(u) is in psi: its element times T plus its tap; on the CPU.
-        entries: ``(n * T, |G| * T)``, from the taps of psi to the n entries of ``d_rho / |G| phi^_s``: one for each irrep
-            of dimension 1, four for that of dimension 2.
+        entries: ``(n * T, |G| * T)``, from the taps of psi to the n entries of ``d_rho / |G| phi^_s``: one for each
+            irrep of dimension 1, four for that of dimension 2.
         swaps: whether output and input fields change places, as in an adjoint.
         spreads: whether the taps are of the output, as in a transposed convolution.
     """

@@ -14,14 +14,14 @@ Instead of |G|^2 products per tap and pair of fields these are sum_rho d_rho^3: 
 16 for P4 (in real arithmetic). The transforms of feature maps are additions (:mod:`study.gconv.transform`).
 
 Both gradients have this form too. That of f is the group convolution of the output's gradient e with the adjoint filter
-``psi'(u, t) = psi(u^-1, -r_u^-1 t)``, and that of ``psi'`` is made of products of ``f^`` and of the ``v^`` of e. So only f
-and psi are kept for the backward pass.
+``psi'(u, t) = psi(u^-1, -r_u^-1 t)``, and that of ``psi'`` is made of products of ``f^`` and of the ``v^`` of e. So
+only f and psi are kept for the backward pass.
 
 A transposed convolution, ``z = stride * y + r_g t``, needs no substitution: for every tap,
 ``O_t(g; y) = sum_u f(gu, y) psi(u, t)`` is such a correlation, and is added to the output at ``stride * y + r_g t``.
 
-This has three bodies. Here it is written in plain PyTorch, block by block of positions, of which only one has its ``v^``
-in memory; :mod:`study.gconv.fused` is the same in C++ for CPUs, and :mod:`study.gconv.triton_kernels` for GPUs.
+This has three bodies. Here it is written in plain PyTorch, block by block of positions, of which only one has its
+``v^`` in memory; :mod:`study.gconv.fused` is the same in C++ for CPUs, and :mod:`study.gconv.triton_kernels` for GPUs.
 """
 
 import threading
@@ -48,9 +48,9 @@ Weight = tuple[Tensor, ...]
 @torch.compiler.assume_constant_result
 def backend(device: str, dtype: torch.dtype, group: PlaneGroup) -> str:
     """The body that tensors like that take: "cpp", "triton" (P4 and P4M only) or "torch"."""
-    if dtype.is_floating_point and dtype != torch.float64 and group in triton_kernels.GROUPS:
-        if triton_kernels.available(device):
-            return "triton"
+    real = dtype.is_floating_point and dtype != torch.float64
+    if real and group in triton_kernels.GROUPS and triton_kernels.available(device):
+        return "triton"
     return "cpp" if fused.available(device, dtype) else "torch"
 
 

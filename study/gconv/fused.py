@@ -1,9 +1,9 @@
 """The Fourier form in C++ (``fused.cpp``): the same as :mod:`study.gconv.fourier`, in one pass over memory.
 
-What surrounds a convolution in a network can be done on the way, at next to no cost: batch norm and ReLU while its input
-is read (:class:`Reading`), and the sums that batch norm needs, or another ReLU, while its output is written
-(:class:`Writing`). Tensors are float32 or float64, on the CPU and contiguous. Nothing depends on the number of threads but
-the order in which the parts of a filter's gradient are added.
+What surrounds a convolution in a network can be done on the way, at next to no cost: batch norm and ReLU while its
+input is read (:class:`Reading`), and the sums that batch norm needs, or another ReLU, while its output is written
+(:class:`Writing`). Tensors are float32 or float64, on the CPU and contiguous. Nothing depends on the number of threads
+but the order in which the parts of a filter's gradient are added.
 """
 
 import ctypes
@@ -44,8 +44,8 @@ class Writing:
     """What becomes of the output, or what is summed up of it in ``sums (O, 2)``, in float64.
 
     Attributes:
-        kind: "plain"; "rectified", ``max(0, x)``; "moments": mean and biased variance; or "gradients": the sums of x' and
-            of ``x' (c2 z + c3)``, where x' is x if ``c0 z + c1 > 0`` and else 0.
+        kind: "plain"; "rectified", ``max(0, x)``; "moments": mean and biased variance; or "gradients": the sums of x'
+            and of ``x' (c2 z + c3)``, where x' is x if ``c0 z + c1 > 0`` and else 0.
     """
 
     kind: str = "plain"

@@ -253,16 +253,19 @@ class GroupConv2d(PlaneGroupConv2d):
         valid = self._has_output(f) and (casts or self.weight.dtype == dtype)
         # the compiler knows no functions with a derivative in forward mode, and torch.func needs them in the operators
         compiles = not (torch.compiler.is_compiling() and operators.is_transformed())
-        if not (valid and compiles and self.prefers_fourier(device, dtype, positions)):
+        training = torch.is_grad_enabled() and (self.weight.requires_grad or f.requires_grad)
+        if not (valid and compiles and self.prefers_fourier(device, dtype, positions, training)):
             return self._fields(self._convolve(planes))
         out = self._transform_and_multiply(f.to(dtype), self.weight.to(dtype))
         return out if self.bias is None else out + self.bias.to(dtype).view(-1, 1, 1, 1)
 
-    def prefers_fourier(self, device: str, dtype: torch.dtype, positions: float = math.inf) -> bool:
+    def prefers_fourier(
+        self, device: str, dtype: torch.dtype, positions: float = math.inf, training: bool = True
+    ) -> bool:
         """Whether the Fourier form is taken; arguments as of :func:`study.gconv.rules.fourier_is_faster`."""
         if self.algorithm == "dense" or not self._has_fourier_form():
             return False
-        return self.algorithm == "fourier" or rules.fourier_is_faster(self, device, dtype, positions)
+        return self.algorithm == "fourier" or rules.fourier_is_faster(self, device, dtype, positions, training)
 
     def _has_fourier_form(self) -> bool:
         return self.group.order > 1 and self.stride == 1

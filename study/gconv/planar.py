@@ -1,7 +1,7 @@
 """The convolutions of planes that have few channels on one side: an image's, lifted, or a projection's.
 
-A group convolution on Z2 is an ordinary one, so the compiled code of :mod:`study.gconv.fused` does that too. torch's own
-is slow on a CPU where there are hundreds of planes on one side and a few on the other.
+A group convolution on Z2 is an ordinary one, so the compiled code of :mod:`study.gconv.fused` does that too. torch's
+own is slow on a CPU where there are hundreds of planes on one side and a few on the other.
 """
 
 import torch

@@ -1,6 +1,5 @@
-"""Max pooling of 2 x 2 pixels in C++: torch's takes five times as long on a CPU, and keeps eight bytes for every output."""
+"""Max pooling of 2 x 2 pixels in C++: torch's takes longer on a CPU, and keeps eight bytes for every output."""
 
-import torch
 from torch import Tensor
 from torch.autograd import Function
 from torch.autograd.function import once_differentiable
