@@ -481,21 +481,22 @@ def test_it_has_fewer_products_by_the_factor_of_the_theory(group, factor, kind):
 def test_auto_follows_the_rules(monkeypatch):
     layer = GroupConv2d(16, 64, 3, group=P4M, bias=False)
     f = random_input(layer, dtype=torch.float32)  # 2 images of 5 x 4
-    for name in ("cpp", "torch"):
-        rule = rules.Rule(pairs=16 * 64, work=16 * 64 * (40 + 256))
-        monkeypatch.setitem(rules.RULES, ("cpu", name, "float32", "p4m", "GroupConv2d"), rule)
-    assert rules.fourier_is_faster(layer, "cpu", torch.float32, positions=40)
-    assert rules.fourier_is_faster(layer, "cpu", torch.float32)  # as many as you like
-    assert not rules.fourier_is_faster(layer, "cpu", torch.float32, positions=39)
-    assert not rules.fourier_is_faster(GroupConv2d(16, 63, 3, group=P4M), "cpu", torch.float32)
-    assert not rules.fourier_is_faster(layer, "cpu", torch.bfloat16)  # no rule
-    assert not rules.fourier_is_faster(GroupConv2d(16, 64, 1, group=P4M), "cpu", torch.float32)  # not what was measured
+    asked = []
+    monkeypatch.setattr(rules, "_is_faster", lambda *arguments: asked.append(arguments) or arguments[-1])
     taken = []
-    monkeypatch.setattr(operators, "convolve", lambda f, *_: taken.append(True) or f)
-    layer(f[:1])
+    monkeypatch.setattr(operators, "convolve", lambda f, psi, *_: taken.append(True) or f.new_empty(2, 64, 8, 3, 2))
+    with torch.no_grad():
+        layer(f)
     assert not taken
     layer(f)
     assert taken
+    key = ("cpu", rules.fourier.backend("cpu", torch.float32, P4M), "float32", "p4m", "GroupConv2d")
+    assert asked == [(key, 16, 64, 40, False), (key, 16, 64, 40, True)]
+    assert not rules.fourier_is_faster(GroupConv2d(16, 64, 1, group=P4M), "cpu", torch.float32)  # not what was measured
+
+
+def test_without_a_rule_it_is_dense():
+    assert not rules.fourier_is_faster(GroupConv2d(64, 64, 3, group=P4M), "cpu", torch.bfloat16)
 
 
 def test_a_network_computes_the_same_by_either():

@@ -85,4 +85,4 @@ def write(path: Path, rows: pd.DataFrame) -> None:
     with replacing(path) as temporary:
         temporary.write_text(rows.to_csv(index=False, lineterminator=os.linesep))
     rules.in_use.cache_clear()
-    rules._is_faster.cache_clear()
+    rules._look_up.cache_clear()

@@ -1,4 +1,4 @@
-"""The Fourier form in C++ (``fused.cpp``): the same as :mod:`study.gconv.fourier`, in one pass over memory.
+"""The Fourier form in C++ (``cpp/``): the same as :mod:`study.gconv.fourier`, in one pass over memory.
 
 What surrounds a convolution in a network can be done on the way, at next to no cost: batch norm and ReLU while its
 input is read (:class:`Reading`), and the sums that batch norm needs, or another ReLU, while its output is written

@@ -17,7 +17,7 @@ from study.gconv.filter_transform import FilterTransform
 def runs(planes: Tensor, weight: Tensor, padding: int) -> bool:
     """Whether :func:`conv2d` may take the place of torch's, and is faster."""
     side = min(planes.shape[-2:]) + 2 * padding - weight.shape[-1] + 1
-    return is_faster(weight) and planes.numel() > 0 and side > 0 and is_unobserved([planes, weight])
+    return is_unobserved([planes, weight]) and planes.numel() > 0 and side > 0 and is_faster(weight)
 
 
 def is_faster(weight: Tensor) -> bool:

@@ -217,7 +217,7 @@ def _kernel(tiles: str | None = None):
 
 @_kernel()
 def _c4(x0, x1, x2, x3):
-    """The transform of four values on the turns; this and the others are those of fourier.h."""
+    """The transform of four values on the turns; this and the others are those of cpp/fourier.h."""
     even, odd = x0 + x2, x1 + x3
     return even + odd, even - odd, x0 - x2, x3 - x1
 

@@ -1,0 +1,3 @@
+#include "exports.h"
+
+EXPORT_ALL(float32, float)
