@@ -145,7 +145,7 @@ def steps(rows: pd.DataFrame, caption: str) -> Figure:
         axes.set_xlabel("Width of the plain U-Net")
         axes.set_title(title)
     handles, labels = panels[0].get_legend_handles_labels()
-    figure.legend(handles, labels, loc="outside lower center", ncols=3, frameon=False)
+    figure.legend(handles, labels, loc="outside upper center", ncols=3, frameon=False)
     return captioned(figure, f"1× is the plain U-Net; dotted: what the products alone would take. {caption}")
 
 
