@@ -124,6 +124,48 @@ def test_modules_that_it_does_not_know_run_as_they_are(how):
     assert not blocks.runs(made, f)
 
 
+def refused(run):
+    with pytest.raises(Exception) as caught:  # noqa: PT011
+        run()
+    return type(caught.value), str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "shapes",
+    [
+        [(2, 2, 8, 5, 5)],
+        [(2, 3, 4, 5, 5)],
+        [(2, 3, 5, 5)],
+        [(2, 1, 8, 5, 5), (2, 2, 8, 5, 6)],
+        [(2, 1, 8, 5, 5), (1, 2, 8, 5, 5)],
+    ],
+    ids=str,
+)
+def test_what_does_not_fit_is_refused_as_by_the_modules(shapes):
+    made, f = block(), [torch.randn(*shape, dtype=torch.float64) for shape in shapes]
+    assert refused(lambda: made(*f)) == refused(lambda: by_modules(made, f))
+
+
+def test_layers_that_do_not_fit_each_other_or_are_more_run_as_they_are():
+    f = maps(3)
+    assert not blocks.runs([*block(), nn.Dropout()], f)
+    made = block()
+    made[1] = type(made[1])(5).double()
+    assert not blocks.runs(made, f)
+    assert refused(lambda: made(*f)) == refused(lambda: by_modules(made, f))
+
+
+@pytest.mark.parametrize("shape", [(4, 2, 8, 3, 3), (3, 3, 8, 3, 3), (4, 3, 4, 3, 3)], ids=str)
+def test_a_filter_that_does_not_fit_is_never_read_beyond_its_end(shape):
+    layer = GroupConv2d(3, 4, 3, padding=1, group=P4M, bias=False, algorithm="fourier").double()
+    f, weight = maps(3)[0], torch.randn(*shape, dtype=torch.float64)
+    try:
+        out = torch.func.functional_call(layer, {"weight": weight}, (f,))
+    except (ValueError, RuntimeError):
+        return
+    assert out.shape[1] == shape[0]  # another number of outputs is a layer of its own
+
+
 def test_who_counts_casts_or_transforms_sees_the_modules():
     made, f = block(), maps(3)
     with FlopCounterMode(display=False) as counter:

@@ -31,8 +31,10 @@ def runs(block: Sequence[nn.Module], f: Sequence[Tensor]) -> bool:
         is_unobserved(f)
         and fused.available(f[0].device.type, dtype)
         and not nn.modules.module._has_any_global_hook()
+        and len(block) % 3 == 0
         and all(_is_ordinary(module, dtype) for module in block)
         and all(_is_known(*layers, f) for layers in zip(block[::3], block[1::3], block[2::3], strict=True))
+        and _fit_together(block, f)
     )
 
 
@@ -141,7 +143,8 @@ class _NormRelu(Function):
 def _is_ordinary(module: nn.Module, dtype: torch.dtype) -> bool:
     """Whether nobody listens to the module, and it is in a training, in that precision."""
     hooks = module._forward_hooks or module._forward_pre_hooks or module._backward_hooks or module._backward_pre_hooks
-    return not hooks and module.training and all(p.dtype == dtype for p in module.parameters(recurse=False))
+    parameters = module.parameters(recurse=False)
+    return not hooks and module.training and all(p.dtype == dtype and p.device.type == "cpu" for p in parameters)
 
 
 def _is_known(conv: nn.Module, norm: nn.Module, relu: nn.Module, f: Sequence[Tensor]) -> bool:
@@ -159,6 +162,19 @@ def _is_known(conv: nn.Module, norm: nn.Module, relu: nn.Module, f: Sequence[Ten
         and positions > 0
         and conv.prefers_fourier("cpu", f[0].dtype, positions)
     )
+
+
+def _fit_together(block: Sequence[nn.Module], f: Sequence[Tensor]) -> bool:
+    """Whether the fields are as many as the next layer takes; the modules say what is wrong where they are not."""
+    convs, norms = block[::3], block[1::3]
+    first = convs[0]
+    fit = all(norm.num_features == conv.out_channels for conv, norm in zip(convs, norms, strict=True))
+    fit = fit and all(a.out_channels == b.in_channels and a.group == b.group for a, b in pairwise(convs))
+    if type(first) is GroupConv2d:
+        shape = (len(f[0]), first.group.order, *f[0].shape[3:])
+        fit = fit and all(x.ndim == 5 and (len(x), *x.shape[2:]) == shape for x in f)
+        fit = fit and len(f) <= 2 and sum(x.shape[1] for x in f) == first.in_channels
+    return fit
 
 
 def _keep(moments: Tensor, norm: GroupBatchNorm2d, z: Tensor) -> None:

@@ -122,6 +122,7 @@ def filter_gradient(
     reading_f: Reading | None = None,
 ) -> Tensor:
     """The gradient of psi: products of ``f^`` and of ``v_s(h; y) = e(h, stride * y + taps[s, h])``, summed over y."""
+    _check(filters, e.shape[1] * _fields(f) * len(taps), psi, e, *f)
     gradient = psi.new_empty(psi.shape)
     e_source, f_source = _source([e], reading_e), _source(f, reading_f)
     taps = taps.contiguous()
@@ -156,11 +157,12 @@ def gradients(
 
     Shapes: e, the gradient of the output, ``(B, O, |G|, H', W')``; f and grad_f ``(B, K, |G|, H, W)``.
     """
-    kernel_size = psi.shape[-1]
+    kernel_size, psi = psi.shape[-1], psi.contiguous()
     kind = "adjoint convolution" if upsampling is None else "adjoint transposed convolution"
     filters = FilterTransform.get(group, kind, kernel_size, psi)
     stride = upsampling or 1
     taps = (filters.taps - (kernel_size - 1 - padding if upsampling is None else padding)).contiguous()
+    _check(filters, e.shape[1] * _fields(f) * len(taps), psi, e, *f, *(grad_f or []))
     if grad_f is not None:
         sources, count = (_source([e], None), _source(f, reading_f)), _integers(len(taps))
         if _function("joins_gradients", filters, psi.dtype)(*map(ctypes.byref, sources), *count, _threads()):
@@ -227,6 +229,7 @@ def max_pool_backward(e: Tensor, places: Tensor) -> Tensor:
 
 
 def _convolve(name, f, weight, filters, taps, stride, out, bias, reading, writing) -> None:
+    _check(filters, _fields(f) * _fields(out) * len(taps), weight, *f, *out)
     source, taps = _source(f, reading), taps.contiguous()
     target = _target(out, bias, writing)
     _function(name, filters, weight.dtype)(
@@ -237,6 +240,24 @@ def _convolve(name, f, weight, filters, taps, stride, out, bias, reading, writin
         *_integers(len(taps), stride),
         _threads(),
     )
+
+
+def _check(filters: FilterTransform, pairs: int, weight: Tensor, *maps: Tensor) -> None:
+    """What is wrong here would be read beyond the end of a tensor.
+
+    Raises:
+        ValueError: if a filter, prepared or not, does not fit the feature maps.
+    """
+    order = filters.group.order
+    sizes = pairs * order, pairs * len(filters.entries) // len(filters.taps)  # as it is learned, and prepared
+    fits = all(x.dtype == weight.dtype and x.ndim == 5 and x.shape[2] == order for x in maps)
+    if not fits or weight.numel() not in sizes:
+        shapes = ", ".join(f"{tuple(x.shape)} {x.dtype}" for x in maps)
+        raise ValueError(f"a filter of {weight.numel()} numbers in {weight.dtype} does not fit feature maps {shapes}")
+
+
+def _fields(maps: Maps) -> int:
+    return sum(x.shape[1] for x in maps)
 
 
 class _Maps(ctypes.Structure):
