@@ -101,7 +101,9 @@ def assert_is_the_dense_form(layer, f, layout_of_gradient="contiguous"):
     for actual, expected in zip(*results, strict=True):
         assert actual.shape == expected.shape
         assert actual.dtype == expected.dtype
-        assert (actual - expected).norm() <= TOLERANCE[f.dtype] * expected.norm()
+        # the gradient of a bias is a plain sum of e, in which nearly all may cancel: its rounding is of the size of e
+        scale = e.norm() if expected.ndim == 1 else expected.norm()
+        assert (actual - expected).norm() <= TOLERANCE[f.dtype] * scale
 
 
 def test_a_transposed_convolution_of_many_fields_to_few():
