@@ -35,7 +35,6 @@ class _Conv2d(Function):
     def forward(ctx, planes: Tensor, weight: Tensor, bias: Tensor | None, padding: int) -> Tensor:
         ctx.padding = padding
         ctx.save_for_backward(planes, weight)
-        ctx.has_bias = bias is not None
         filters, psi = FilterTransform.get("z2", "convolution", weight.shape[-1], weight), _field(weight)
         height, width = (size + 2 * padding - weight.shape[-1] + 1 for size in planes.shape[-2:])
         out = planes.new_empty(len(planes), len(weight), height, width)
