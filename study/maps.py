@@ -28,7 +28,9 @@ CANDIDATES = 256
 """How many test patches they are taken from, at the most."""
 
 
-def save_stability_maps(path: Path, store: PatchStore, *, unet: Path, p4m: Path, device: torch.device) -> None:
+def save_stability_maps(
+    path: Path, store: PatchStore, indices: np.ndarray, *, unet: Path, p4m: Path, device: torch.device
+) -> None:
     """Compute and save the maps of a trained U-Net and P4M U-Net.
 
     Arrays: ``image`` uint8 ``(P, H, W, 3)``, ``mask`` uint8, ``unet_mean``, ``unet_deviation``, ``p4m_mean``
@@ -37,11 +39,11 @@ def save_stability_maps(path: Path, store: PatchStore, *, unet: Path, p4m: Path,
 
     Args:
         path: the ``.npz`` file to write.
-        store: the patches; those of its test split are shown.
+        store: the patches.
+        indices: places in it of those that neither network has seen; some of them are shown.
         unet, p4m: checkpoints.
         device: where to run the networks.
     """
-    indices = store.indices("test")
     if len(indices) > CANDIDATES:  # from all over the store, whose patches are in the order of the slides
         indices = indices[np.linspace(0, len(indices) - 1, CANDIDATES).astype(int)]
     dataset = PatchDataset(store, indices)

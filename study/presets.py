@@ -1,11 +1,13 @@
 """What a study consists of: the named presets, and how the command line changes one."""
 
 import math
-from collections.abc import Iterable
-from dataclasses import asdict, dataclass, fields, replace
+from collections.abc import Iterable, Mapping
+from dataclasses import asdict, dataclass, field, fields, replace
 
+from study.data.splits import DESIGNS
 from study.errors import StudyError
 from study.models import MODELS, PAPER_MODELS
+from study.schedules import SCHEDULES
 from study.training import Recipe
 from study.unet import GRIDS
 
@@ -23,10 +25,14 @@ class Preset:
 
     Attributes:
         description: one line for people.
-        source: where the patches come from: "miniature" (drawn slides), "ebhi" (an EBHI-SEG folder) or "store" (any).
+        source: where the patches come from: "miniature" (drawn slides), "ebhi" (EBHI-SEG), "nuinsseg" or "store" (any).
+        task: what is foreground, where the source knows several; empty where it does not.
         size: side of the patches, in pixels.
         patches: how many patches to cut from the drawn slides, over all splits; other sources have what they have.
         recipe: how each network is built and trained.
+        design: of the splits and of the data regimes: "stored", one split and regimes of patches, as in the paper, or
+            "folds", cross-validation and regimes of patients (:mod:`study.data.splits`).
+        learning_rates: of models for which validation chose another than the recipe's.
         models, fractions, seeds: the grid.
         workers: processes that load patches, per device; no influence on the results.
     """
@@ -35,7 +41,10 @@ class Preset:
     source: str
     size: int
     recipe: Recipe
+    task: str = ""
     patches: int = 0
+    design: str = "stored"
+    learning_rates: Mapping[str, float] = field(default_factory=dict)
     models: tuple[str, ...] = tuple(PAPER_MODELS)
     fractions: tuple[float, ...] = FRACTIONS
     seeds: tuple[int, ...] = (0,)
@@ -58,6 +67,10 @@ class Preset:
         for name in ("width", "depth", "batch_size", "epochs", "batches_per_epoch", "learning_rate"):
             if not 0 < getattr(recipe, name) < math.inf:
                 raise StudyError(f"{name} is {getattr(recipe, name)}; give a positive number")
+        if self.design not in DESIGNS:
+            raise StudyError(f"unknown design {self.design!r}; choose from {', '.join(DESIGNS)}")
+        if recipe.schedule not in SCHEDULES:
+            raise StudyError(f"unknown schedule {recipe.schedule!r}; choose from {', '.join(SCHEDULES)}")
         for name, value in [("patience", recipe.patience), ("workers", self.workers), ("patches", self.patches)]:
             if value < 0:
                 raise StudyError(f"{name} is {value}; give 0 or more")
@@ -69,9 +82,15 @@ class Preset:
             raise StudyError(f"unknown grid {recipe.grid!r}; choose from {', '.join(GRIDS)}")
         GRIDS[recipe.grid].check(self.size, self.size, recipe.depth)
 
-    def trial_settings(self) -> dict:
-        """What decides the result of a trial; two presets that agree in it can share their trials."""
-        return {"source": self.source, "size": self.size, "patches": self.patches, **asdict(self.recipe)}
+    def recipe_of(self, model: str) -> Recipe:
+        """How a network of this model is trained."""
+        rate = self.learning_rates.get(model, self.recipe.learning_rate)
+        return replace(self.recipe, learning_rate=rate)
+
+    def trial_settings(self, model: str) -> dict:
+        """What decides the result of a model's trials; two presets that agree in it can share them."""
+        keys = ("source", "task", "size", "patches", "design")
+        return {**{key: getattr(self, key) for key in keys}, **asdict(self.recipe_of(model))}
 
 
 PRESETS = {
@@ -130,17 +149,20 @@ def override(preset: Preset, settings: Iterable[str]) -> Preset:
     for setting in settings:
         key, equals, text = setting.partition("=")
         for owner, changes in [(preset, outer), (preset.recipe, inner)]:
-            known = {field.name for field in fields(owner)} - {"recipe", "description", "source"}
+            known = {field.name for field in fields(owner)} - _FIXED
             if equals and key in known:
                 changes[key] = _parse(key, text, getattr(owner, key))
                 break
         else:
-            keys = [
-                f.name for f in (*fields(Preset), *fields(Recipe)) if f.name not in ("recipe", "description", "source")
-            ]
+            keys = [f.name for f in (*fields(Preset), *fields(Recipe)) if f.name not in _FIXED]
             raise StudyError(f"cannot set {setting!r}; give KEY=VALUE with a key out of {', '.join(keys)}")
+    if "learning_rate" in inner:
+        outer["learning_rates"] = {}  # it is for all models
     return replace(preset, **outer, recipe=replace(preset.recipe, **inner))
 
+
+_FIXED = {"recipe", "description", "source", "task", "design", "learning_rates"}
+"""What makes a preset another one; ``--set`` does not change it."""
 
 _ELEMENT = {"models": str, "fractions": float, "seeds": int}
 

@@ -39,13 +39,18 @@ def load_records(folder: Path | str) -> list[dict]:
         key=lambda r: (order.index(r["trial"]["model"]), r["trial"]["fraction"], r["trial"]["seed"]),
     )
     for record in records:
-        if any(record[key] != records[0][key] for key in ("settings", "data")):
+        if _study_of(record) != _study_of(records[0]):
             names = [Trial(**r["trial"]).name for r in (records[0], record)]
             raise StudyError(
                 f"{folder}: the trials {names[0]} and {names[1]} differ in settings or data; run `reproduce` to its "
                 "end, or remove one of them"
             )
     return records
+
+
+def _study_of(record: dict) -> tuple[dict, dict]:
+    """What the records of one study agree in: all settings but the learning rate, which models may differ in."""
+    return record["settings"] | {"learning_rate": None}, record["data"]
 
 
 def trial_rows(records: Sequence[dict]) -> pd.DataFrame:

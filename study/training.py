@@ -1,10 +1,12 @@
-"""One training run by the paper's recipe, on whatever devices Lightning Fabric was given.
+"""One training run, on whatever devices Lightning Fabric was given.
 
-Adam at 1e-3, halved after 20 epochs without a better validation loss; epochs counted in batches; the weights of the
-lowest validation loss are the result. It can be cut at any moment: after every epoch its whole state is on disk.
+Adam; epochs counted in batches. By the paper's recipe the learning rate is halved after 20 epochs without a better
+validation loss, and the weights of the lowest one are the result. Or it is annealed to zero, and the last weights are.
+A training can be cut at any moment: after every epoch its whole state is on disk.
 """
 
 import copy
+import hashlib
 import time
 import warnings
 from collections.abc import Callable
@@ -21,11 +23,13 @@ from tqdm import tqdm
 
 from study.data.loading import PatchDataset, ShuffledBatches, to_input
 from study.data.patches import IGNORE, PatchStore
+from study.data.splits import Split
 from study.errors import StudyError
 from study.evaluation import counts, dice
 from study.groups import P4M
 from study.memory import keep_freed_memory
 from study.models import MODELS, save_tensors
+from study.schedules import Cosine, Plateau
 
 
 @dataclass(frozen=True)
@@ -37,8 +41,11 @@ class Recipe:
         batch_size: patches per batch, over all devices together.
         epochs, batches_per_epoch: the length of the training; 468 batches of 64 are an epoch of the paper.
         learning_rate: of Adam, at the start.
-        patience: epochs without a better validation loss that are put up with, as in torch's ``ReduceLROnPlateau``; the
-            learning rate is halved after the next, so 19 halves it after 20.
+        schedule: "plateau", the paper's: the rate is halved when the validation loss gets no better, and the weights of
+            the lowest one are the result; or "cosine": it is annealed to zero over the whole training, batch by batch,
+            and the last weights are the result, so that none are chosen for a lucky validation.
+        patience: on a plateau, epochs without a better validation loss that are put up with, as in torch's
+            ``ReduceLROnPlateau``; the learning rate is halved after the next, so 19 halves it after 20.
         precision: of the training, "32-true" or "bf16-mixed"; evaluation is in float32.
     """
 
@@ -49,25 +56,31 @@ class Recipe:
     epochs: int
     batches_per_epoch: int
     learning_rate: float = 1e-3
+    schedule: str = "plateau"
     patience: int = 19
     precision: str = "32-true"
+
+    def make_schedule(self, optimizer: torch.optim.Optimizer) -> Plateau | Cosine:
+        if self.schedule == "plateau":
+            return Plateau(optimizer, patience=self.patience)
+        return Cosine(optimizer, batches=self.epochs * self.batches_per_epoch)
 
 
 @dataclass(frozen=True)
 class Trained:
-    """The network with the weights of the lowest validation loss, and one row per epoch of how it came about."""
+    """The network with the weights that are the result, the epoch they are of, and one row per epoch."""
 
     network: nn.Module
     history: list[dict]
-    best_epoch: int
+    epoch: int
 
 
 def train(
     recipe: Recipe,
     model: str,
     store: PatchStore,
+    split: Split,
     *,
-    fraction: float,
     seed: int,
     fabric: Fabric,
     folder: Path,
@@ -75,13 +88,14 @@ def train(
     title: str = "",
     log: Callable[[dict], None] | None = None,
 ) -> Trained:
-    """Train one model on a data regime, going on from ``folder/last.pt`` if a run of the same settings was cut there.
+    """Train one model, going on from ``folder/last.pt`` if a run of the same settings was cut there.
 
     Args:
         recipe: the settings.
         model: a name of :data:`~study.models.MODELS`.
-        store: the patches; trained on a ``fraction`` of its training split, watched on its validation split.
-        seed: of the initial weights, of the regime, of the order of the batches and of the augmentation.
+        store: the patches.
+        split: which of them the network is trained on and watched on.
+        seed: of the initial weights, of the order of the batches and of the augmentation.
         fabric: device, precision, and the number of processes.
         folder: where ``last.pt`` is kept while the training runs.
         workers: processes that load patches, per device; 0 loads in this one.
@@ -92,9 +106,9 @@ def train(
         StudyError: if the patches' size would break the equivariance of the network, a patch is damaged, the disk is
             full, or the loss is no longer finite.
     """
-    for split in ("validation", "test"):
-        if len(store.indices(split)) < fabric.world_size:
-            raise StudyError(f"{store.path} has too few {split} patches for {fabric.world_size} devices; use fewer")
+    for part in ("validation", "test"):
+        if len(getattr(split, part)) < fabric.world_size:
+            raise StudyError(f"{store.path} has too few {part} patches for {fabric.world_size} devices; use fewer")
     keep_freed_memory()
     torch.manual_seed(seed)
     network = MODELS[model].architecture(width=recipe.width, depth=recipe.depth, grid=recipe.grid).build()
@@ -102,14 +116,15 @@ def train(
     if fabric.world_size > 1 and fabric.device.type == "cuda":
         network = nn.SyncBatchNorm.convert_sync_batchnorm(network)  # moments over the whole batch, as on one device
     optimizer = torch.optim.Adam(network.parameters(), lr=recipe.learning_rate)
-    scheduler = torch.optim.lr_scheduler.ReduceLROnPlateau(optimizer, factor=0.5, patience=recipe.patience)
+    schedule = recipe.make_schedule(optimizer)
     wrapped, optimizer = fabric.setup(network, optimizer)
 
-    training, order = _training_batches(recipe, store, fabric, fraction=fraction, seed=seed, workers=workers)
-    validation = shared_loader(fabric, PatchDataset(store, store.indices("validation")), recipe.batch_size, workers)
+    training, order = _training_batches(recipe, PatchDataset(store, split.train), fabric, seed=seed, workers=workers)
+    validation = shared_loader(fabric, PatchDataset(store, split.validation), recipe.batch_size, workers)
 
-    settings = {**asdict(recipe), "model": model, "data": store.fingerprint, "fraction": fraction, "seed": seed}
-    progress = Progress(network, optimizer, scheduler)
+    patches = hashlib.sha256(np.concatenate([split.train, [-1], split.validation]).tobytes()).hexdigest()[:16]
+    settings = {**asdict(recipe), "model": model, "data": store.fingerprint, "patches": patches, "seed": seed}
+    progress = Progress(network, optimizer, schedule)
     progress.restore(folder / "last.pt", settings)
     with tqdm(
         total=recipe.epochs * recipe.batches_per_epoch,
@@ -127,7 +142,7 @@ def train(
             row = {
                 "epoch": epoch,
                 "learning_rate": optimizer.param_groups[0]["lr"],
-                "train_loss": _train_epoch(wrapped, optimizer, training, fabric, generator, bar),
+                "train_loss": _train_epoch(wrapped, optimizer, schedule, training, fabric, generator, bar),
                 **validate(network, validation, fabric),
             }
             row["seconds"] = round(time.perf_counter() - start, 2)
@@ -137,49 +152,49 @@ def train(
                 progress.save(folder / "last.pt", settings)
                 if log:
                     log(row)
-    network.load_state_dict(progress.best)
-    return Trained(network.eval(), progress.history, progress.best_epoch)
+    network.load_state_dict(progress.kept)
+    return Trained(network.eval(), progress.history, progress.kept_epoch)
 
 
 def _training_batches(
-    recipe: Recipe, store: PatchStore, fabric: Fabric, *, fraction: float, seed: int, workers: int
+    recipe: Recipe, patches: PatchDataset, fabric: Fabric, *, seed: int, workers: int
 ) -> tuple[DataLoader, ShuffledBatches]:
     """The batches of this process, and their order, which must be told the epoch."""
-    regime = store.regime(fraction, seed=seed)
     order = ShuffledBatches(
-        len(regime),
+        len(patches),
         recipe.batch_size,
         recipe.batches_per_epoch,
         seed=seed,
         rank=fabric.global_rank,
         processes=fabric.world_size,
     )
-    return _loader(fabric, PatchDataset(store, regime), workers, batch_sampler=order), order
+    return _loader(fabric, patches, workers, batch_sampler=order), order
 
 
 class Progress:
-    """How far a training has come: network, optimiser and schedule, one row per epoch, and the best weights so far."""
+    """How far a training has come: network, optimiser and schedule, one row per epoch, and the weights to be kept."""
 
-    def __init__(self, network: nn.Module, optimizer, scheduler) -> None:
-        self._parts = {"network": network, "optimizer": optimizer, "scheduler": scheduler}
+    def __init__(self, network: nn.Module, optimizer, schedule: Plateau | Cosine) -> None:
+        self._parts = {"network": network, "optimizer": optimizer, "rate": schedule.rate}
+        self._schedule = schedule
         self.history: list[dict] = []
-        self.best: dict | None = None
-        self.best_epoch = -1
+        self.kept: dict | None = None
+        self.kept_epoch = -1
 
     def add(self, row: dict) -> None:
-        """Take note of an epoch: adapt the learning rate, keep the weights if they are the best so far."""
+        """Take note of an epoch: adapt the learning rate, keep the weights if they would be the result."""
         loss = row["validation_loss"]
         if not np.isfinite(loss):
             raise StudyError(f"the validation loss is {loss} after epoch {row['epoch']}; lower learning_rate (--set)")
-        if self.best is None or loss < self.history[self.best_epoch]["validation_loss"]:
-            # a copy: the network's own tensors go on changing
-            self.best, self.best_epoch = copy.deepcopy(self._parts["network"].state_dict()), row["epoch"]
-        self._parts["scheduler"].step(loss)
         self.history.append(row)
+        if self._schedule.result([row["validation_loss"] for row in self.history]) == len(self.history) - 1:
+            # a copy: the network's own tensors go on changing
+            self.kept, self.kept_epoch = copy.deepcopy(self._parts["network"].state_dict()), row["epoch"]
+        self._schedule.after_epoch(loss)
 
     def save(self, path: Path, settings: dict) -> None:
         state = {name: part.state_dict() for name, part in self._parts.items()}
-        own = {"history": self.history, "best": self.best, "best_epoch": self.best_epoch}
+        own = {"history": self.history, "kept": self.kept, "kept_epoch": self.kept_epoch}
         save_tensors(path, {"settings": settings, **state, **own})
 
     def restore(self, path: Path, settings: dict) -> None:
@@ -188,7 +203,7 @@ class Progress:
         Raises:
             StudyError: if it is of other settings; going on would destroy it.
         """
-        keys = ("settings", *self._parts, "history", "best", "best_epoch")
+        keys = ("settings", *self._parts, "history", "kept", "kept_epoch")
         try:
             loaded = torch.load(path, map_location="cpu", weights_only=True)
             state = {key: loaded[key] for key in keys}
@@ -198,11 +213,11 @@ class Progress:
             raise StudyError(f"{path} is of other data or settings; give this study another --name, or delete the file")
         for name, part in self._parts.items():
             part.load_state_dict(state[name])
-        self.history, self.best, self.best_epoch = state["history"], state["best"], state["best_epoch"]
+        self.history, self.kept, self.kept_epoch = state["history"], state["kept"], state["kept_epoch"]
 
 
 def _train_epoch(
-    network, optimizer, batches, fabric: Fabric, generator: np.random.Generator | None, bar: tqdm
+    network, optimizer, schedule, batches, fabric: Fabric, generator: np.random.Generator | None, bar: tqdm
 ) -> float:
     """One pass over ``batches``, roto-reflected at random if there is a ``generator``; returns the mean loss."""
     network.train()
@@ -217,6 +232,7 @@ def _train_epoch(
         fabric.backward(loss)
         optimizer.step()
         optimizer.zero_grad()
+        schedule.after_batch()
         total += loss.detach()
         bar.update()
     return float(fabric.all_reduce(total / len(batches)))

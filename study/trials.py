@@ -9,12 +9,14 @@ from collections.abc import Iterator
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 import torch
 from lightning_fabric import Fabric
 
 from study.data.loading import PatchDataset
 from study.data.patches import PatchStore
+from study.data.splits import Split, split
 from study.errors import StudyError
 from study.evaluation import evaluate, summarise
 from study.files import replacing
@@ -59,6 +61,10 @@ class Study:
         p = self.preset
         return [Trial(model, fraction, seed) for seed in p.seeds for fraction in p.fractions for model in p.models]
 
+    def split(self, trial: Trial) -> Split:
+        """The patches that a trial is trained on, watched on and tested on."""
+        return split(self.preset.design, self.store, trial.fraction, trial.seed)
+
     def record_path(self, trial: Trial) -> Path:
         return results_folder(self.root, self.name) / "trials" / f"{trial.name}.json"
 
@@ -72,7 +78,7 @@ class Study:
         """What a record must agree in to be the record of this trial."""
         return {
             "trial": asdict(trial),
-            "settings": self.preset.trial_settings(),
+            "settings": self.preset.trial_settings(trial.model),
             "data": {"source": self.store.source, "fingerprint": self.store.fingerprint},
         }
 
@@ -132,12 +138,13 @@ def run_trial(study: Study, trial: Trial, fabric: Fabric, *, title: str = "", lo
         The record: ``trial``, ``settings``, ``data``, ``metrics``, ``cases`` (counts of pixels per case),
         ``history``, ``provenance``.
     """
-    recipe, store, folder = study.preset.recipe, study.store, study.run_folder(trial)
+    recipe, store, folder = study.preset.recipe_of(trial.model), study.store, study.run_folder(trial)
+    parts = study.split(trial)
     trained = train(
         recipe,
         trial.model,
         store,
-        fraction=trial.fraction,
+        parts,
         seed=trial.seed,
         fabric=fabric,
         folder=folder,
@@ -145,16 +152,17 @@ def run_trial(study: Study, trial: Trial, fabric: Fabric, *, title: str = "", lo
         title=title,
         log=log,
     )
-    patches = score_test_patches(trained.network, store, fabric, recipe.batch_size, study.preset.workers)
+    patches = score_patches(trained.network, store, parts.test, fabric, recipe.batch_size, study.preset.workers)
     record = study.identity(trial) | {
         "metrics": summarise(patches)
         | {
             "parameters": sum(p.numel() for p in trained.network.parameters()),
-            "training_patches": len(store.regime(trial.fraction, seed=trial.seed)),
+            "training_patches": len(parts.train),
+            "training_cases": len(set(store.case[parts.train])),
             "test_patches": len(patches),
-            "best_epoch": trained.best_epoch,
-            "validation_loss": trained.history[trained.best_epoch]["validation_loss"],
-            "validation_dice": trained.history[trained.best_epoch]["validation_dice"],
+            "epoch": trained.epoch,
+            "validation_loss": trained.history[trained.epoch]["validation_loss"],
+            "validation_dice": trained.history[trained.epoch]["validation_dice"],
             "training_seconds": round(sum(row["seconds"] for row in trained.history), 1),
         },
         "cases": _by_case(patches, store),
@@ -168,9 +176,10 @@ def run_trial(study: Study, trial: Trial, fabric: Fabric, *, title: str = "", lo
     return record
 
 
-def score_test_patches(network, store: PatchStore, fabric: Fabric, batch_size: int, workers: int = 0) -> pd.DataFrame:
-    """The scores of :func:`~study.evaluation.evaluate` for every test patch, indexed by its place in the store."""
-    indices = store.indices("test")
+def score_patches(
+    network, store: PatchStore, indices: np.ndarray, fabric: Fabric, batch_size: int, workers: int = 0
+) -> pd.DataFrame:
+    """The scores of :func:`~study.evaluation.evaluate` for these patches of a store, indexed by their places in it."""
     loader = shared_loader(fabric, PatchDataset(store, indices), batch_size, workers)
     scores = pd.concat(evaluate(network, loader, fabric.device))
     scores.index = indices[fabric.global_rank :: fabric.world_size]

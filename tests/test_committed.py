@@ -37,7 +37,8 @@ def test_trials_are_of_the_preset_by_its_present_settings_and_complete_where_a_c
     done = {Trial(**record["trial"]) for record in records}
     assert done <= grid | more
     assert done >= grid or study not in ("quick", "ebhi-cpu")
-    assert all(record["settings"] == preset.trial_settings() for record in records)
+    for record in records:  # older ones lack the settings that there were not when they were made
+        assert record["settings"].items() <= preset.trial_settings(record["trial"]["model"]).items()
 
 
 def test_the_code_that_made_them_is_named_and_was_committed(records):

@@ -29,6 +29,7 @@ from study.data.manifest import manifest_path, read_manifest, slide_file
 from study.data.patches import IGNORE, PatchStore
 from study.data.slide_store import Plan, extract_store, plan, plan_again
 from study.data.slides import Slide
+from study.data.splits import stored_split
 
 NAMES = ["normal_001", "normal_002", "normal_003", "tumor_001", "tumor_002", "tumor_003", "tumor_010"]
 PARTIAL = "tumor_010"  # by the table of exclusions
@@ -103,7 +104,7 @@ def test_the_store_is_one_to_train_from(extracted):
     store = PatchStore(extracted)
     assert (len(store), store.size, store.source) == (120, (SIZE, SIZE), "test")
     assert set(store.split) == {"train", "validation", "test"}
-    assert store.regime(0.25, seed=0).size == round(0.25 * (store.split == "train").sum())
+    assert stored_split(store, 0.25, 0).train.size == round(0.25 * (store.split == "train").sum())
 
 
 def test_a_flipped_byte_in_a_patch_is_noticed_when_it_is_read(extracted, tmp_path):

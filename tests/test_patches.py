@@ -5,7 +5,6 @@ import multiprocessing
 import pickle
 import shutil
 import weakref
-from collections import Counter
 from contextlib import contextmanager
 from dataclasses import replace
 from itertools import chain
@@ -20,7 +19,7 @@ from data_helpers import SPLIT, assert_refused, contents, flip_byte, make_patche
 from torch.utils.data import DataLoader
 
 from study.data.loading import PatchDataset, ShuffledBatches, to_input
-from study.data.patches import PatchStore, split_by_case, write_patches
+from study.data.patches import PatchStore, write_patches
 from study.errors import StudyError
 from study.files import replacing
 from study.groups import P4M
@@ -262,52 +261,7 @@ def test_a_damaged_patch_is_the_last_line_of_an_error_from_a_worker(with_damaged
         raise StudyError(last.removeprefix("study.errors.StudyError: "))
 
 
-# --- splits and regimes ---
-
-
-def cases_of(*counts):
-    return [f"case-{n}" for n, count in enumerate(counts) for _ in range(count)]
-
-
-def shares(cases, seed):
-    split = split_by_case(cases, seed=seed)
-    assert split.keys() == set(cases)
-    filled = Counter(split[case] for case in cases)
-    return [filled[part] for part in ("train", "validation", "test")]
-
-
-@pytest.mark.parametrize("seed", range(4))
-def test_single_patches_are_split_8_to_1_to_1(seed):
-    assert shares(cases_of(*[1] * 200), seed) == [160, 20, 20]
-
-
-@pytest.mark.parametrize("seed", range(4))
-def test_whole_cases_are_split_8_to_1_to_1_to_within_one_case_each(seed):
-    counts = np.random.default_rng(seed).integers(1, 13, 60)
-    train, validation, test = shares(cases_of(*counts), seed)
-    tenth = counts.sum() / 10
-    assert tenth <= validation < tenth + counts.max()
-    assert tenth <= test < tenth + counts.max()
-    assert train == counts.sum() - validation - test
-
-
-@pytest.mark.parametrize("counts", [(1, 1, 1), (5, 5, 5, 5), (1, 1, 98), (1, 1, 1, 97), (50, 30, 20), (1, 40, 40)])
-def test_no_part_is_ever_empty(counts):
-    for seed in range(20):
-        assert min(shares(cases_of(*counts), seed)) > 0
-
-
-def test_the_split_depends_on_the_seed_and_not_on_the_order_of_patches():
-    cases = cases_of(*range(1, 21))
-    split = split_by_case(cases, seed=3)
-    assert split_by_case(np.random.default_rng(0).permutation(cases), seed=3) == split
-    assert split_by_case(cases, seed=4) != split
-
-
-@pytest.mark.parametrize("counts", [(), (9,), (5, 4)])
-def test_fewer_than_three_cases_are_refused(counts):
-    with assert_refused(len(counts), "at least three"):
-        split_by_case(cases_of(*counts), seed=0)
+# --- indices ---
 
 
 def test_indices_are_those_of_the_split_and_an_empty_split_is_refused(tmp_path):
@@ -316,22 +270,6 @@ def test_indices_are_those_of_the_split_and_an_empty_split_is_refused(tmp_path):
     np.testing.assert_array_equal(store.indices("validation"), [8])
     with assert_refused(store.path, "no test patches", "more cases"):
         store.indices("test")
-
-
-def test_regimes_are_nested_and_of_the_right_size(good):
-    store = PatchStore(good)
-    eighth, quarter, half, whole = (set(store.regime(f, seed=1).tolist()) for f in (0.125, 0.25, 0.5, 1))
-    assert eighth < quarter < half < whole
-    assert [len(regime) for regime in (eighth, quarter, half, whole)] == [4, 8, 16, 32]
-    assert whole == set(store.indices("train").tolist())
-
-
-def test_regimes_are_seeded_sorted_and_never_empty(good):
-    store = PatchStore(good)
-    regimes = [store.regime(0.25, seed=seed).tolist() for seed in (0, 0, 1)]
-    assert regimes[0] == regimes[1] != regimes[2]
-    assert all(regime == sorted(regime) for regime in regimes)
-    assert len(store.regime(1e-6, seed=0)) == 1
 
 
 # --- reading for training ---

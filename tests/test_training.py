@@ -8,6 +8,7 @@ import torch
 from study import training
 from study.data.loading import PatchDataset
 from study.data.patches import IGNORE
+from study.data.splits import stored_split
 from study.errors import StudyError
 from study.groups import P4M
 from study.training import roto_reflect, shared_loader, summed_loss, train, validate
@@ -15,7 +16,8 @@ from study.training import roto_reflect, shared_loader, summed_loss, train, vali
 
 def run(recipe, store, fabric, folder, **kwargs):
     settings = {"fraction": 1.0, "seed": 0, **kwargs}
-    return train(recipe, settings.pop("model", "unet"), store, fabric=fabric, folder=folder, **settings)
+    parts = stored_split(store, settings.pop("fraction"), settings["seed"])
+    return train(recipe, settings.pop("model", "unet"), store, parts, fabric=fabric, folder=folder, **settings)
 
 
 def same_weights(a, b) -> bool:
@@ -36,8 +38,9 @@ def test_loading_with_workers_changes_nothing(recipe, store, fabric, tmp_path):
     assert same_weights(alone, helped)
 
 
-def test_a_training_that_was_cut_goes_on_as_if_it_had_not_been(recipe, store, fabric, tmp_path, monkeypatch):
-    recipe = replace(recipe, epochs=4, patience=0)
+@pytest.mark.parametrize("schedule", ["plateau", "cosine"])
+def test_a_training_that_was_cut_goes_on_as_if_it_had_not_been(recipe, store, fabric, tmp_path, schedule):
+    recipe = replace(recipe, epochs=4, patience=0, schedule=schedule)
     whole = run(recipe, store, fabric, tmp_path / "whole", model="unet-aug")
 
     def cut(row):
@@ -85,7 +88,7 @@ def test_the_weights_of_the_lowest_validation_loss_are_returned_not_the_last(
 
     monkeypatch.setattr(training, "validate", fake_validate)
     trained = run(replace(recipe, epochs=4), store, fabric, tmp_path)
-    assert trained.best_epoch == 1
+    assert trained.epoch == 1
     returned = trained.network.state_dict().values()
     assert all(torch.equal(a, b) for a, b in zip(returned, seen[1].values(), strict=True))
     assert not all(torch.equal(a, b) for a, b in zip(returned, seen[3].values(), strict=True))
@@ -95,6 +98,28 @@ def test_the_learning_rate_is_halved_after_the_patience_is_over(recipe, store, f
     monkeypatch.setattr(training, "validate", lambda *_: {"validation_loss": 1.0, "validation_dice": 0.0})
     history = run(replace(recipe, epochs=6, patience=2), store, fabric, tmp_path).history
     assert [row["learning_rate"] for row in history] == [1e-3, 1e-3, 1e-3, 1e-3, 5e-4, 5e-4]
+
+
+def test_the_cosine_anneals_the_learning_rate_batch_by_batch_and_the_last_weights_are_returned(
+    recipe, store, fabric, tmp_path, monkeypatch
+):
+    losses, rates, seen, step = iter([0.1, 0.2, 0.9]), [], [], torch.optim.Adam.step
+
+    def watched(self, closure=None):
+        rates.append(self.param_groups[0]["lr"])
+        return step(self, closure)
+
+    def fake_validate(network, batches, fabric):
+        seen.append(copy.deepcopy(network.state_dict()))
+        return {"validation_loss": next(losses), "validation_dice": 0.5}
+
+    monkeypatch.setattr(torch.optim.Adam, "step", watched)
+    monkeypatch.setattr(training, "validate", fake_validate)
+    trained = run(replace(recipe, epochs=3, schedule="cosine"), store, fabric, tmp_path)
+    batches = 3 * recipe.batches_per_epoch
+    np.testing.assert_allclose(rates, [5e-4 * (1 + np.cos(np.pi * n / batches)) for n in range(batches)], atol=1e-9)
+    assert trained.epoch == 2
+    assert all(torch.equal(a, b) for a, b in zip(trained.network.state_dict().values(), seen[-1].values(), strict=True))
 
 
 def test_every_data_regime_gets_the_same_number_of_updates(recipe, store, fabric, tmp_path, monkeypatch):

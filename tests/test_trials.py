@@ -9,7 +9,7 @@ from data_helpers import make_blobs
 from study.errors import StudyError
 from study.evaluation import dice
 from study.models import load_model
-from study.trials import Study, Trial, read_records, run_trial, score_test_patches
+from study.trials import Study, Trial, read_records, run_trial, score_patches
 
 
 def test_the_grid_of_trials_is_complete_and_whole_seed_by_seed(preset, store, tmp_path):
@@ -33,7 +33,7 @@ def test_a_trial_leaves_its_weights_and_its_record(study, done, fabric):
     trial, record = done
     assert json.loads(study.record_path(trial).read_text()) == record
     network = load_model(study.checkpoint_path(trial))
-    scores = score_test_patches(network, study.store, fabric, batch_size=4)
+    scores = score_patches(network, study.store, study.store.indices("test"), fabric, batch_size=4)
     assert record["metrics"]["dice"] == pytest.approx(dice(scores.tp.sum(), scores.fp.sum(), scores.fn.sum()))
     assert sorted(p.name for p in study.run_folder(trial).iterdir()) == ["best.pt"]
 
@@ -41,7 +41,7 @@ def test_a_trial_leaves_its_weights_and_its_record(study, done, fabric):
 def test_a_record_has_full_provenance(study, done):
     trial, record = done
     assert record["trial"] == {"model": trial.model, "fraction": trial.fraction, "seed": trial.seed}
-    assert record["settings"] == study.preset.trial_settings()
+    assert record["settings"] == study.preset.trial_settings(trial.model)
     assert record["data"] == {"source": "blobs", "fingerprint": study.store.fingerprint}
     assert {"command", "version", "python", "torch", "hardware", "threads", "finished"} <= record["provenance"].keys()
     assert record["metrics"]["training_patches"] == round(trial.fraction * len(study.store.indices("train")))

@@ -4,6 +4,7 @@ import sys
 from pathlib import Path
 from typing import Annotated
 
+import numpy as np
 import torch
 import typer
 from rich.console import Console
@@ -15,12 +16,13 @@ from study.cli.devices import launch_fabric
 from study.cli.stores import check_new, describe
 from study.conversion import convert_checkpoint
 from study.data.patches import PatchStore
+from study.data.splits import split
 from study.equivariance import equivariance_errors, measure, paper_literal_unet
 from study.errors import StudyError
 from study.evaluation import summarise
 from study.groups import APPROXIMATE_GROUPS, GROUPS, P4M, roto_reflections
-from study.models import MODELS, Architecture, load_checkpoint, load_model, rebuild
-from study.trials import score_test_patches
+from study.models import MODELS, Architecture, load_checkpoint, rebuild
+from study.trials import score_patches
 from study.unet import IMPLEMENTATIONS
 
 
@@ -30,11 +32,13 @@ def evaluate(
     batch_size: Annotated[int, typer.Option(help="Patches at a time.", min=1)] = 16,
 ) -> None:
     """Dice of a trained network on the test patches of a store, and its stability under the eight roto-reflections."""
-    network, store = load_model(checkpoint), PatchStore(data)
+    trained, store = load_checkpoint(checkpoint), PatchStore(data)
+    network = rebuild(trained, checkpoint)
     network.grid.check(*store.size, network.depth)
+    test = _test_patches(trained, store)
     fabric = launch_fabric()
-    scores = summarise(score_test_patches(network.to(fabric.device), store, fabric, batch_size))
-    table = Table("Test patches", f"{(store.split == 'test').sum()}", title=f"{checkpoint} on {describe(store)}")
+    scores = summarise(score_patches(network.to(fabric.device), store, test, fabric, batch_size))
+    table = Table("Test patches", f"{len(test)}", title=f"{checkpoint} on {describe(store)}")
     table.add_row("Dice, pooled over pixels", f"{100 * scores['dice']:.2f} %")
     per_patch = scores["dice_per_patch"]
     table.add_row("Dice, mean over patches with foreground", "–" if per_patch is None else f"{100 * per_patch:.2f} %")
@@ -139,6 +143,14 @@ def convert(
         f"{len(converted.residuals)} convolutions; largest residual {converted.residuals[worst]:.1e} ({worst}); "
         f"probabilities on noise differ by at most {converted.difference:.1e}.\n{output}"
     )
+
+
+def _test_patches(trained: dict, store: PatchStore) -> np.ndarray:
+    """Of the trial that a checkpoint is from, if it had a split of its own of this very store; or as the store says."""
+    settings, trial = trained.get("settings", {}), trained.get("trial", {})
+    if settings.get("design") == "folds" and trained["data"]["fingerprint"] == store.fingerprint:
+        return split("folds", store, trial["fraction"], trial["seed"]).test
+    return store.indices("test")
 
 
 def _element(g: int) -> str:

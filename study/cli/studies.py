@@ -127,7 +127,7 @@ def _study(
 ) -> Study:
     preset = find_preset(preset_name)
     changed = override(preset, settings)
-    if name is None and changed.trial_settings() != preset.trial_settings():
+    if name is None and any(changed.trial_settings(m) != preset.trial_settings(m) for m in changed.models):
         raise StudyError(f"--set {' --set '.join(settings)} makes another study of {preset_name}; give it a --name")
     _check_name(name)
     batch_size = changed.recipe.batch_size
@@ -156,7 +156,7 @@ def _save_maps(study: Study, device: torch.device, *, anew: bool) -> None:
             path = maps_path(study.root, study.name)
             unet, p4m = map(study.checkpoint_path, pair)
             if anew or not are_maps_of(path, study.store, unet=unet, p4m=p4m):
-                save_stability_maps(path, study.store, unet=unet, p4m=p4m, device=device)
+                save_stability_maps(path, study.store, study.split(pair[0]).test, unet=unet, p4m=p4m, device=device)
             return
 
 

@@ -7,7 +7,7 @@ each patch is from.
 
 import hashlib
 import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -36,35 +36,6 @@ class Patch:
     mask: np.ndarray
     case: str
     slide: str
-
-
-def split_by_case(cases: Sequence[str], *, seed: int, parts: Sequence[float] = (0.8, 0.1, 0.1)) -> dict[str, str]:
-    """Assign every case to "train", "validation" or "test", whole, so that no patient is in two of them.
-
-    Args:
-        cases: the case of each patch.
-        seed: of the shuffle.
-        parts: the share of patches for train, validation and test (8:1:1 in the paper); that of validation and
-            of test is exceeded by less than one case.
-
-    Raises:
-        StudyError: if there are fewer than three cases.
-    """
-    names, counts = np.unique(np.asarray(cases), return_counts=True)
-    if len(names) < 3:
-        raise StudyError(f"{len(names)} case(s) cannot be split into train, validation and test; give at least three")
-    order = np.random.default_rng(seed).permutation(len(names))
-    wanted = {"test": parts[2] * len(cases), "validation": parts[1] * len(cases)}
-    split = {}
-    remaining = list(order)
-    for (part, target), kept_back in zip(wanted.items(), (2, 1), strict=True):  # a case for each part still to fill
-        filled = 0
-        while filled < max(target, 1) and len(remaining) > kept_back:
-            case = remaining.pop()
-            split[str(names[case])] = part
-            filled += counts[case]
-    split.update({str(names[case]): "train" for case in remaining})
-    return split
 
 
 def write_patches(
@@ -141,6 +112,7 @@ class PatchStore:
 
     def __init__(self, path: Path | str) -> None:
         self.path = Path(path)
+        self._foreground: np.ndarray | None = None
         if is_extraction(self.path):
             self._read_folder()
         elif self.path.is_file():
@@ -216,11 +188,23 @@ class PatchStore:
             raise StudyError(f"{self.path} has no {split} patches; make it again from more cases")
         return found
 
-    def regime(self, fraction: float, *, seed: int) -> np.ndarray:
-        """The training patches of a data regime: a random ``fraction`` of them, the smaller ones inside the larger."""
-        training = self.indices("train")
-        count = max(1, round(fraction * len(training)))
-        return np.sort(np.random.default_rng(seed).permutation(training)[:count])
+    def foreground(self) -> np.ndarray:
+        """Pixels of foreground in each patch, int ``(N,)``; read from the masks, once.
+
+        Raises:
+            StudyError: if a patch is damaged.
+        """
+        if self._foreground is None:
+            self._foreground = np.empty(len(self), np.int64)
+            for number, (path, _) in enumerate(self.files):
+                here = np.flatnonzero(self.file == number)
+                try:
+                    with h5py.File(path, "r") as file:
+                        counts = [int((file["mask"][row] == 1).sum()) for row in self.row[here]]
+                except (OSError, KeyError) as error:
+                    raise StudyError(f"{path} is damaged ({_brief(error)}); make it again") from error
+                self._foreground[here] = counts
+        return self._foreground
 
 
 def _check(patch: Patch, n: int, split: Mapping[str, str]) -> None:

@@ -10,8 +10,9 @@ from study.data.manifest import is_extraction
 from study.data.miniature import SOURCE as MINIATURE
 from study.data.miniature import VERSION as MINIATURE_VERSION
 from study.data.miniature import make_miniature
-from study.data.patches import PatchStore, split_by_case, write_patches
+from study.data.patches import PatchStore, write_patches
 from study.data.slide_store import extract_store, plan
+from study.data.splits import split_by_case
 from study.errors import StudyError
 
 SPLIT_SEED = 0
