@@ -19,6 +19,10 @@ PRECISIONS = ("32-true", "bf16-mixed")
 """Of the training; both keep the weights in float32, in which they are evaluated."""
 
 
+Grid = tuple[tuple[str, ...], tuple[float, ...], tuple[int, ...]]
+"""Models, fractions of the data, seeds: a trial of each with each."""
+
+
 @dataclass(frozen=True)
 class Preset:
     """A grid of trials: every model on every data regime with every seed, all by one recipe.
@@ -33,7 +37,8 @@ class Preset:
         design: of the splits and of the data regimes: "stored", one split and regimes of patches, as in the paper, or
             "folds", cross-validation and regimes of patients (:mod:`study.data.splits`).
         learning_rates: of models for which validation chose another than the recipe's.
-        models, fractions, seeds: the grid.
+        models, fractions, seeds: the grid of trials.
+        more: further grids, each (models, fractions, seeds), run after the first.
         workers: processes that load patches, per device; no influence on the results.
     """
 
@@ -48,21 +53,12 @@ class Preset:
     models: tuple[str, ...] = tuple(PAPER_MODELS)
     fractions: tuple[float, ...] = FRACTIONS
     seeds: tuple[int, ...] = (0,)
+    more: tuple[Grid, ...] = ()
     workers: int = 0
 
     def __post_init__(self) -> None:
-        for model in self.models:
-            if model not in MODELS:
-                raise StudyError(f"unknown model {model!r}; choose from {', '.join(MODELS)}")
-        for fraction in self.fractions:
-            if not 0 < fraction <= 1:
-                raise StudyError(f"fraction {fraction} of the data; give numbers above 0 and up to 1")
-        if any(not 0 <= seed < 2**63 for seed in self.seeds):
-            raise StudyError(f"seeds are {', '.join(map(str, self.seeds))}; give numbers from 0 to 2**63 - 1")
-        for name in ("models", "fractions", "seeds"):
-            values = [f"{value:g}" if isinstance(value, float) else value for value in getattr(self, name)]
-            if len(set(values)) < len(values):
-                raise StudyError(f"{name} {', '.join(map(str, values))} name one twice; give each once")
+        for grid in self.grids:
+            _check_grid(*grid)
         recipe = self.recipe
         for name in ("width", "depth", "batch_size", "epochs", "batches_per_epoch", "learning_rate"):
             if not 0 < getattr(recipe, name) < math.inf:
@@ -81,6 +77,11 @@ class Preset:
         if recipe.grid not in GRIDS:
             raise StudyError(f"unknown grid {recipe.grid!r}; choose from {', '.join(GRIDS)}")
         GRIDS[recipe.grid].check(self.size, self.size, recipe.depth)
+
+    @property
+    def grids(self) -> tuple[Grid, ...]:
+        """All grids of trials, in the order in which they are run."""
+        return ((self.models, self.fractions, self.seeds), *self.more)
 
     def recipe_of(self, model: str) -> Recipe:
         """How a network of this model is trained."""
@@ -128,6 +129,21 @@ PRESETS = {
 }
 
 
+def _check_grid(models: tuple[str, ...], fractions: tuple[float, ...], seeds: tuple[int, ...]) -> None:
+    for model in models:
+        if model not in MODELS:
+            raise StudyError(f"unknown model {model!r}; choose from {', '.join(MODELS)}")
+    for fraction in fractions:
+        if not 0 < fraction <= 1:
+            raise StudyError(f"fraction {fraction} of the data; give numbers above 0 and up to 1")
+    if any(not 0 <= seed < 2**63 for seed in seeds):
+        raise StudyError(f"seeds are {', '.join(map(str, seeds))}; give numbers from 0 to 2**63 - 1")
+    for name, given in [("models", models), ("fractions", fractions), ("seeds", seeds)]:
+        values = [f"{value:g}" if isinstance(value, float) else value for value in given]
+        if len(set(values)) < len(values):
+            raise StudyError(f"{name} {', '.join(map(str, values))} name one twice; give each once")
+
+
 def find_preset(name: str) -> Preset:
     """A preset by its name.
 
@@ -156,12 +172,14 @@ def override(preset: Preset, settings: Iterable[str]) -> Preset:
         else:
             keys = [f.name for f in (*fields(Preset), *fields(Recipe)) if f.name not in _FIXED]
             raise StudyError(f"cannot set {setting!r}; give KEY=VALUE with a key out of {', '.join(keys)}")
+    if outer.keys() & {"models", "fractions", "seeds"}:
+        outer["more"] = ()  # the user says which trials
     if "learning_rate" in inner:
         outer["learning_rates"] = {}  # it is for all models
     return replace(preset, **outer, recipe=replace(preset.recipe, **inner))
 
 
-_FIXED = {"recipe", "description", "source", "task", "design", "learning_rates"}
+_FIXED = {"recipe", "description", "source", "task", "design", "learning_rates", "more"}
 """What makes a preset another one; ``--set`` does not change it."""
 
 _ELEMENT = {"models": str, "fractions": float, "seeds": int}

@@ -57,9 +57,15 @@ class Study:
     root: Path = field(default_factory=Path)
 
     def trials(self) -> list[Trial]:
-        """All cells, seed by seed, so that a study cut short has whole comparisons."""
-        p = self.preset
-        return [Trial(model, fraction, seed) for seed in p.seeds for fraction in p.fractions for model in p.models]
+        """All trials, each once; grid by grid and seed by seed, so that a study cut short has whole comparisons."""
+        cells = (
+            Trial(model, fraction, seed)
+            for models, fractions, seeds in self.preset.grids
+            for seed in seeds
+            for fraction in fractions
+            for model in models
+        )
+        return list(dict.fromkeys(cells))
 
     def split(self, trial: Trial) -> Split:
         """The patches that a trial is trained on, watched on and tested on."""
@@ -245,11 +251,11 @@ def _save(study: Study, trial: Trial, trained: Trained, record: dict) -> None:
     weights = {key: value.cpu() for key, value in trained.network.state_dict().items()}
     save_checkpoint(study.checkpoint_path(trial), architecture, weights, **study.identity(trial))
     with replacing(study.record_path(trial)) as temporary:
-        temporary.write_text(_compact(record))
+        temporary.write_text(compact(record))
     (study.run_folder(trial) / "last.pt").unlink(missing_ok=True)
 
 
-def _compact(record: dict) -> str:
+def compact(record: dict) -> str:
     """JSON with one line per entry of each section: short, and a diff shows what changed."""
     sections = []
     for key, value in record.items():

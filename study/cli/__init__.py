@@ -5,7 +5,7 @@ import sys
 import torch
 import typer
 
-from study.cli import bench, networks, prediction, slides, stores, studies
+from study.cli import bench, networks, prediction, slides, stores, studies, tuning
 from study.errors import StudyError
 
 app = typer.Typer(
@@ -24,6 +24,7 @@ for command in (
     *(studies.figures, networks.check, networks.convert),
 ):
     app.command()(command)
+app.command("tune")(tuning.tune_rates)
 
 data = typer.Typer(no_args_is_help=True, help="Make a patch store, from which networks are trained.")
 for command in (slides.camelyon16, stores.ebhi, slides.miniature, slides.compare_masks):

@@ -65,7 +65,7 @@ def reproduce(
 
     Cut it at any moment and start it again: it goes on where it was.
     """
-    study = _study(preset, data, settings, name, root, devices)
+    study = open_study(preset, data, settings, name, root, devices)
     trials = study.trials()
     todo = [trial for trial in trials if not study.is_done(trial, trust_results=trust_results)]
     replaced = sum(study.record_path(trial).is_file() for trial in todo)
@@ -102,7 +102,7 @@ def train(
 ) -> None:
     """One trial: train a model on a share of the data, and evaluate it."""
     chosen = [*settings, f"models={model}", f"fractions={fraction}", f"seeds={seed}"]
-    study = _study(preset, data, chosen, name, root, devices)
+    study = open_study(preset, data, chosen, name, root, devices)
     (trial,) = study.trials()
     done = study.is_done(trial)
     study.check_company([trial])
@@ -122,7 +122,7 @@ def figures(preset: PresetName = "quick", name: Name = None, root: Root = Path()
     _show_figures(root, name or preset)
 
 
-def _study(
+def open_study(
     preset_name: str, data: Path | None, settings: list[str], name: str | None, root: Path, devices: int
 ) -> Study:
     preset = find_preset(preset_name)

@@ -1,0 +1,49 @@
+"""``python -m study tune``: each model's learning rate, by validation."""
+
+from pathlib import Path
+from typing import Annotated
+
+import torch
+import typer
+from rich.console import Console
+from rich.table import Table
+
+from study.cli.devices import launch_fabric
+from study.cli.studies import Data, Name, PresetName, Root, Settings, open_study
+from study.errors import StudyError
+from study.models import MODELS
+from study.trials import results_folder
+from study.tuning import RATES, chosen_rates, runs, tune, tuning_rows
+
+
+def tune_rates(
+    models: Annotated[list[str], typer.Argument(help=f"Of {', '.join(MODELS)}.", show_default=False)],
+    preset: PresetName = "ebhi-cancer",
+    fraction: Annotated[list[float], typer.Option(help="Share of the training data; repeatable.")] = (0.125,),
+    seed: Annotated[list[int], typer.Option(help="Of which no trial has one; repeatable.")] = (100, 101),
+    data: Data = None,
+    settings: Settings = (),
+    name: Name = None,
+    root: Root = Path(),
+) -> None:
+    """Choose models' learning rates on the validation patches; no test patch is looked at.
+
+    Cut it at any moment and start it again: it goes on where it was. Each run is a training with one thread.
+    """
+    for model in models:
+        if model not in MODELS:
+            raise StudyError(f"unknown model {model!r}; choose from {', '.join(MODELS)}")
+    study = open_study(preset, data, settings, name, root, devices=1)
+    torch.set_num_threads(1)
+    fabric = launch_fabric(study.preset.recipe.precision)
+    for run in runs(models, fraction, seed):
+        record = tune(study, run, fabric)
+        last = record["history"][-1]
+        print(f"{run.name}: validation Dice {100 * last['validation_dice']:.1f} %", flush=True)
+    rows = tuning_rows(results_folder(root, study.name))
+    chosen = chosen_rates(rows[rows.model.isin(models)])
+    table = Table("Model", *(f"{rate:g}" for rate in RATES), "Chosen", title="Validation Dice (%) by learning rate")
+    for model, own in rows[rows.model.isin(models)].groupby("model"):
+        means = own.groupby("learning_rate").dice.mean()
+        table.add_row(MODELS[model].label, *(f"{100 * means[rate]:.1f}" for rate in RATES), f"{chosen[model]:g}")
+    Console().print(table)
