@@ -23,6 +23,21 @@ Grid = tuple[tuple[str, ...], tuple[float, ...], tuple[int, ...]]
 """Models, fractions of the data, seeds: a trial of each with each."""
 
 
+def _check_grid(models: tuple[str, ...], fractions: tuple[float, ...], seeds: tuple[int, ...]) -> None:
+    for model in models:
+        if model not in MODELS:
+            raise StudyError(f"unknown model {model!r}; choose from {', '.join(MODELS)}")
+    for fraction in fractions:
+        if not 0 < fraction <= 1:
+            raise StudyError(f"fraction {fraction} of the data; give numbers above 0 and up to 1")
+    if any(not 0 <= seed < 2**63 for seed in seeds):
+        raise StudyError(f"seeds are {', '.join(map(str, seeds))}; give numbers from 0 to 2**63 - 1")
+    for name, given in [("models", models), ("fractions", fractions), ("seeds", seeds)]:
+        values = [f"{value:g}" if isinstance(value, float) else value for value in given]
+        if len(set(values)) < len(values):
+            raise StudyError(f"{name} {', '.join(map(str, values))} name one twice; give each once")
+
+
 @dataclass(frozen=True)
 class Preset:
     """A grid of trials: every model on every data regime with every seed, all by one recipe.
@@ -127,21 +142,6 @@ PRESETS = {
         workers=8,
     ),
 }
-
-
-def _check_grid(models: tuple[str, ...], fractions: tuple[float, ...], seeds: tuple[int, ...]) -> None:
-    for model in models:
-        if model not in MODELS:
-            raise StudyError(f"unknown model {model!r}; choose from {', '.join(MODELS)}")
-    for fraction in fractions:
-        if not 0 < fraction <= 1:
-            raise StudyError(f"fraction {fraction} of the data; give numbers above 0 and up to 1")
-    if any(not 0 <= seed < 2**63 for seed in seeds):
-        raise StudyError(f"seeds are {', '.join(map(str, seeds))}; give numbers from 0 to 2**63 - 1")
-    for name, given in [("models", models), ("fractions", fractions), ("seeds", seeds)]:
-        values = [f"{value:g}" if isinstance(value, float) else value for value in given]
-        if len(set(values)) < len(values):
-            raise StudyError(f"{name} {', '.join(map(str, values))} name one twice; give each once")
 
 
 def find_preset(name: str) -> Preset:

@@ -89,8 +89,8 @@ def read_run(path: Path) -> dict:
 def tuning_rows(folder: Path) -> pd.DataFrame:
     """One row per tuning run in a study's results folder.
 
-    Columns: ``model``, ``fraction``, ``seed``, ``learning_rate``; of the validation patches ``dice`` and ``loss`` at the
-    end, and ``best_dice`` at the epoch of the lowest loss; ``train_loss`` at the end.
+    Columns: ``model``, ``fraction``, ``seed``, ``learning_rate``; of the validation patches ``dice`` and ``loss`` at
+    the end, and ``best_dice`` at the epoch of the lowest loss; ``train_loss`` at the end.
     """
     rows = []
     for path in sorted((folder / "tuning").glob("*.json")):
