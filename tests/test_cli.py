@@ -134,7 +134,7 @@ def test_help_lists_every_command_and_preset(run):
         ("reproduce --set wdith=3", "wdith=3"),
         ("reproduce --set width=3", "give it a --name"),
         ("reproduce --set models=resnet", "unknown model 'resnet'"),
-        ("reproduce --preset ebhi-cpu", "--data PATH"),
+        ("reproduce --preset ebhi-gpu", "--data PATH"),
         ("reproduce --preset ebhi-cpu --data nowhere", "no data folder at nowhere"),
         ("reproduce --preset paper --data nowhere.h5", "no patch store at nowhere.h5"),
         ("reproduce --set precision=7-bit --name odd", "7-bit"),

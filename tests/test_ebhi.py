@@ -10,8 +10,8 @@ from study.data.ebhi import case_of, ebhi_patches, find_pairs
 NAME = "GT2001837-1-400-001"
 
 
-def read(root, size=16):
-    return list(ebhi_patches(find_pairs(root), size))
+def read(root, size=16, task="glands"):
+    return list(ebhi_patches(find_pairs(root), size, task=task))
 
 
 # --- pairs ---

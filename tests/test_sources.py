@@ -73,12 +73,12 @@ def ebhi(tmp_path):
 
 @pytest.fixture
 def make_ebhi(tmp_path, ebhi):
-    return lambda size=16: prepare("ebhi", data=ebhi, folder=tmp_path / "data", size=size, count=0)
+    return lambda size=16: prepare("ebhi", data=ebhi, folder=tmp_path / "data", size=size, count=0, task="glands")
 
 
 def test_an_ebhi_store_holds_every_pair_and_no_case_in_two_splits(make_ebhi):
     store = make_ebhi()
-    assert (len(store), store.size, store.source) == (12, (16, 16), "EBHI-SEG")
+    assert (len(store), store.size, store.source) == (12, (16, 16), "EBHI-SEG, glands")
     assert set(store.split) == {"train", "validation", "test"}
     assert all(len(set(store.split[store.case == case])) == 1 for case in store.case)
 
@@ -104,7 +104,7 @@ def test_an_ebhi_store_does_not_depend_on_where_the_folder_stands(make_ebhi, ebh
     made = Made(make_ebhi().path)
     assert made.anew()
     moved = ebhi.rename(tmp_path / "elsewhere")
-    prepare("ebhi", data=moved, folder=tmp_path / "data", size=16, count=0)
+    prepare("ebhi", data=moved, folder=tmp_path / "data", size=16, count=0, task="glands")
     assert not made.anew()
 
 
@@ -157,14 +157,13 @@ def test_a_file_that_is_no_store_is_refused_and_left_alone(tmp_path, source):
 # --- missing data ---
 
 
-@pytest.mark.parametrize(("source", "wanted"), [("ebhi", "figshare 21540159"), ("store", "16 x 16")])
-def test_a_source_that_needs_data_and_has_none_is_refused_with_the_option(tmp_path, source, wanted):
-    with assert_refused("--data PATH", wanted):
-        prepare(source, data=None, folder=tmp_path, size=16, count=99)
+def test_a_study_of_ones_own_store_without_one_is_refused_with_the_option(tmp_path):
+    with assert_refused("--data PATH", "16 x 16"):
+        prepare("store", data=None, folder=tmp_path, size=16, count=99)
 
 
 @pytest.mark.parametrize("source", SOURCES)
 def test_data_at_a_path_that_does_not_exist_is_refused_with_the_path(tmp_path, source):
     with assert_refused(tmp_path / "none", "download EBHI-SEG" if source == "ebhi" else "python -m study data"):
-        prepare(source, data=tmp_path / "none", folder=tmp_path, size=16, count=99)
+        prepare(source, data=tmp_path / "none", folder=tmp_path, size=16, count=99, task="cancer")
     assert contents(tmp_path) == {}

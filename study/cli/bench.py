@@ -137,7 +137,12 @@ def angles(
     checkpoints = {model: load_checkpoint(file) for model, file in files.items()}
     settings = next(iter(checkpoints.values()))["settings"]
     store = prepare(
-        settings["source"], data=data, folder=root / "data", size=settings["size"], count=settings["patches"]
+        settings["source"],
+        data=data,
+        folder=root / "data",
+        size=settings["size"],
+        count=settings["patches"],
+        task="glands",
     )
     for model, checkpoint in checkpoints.items():
         if checkpoint["data"]["fingerprint"] != store.fingerprint:

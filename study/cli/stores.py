@@ -8,6 +8,8 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
+from study.data.ebhi import TASKS
+from study.data.ebhi_box import pack_box, sha256_of
 from study.data.patches import SPLITS, PatchStore
 from study.data.sources import ebhi_store
 from study.errors import StudyError
@@ -15,12 +17,29 @@ from study.errors import StudyError
 
 def ebhi(
     folder: Annotated[Path, typer.Argument(help="The EBHI-SEG folder (figshare 21540159).", show_default=False)],
-    output: Annotated[Path, typer.Argument(help="The patch store to write (.h5).", show_default=False)],
+    output: Annotated[Path | None, typer.Argument(help="The patch store to write (.h5).", show_default=False)] = None,
     size: Annotated[int, typer.Option(help="Side of the patches in pixels; the originals have 224.", min=1)] = 224,
+    task: Annotated[
+        str, typer.Option(help="What is foreground: glands that are cancer, or all glands.", metavar="|".join(TASKS))
+    ] = "cancer",
+    pack: Annotated[
+        Path | None, typer.Option(help="Write the reduced archive that comes with the package.", metavar="FILE")
+    ] = None,
 ) -> None:
-    """Read EBHI-SEG: 2,226 H&E patches of colorectal biopsies with masks of the glands."""
-    check_new(output)
-    show_store(ebhi_store(output, folder=folder, size=size))
+    """Read EBHI-SEG: 2,226 H&E patches of colorectal biopsies with masks of the glands.
+
+    Reduced to 128 pixels it comes with this package, and `reproduce` needs nothing else.
+    """
+    if output is None and pack is None:
+        raise StudyError("nowhere to put the patches; give OUTPUT, the patch store to write (.h5)")
+    for path in (pack, output):
+        if path is not None:
+            check_new(path)
+    if pack is not None:
+        pack_box(folder, pack, progress=True)
+        print(f"{pack}: {pack.stat().st_size / 1e6:.1f} MB, SHA-256 {sha256_of(pack)}")
+    if output is not None:
+        show_store(ebhi_store(output, folder=folder, size=size, task=task))
 
 
 def check_new(output: Path) -> None:

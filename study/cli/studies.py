@@ -13,6 +13,7 @@ from tqdm import tqdm
 
 from study.cli.devices import launch_fabric
 from study.cli.stores import describe
+from study.data.ebhi import source_name
 from study.data.sources import prepare
 from study.errors import StudyError
 from study.figures import make_figures, maps_path
@@ -133,8 +134,10 @@ def open_study(
     batch_size = changed.recipe.batch_size
     if batch_size % devices:  # said here, before data are made and there are several processes to say it
         raise StudyError(f"a batch of {batch_size} cannot be shared by {devices} devices; --set batch_size")
-    store = prepare(changed.source, data=data, folder=root / "data", size=changed.size, count=changed.patches)
-    own = preset.source == "miniature" or (preset.source == "ebhi" and store.source != "EBHI-SEG")
+    store = prepare(
+        changed.source, data=data, folder=root / "data", size=changed.size, count=changed.patches, task="glands"
+    )
+    own = preset.source == "miniature" or (preset.source == "ebhi" and store.source != source_name("glands"))
     if name is None and data is not None and own:
         raise StudyError(
             f"{data} holds other data ({store.source}) than {preset_name} is about; give the study a --name"

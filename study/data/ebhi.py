@@ -1,11 +1,14 @@
 """EBHI-SEG: 2,226 H&E patches of colorectal biopsies, 224 x 224, with masks of the glands (epithelium), CC BY 4.0.
 
-The download (figshare 21540159) has a folder per class with ``image`` and ``label`` inside. It is gland segmentation
-in every class, the normal one included: the foreground is epithelium, not tumour.
+The download (figshare 21540159) has a folder per class with ``image`` and ``label`` inside. The label outlines the
+glands in every class, the normal one included; which of them are cancer is known from the class of their patch. Two
+tasks come of it, :data:`TASKS`. The same folder, reduced, is in the box: see :mod:`study.data.ebhi_box`.
 """
 
+import io
 import re
-from collections.abc import Iterator
+import zipfile
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -14,23 +17,46 @@ from PIL import Image
 from study.data.patches import Patch
 from study.errors import StudyError
 
+CLASSES = ("Adenocarcinoma", "High-grade IN", "Low-grade IN", "Normal", "Polyp", "Serrated adenoma")
+"""The folders of the download: the diagnosis of a patch (IN: intraepithelial neoplasia)."""
+
+CANCER = ("Adenocarcinoma", "High-grade IN")
+"""The classes whose glands are the foreground of the task "cancer": carcinoma, invasive or in situ."""
+
+TASKS = ("cancer", "glands")
+"""What is segmented: the glands of the classes of :data:`CANCER` against all else, or the glands of every class."""
+
 THRESHOLD = 127
 """The masks have soft grey edges; foreground is what is brighter than this."""
+
+File = Path | zipfile.Path
+"""Of a folder, or of an archive that is laid out as one."""
 
 _CASE = re.compile(r"GT[A-Za-z]*(\d+)")  # a case can stand in several classes, under other letters but the same digits
 
 
-def find_pairs(root: Path | str) -> list[tuple[Path, Path]]:
+def source_name(task: str) -> str:
+    """What stores and results call the patches of a task.
+
+    Raises:
+        StudyError: if there is no such task.
+    """
+    if task not in TASKS:
+        raise StudyError(f"unknown task {task!r} of EBHI-SEG; choose from {', '.join(TASKS)}")
+    return f"EBHI-SEG, {task}"
+
+
+def find_pairs(root: File | str) -> list[tuple[File, File]]:
     """All (image, label) files below an EBHI-SEG folder, sorted; any image format, matched by name without its ending.
 
     Raises:
         StudyError: if the folder is missing or empty, or an image or a label stands alone.
     """
-    root = Path(root)
+    root = Path(root) if isinstance(root, str) else root
     if not root.is_dir():
         raise StudyError(f"no data folder at {root}; download EBHI-SEG (figshare 21540159) and give its path")
     pairs = []
-    for folder in sorted({part.parent for name in ("image", "label") for part in root.glob(f"*/{name}")}):
+    for folder in sorted(root.iterdir(), key=lambda folder: folder.name):
         images, labels = _files(folder / "image"), _files(folder / "label")
         if alone := sorted(images.keys() ^ labels.keys()):
             file = images.get(alone[0]) or labels[alone[0]]
@@ -42,7 +68,12 @@ def find_pairs(root: Path | str) -> list[tuple[Path, Path]]:
     return pairs
 
 
-def case_of(file: Path) -> str:
+def class_of(file: File) -> str:
+    """The class of a patch, from the folder that its image or label stands in."""
+    return file.parent.parent.name
+
+
+def case_of(file: File) -> str:
     """The patient's number: the digits after ``GT`` and any letters.
 
     Raises:
@@ -54,14 +85,25 @@ def case_of(file: Path) -> str:
     return match[1]
 
 
-def ebhi_patches(pairs: list[tuple[Path, Path]], size: int) -> Iterator[Patch]:
+def slide_of(file: File) -> str:
+    """The name of the slide: what stands before the magnification, 400."""
+    return file.stem.rsplit("-400-", 1)[0]
+
+
+def ebhi_patches(pairs: Sequence[tuple[File, File]], size: int, *, task: str) -> Iterator[Patch]:
     """Read the pairs as patches of ``size`` x ``size`` pixels, resized where the files have another size.
 
     The image and the soft mask are both averaged down (Lanczos and box); the mask is thresholded last.
 
+    Args:
+        pairs: of image and label, see :func:`find_pairs`.
+        size: side of the patches in pixels.
+        task: one of :data:`TASKS`.
+
     Raises:
-        StudyError: naming the file that is damaged, or the pair that differs in size.
+        StudyError: naming the file that is damaged, the pair that differs in size, or the folder of no known class.
     """
+    source_name(task)  # refuses an unknown one
     for image_file, label_file in pairs:
         image, label = _open(image_file, "RGB"), _open(label_file, "L")
         if image.size != label.size:
@@ -69,15 +111,26 @@ def ebhi_patches(pairs: list[tuple[Path, Path]], size: int) -> Iterator[Patch]:
         if image.size != (size, size):
             image = image.resize((size, size), Image.Resampling.LANCZOS)
             label = label.resize((size, size), Image.Resampling.BOX)
-        mask = (np.asarray(label) > THRESHOLD).astype(np.uint8)
-        yield Patch(np.asarray(image), mask, case=case_of(image_file), slide=image_file.stem.rsplit("-400-", 1)[0])
+        mask = np.asarray(label) > THRESHOLD
+        if task == "cancer" and not _is_cancer(image_file):
+            mask = np.zeros_like(mask)
+        yield Patch(np.asarray(image), mask.astype(np.uint8), case=case_of(image_file), slide=slide_of(image_file))
 
 
-def _files(folder: Path) -> dict[str, Path]:
+def _is_cancer(file: File) -> bool:
+    """Whether the glands of a patch are cancer; a class that is not known must not pass for benign."""
+    if (name := class_of(file)) not in CLASSES:
+        raise StudyError(f"{file} is of an unknown class {name!r}; rename its folder to one of {', '.join(CLASSES)}")
+    return name in CANCER
+
+
+def _files(folder: File) -> dict[str, File]:
     """The files of a folder by their names without the ending; hidden ones and folders are left out."""
-    files: dict[str, Path] = {}
-    for file in sorted(folder.glob("[!.]*")):
-        if file.is_dir():
+    files: dict[str, File] = {}
+    if not folder.is_dir():
+        return files
+    for file in sorted(folder.iterdir(), key=lambda file: file.name):
+        if file.is_dir() or file.name.startswith("."):
             continue
         if not file.is_file():
             raise StudyError(f"{file} is a broken link or no file; remove it")
@@ -87,11 +140,11 @@ def _files(folder: Path) -> dict[str, Path]:
     return files
 
 
-def _open(file: Path, mode: str) -> Image.Image:
+def _open(file: File, mode: str) -> Image.Image:
     try:
-        with Image.open(file) as image:
+        with Image.open(io.BytesIO(file.read_bytes())) as image:
             return image.convert(mode)
-    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
+    except (OSError, SyntaxError, ValueError, zipfile.BadZipFile, Image.DecompressionBombError) as error:
         raise StudyError(f"{file} is damaged or not an image; download it again") from error
 
 

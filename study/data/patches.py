@@ -47,7 +47,7 @@ def write_patches(
         path: the store to write or replace.
         patches: of equal size; consumed one by one, so they need not fit in memory.
         split: "train", "validation" or "test" for every case.
-        source: what the images are, for people: "EBHI-SEG", "miniature Camelyon".
+        source: what the images are, for people: "EBHI-SEG, cancer", "miniature Camelyon".
         recipe: what the store was made from; a store whose recipe is unchanged need not be made again.
 
     Returns:

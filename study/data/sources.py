@@ -3,8 +3,9 @@
 import hashlib
 from pathlib import Path
 
+from study.data import ebhi_box
 from study.data.camelyon16 import find_slides
-from study.data.ebhi import case_of, ebhi_patches, find_pairs
+from study.data.ebhi import case_of, ebhi_patches, find_pairs, source_name
 from study.data.extract import Scale
 from study.data.manifest import is_extraction
 from study.data.miniature import SOURCE as MINIATURE
@@ -45,45 +46,65 @@ def miniature_store(folder: Path, *, patches: int, size: int) -> PatchStore:
     return PatchStore(store)
 
 
-def ebhi_store(path: Path, *, folder: Path, size: int) -> PatchStore:
-    """A store of all patches of an EBHI-SEG folder at ``size`` x ``size`` pixels.
+def ebhi_store(path: Path, *, folder: Path | None, size: int, task: str) -> PatchStore:
+    """A store of all patches of EBHI-SEG at ``size`` x ``size`` pixels.
+
+    Args:
+        path: of the store.
+        folder: of the download; None: the reduced patches that come with the package.
+        size: side of the patches in pixels.
+        task: one of :data:`~study.data.ebhi.TASKS`.
 
     Raises:
-        StudyError: see :func:`~study.data.ebhi.find_pairs` and :func:`~study.data.ebhi.ebhi_patches`.
+        StudyError: if the patches of the package are smaller than ``size``, or see
+            :func:`~study.data.ebhi_box.open_box`, :func:`~study.data.ebhi.find_pairs` and
+            :func:`~study.data.ebhi.ebhi_patches`.
     """
-    pairs = find_pairs(folder)
-    listing = "".join(f"{f.relative_to(folder)} {f.stat().st_size}\n" for pair in pairs for f in pair)
-    recipe = {"source": "ebhi", "size": size, "files": hashlib.sha256(listing.encode()).hexdigest()}
+    source = source_name(task)
+    if folder is None and size > ebhi_box.SIZE:
+        raise StudyError(
+            f"the EBHI-SEG that comes with the package has {ebhi_box.SIZE} x {ebhi_box.SIZE} pixels, fewer than "
+            f"{size} x {size}; give --data PATH, the folder of the download (figshare 21540159)"
+        )
+    pairs = find_pairs(ebhi_box.open_box() if folder is None else folder)
+    if folder is None:
+        files = ebhi_box.SHA256
+    else:
+        listing = "".join(f"{f.relative_to(folder)} {f.stat().st_size}\n" for pair in pairs for f in pair)
+        files = hashlib.sha256(listing.encode()).hexdigest()
+    recipe = {"source": source, "size": size, "files": files}
     if (store := _made_from(path, recipe)) is not None:
         return store
     split = split_by_case([case_of(image) for image, _ in pairs], seed=SPLIT_SEED)
-    write_patches(path, ebhi_patches(pairs, size), split, source="EBHI-SEG", recipe=recipe)
+    write_patches(path, ebhi_patches(pairs, size, task=task), split, source=source, recipe=recipe)
     return PatchStore(path)
 
 
-def prepare(source: str, *, data: Path | None, folder: Path, size: int, count: int) -> PatchStore:
-    """The patch store of a study: made from ``data``, or made up, or found in ``folder`` from an earlier run.
+def prepare(
+    source: str, *, data: Path | None, folder: Path, size: int, count: int, task: str | None = None
+) -> PatchStore:
+    """The patch store of a study: made from ``data`` or from what comes with the package, or found from an earlier run.
 
     Args:
         source: "miniature", "ebhi" or "store".
-        data: the EBHI-SEG folder; or, for any source, a patch store of your own.
+        data: the EBHI-SEG folder, None being the patches that come with the package; or, for any source, a patch
+            store of your own.
         folder: where stores that are made are kept.
         size: side of the patches in pixels.
         count: how many patches, if they are cut from the miniature Camelyon.
+        task: of EBHI-SEG, one of :data:`~study.data.ebhi.TASKS`; other sources have one task only.
 
     Raises:
-        StudyError: if the source needs a path and has none, or the store's patches are of another size.
+        StudyError: if the source needs a path and has none, the store's patches are of another size.
     """
     if source == "miniature" and data is None:
         return miniature_store(folder, patches=count, size=size)
+    if source == "ebhi" and (data is None or not (data.is_file() or is_extraction(data))):
+        origin = "box" if data is None else "folder"
+        return ebhi_store(folder / f"ebhi-{task}-{size}px-{origin}.h5", folder=data, size=size, task=str(task))
     if data is None:
-        wanted = {
-            "ebhi": "the EBHI-SEG folder (figshare 21540159)",
-            "store": f"a patch store of {size} x {size} patches (`python -m study data camelyon16` makes one)",
-        }
-        raise StudyError(f"this preset needs data: give --data PATH, {wanted[source]}")
-    if source == "ebhi" and not data.is_file() and not is_extraction(data):
-        return ebhi_store(folder / f"ebhi-{size}.h5", folder=data, size=size)
+        wanted = f"a patch store of {size} x {size} patches (`python -m study data camelyon16` makes one)"
+        raise StudyError(f"this preset needs data: give --data PATH, {wanted}")
     store = PatchStore(data)
     if store.size != (size, size):
         height, width = store.size
