@@ -109,30 +109,81 @@ class Preset:
         return {**{key: getattr(self, key) for key in keys}, **asdict(self.recipe_of(model))}
 
 
+_TISSUE = Recipe(width=16, depth=4, grid="even", batch_size=16, epochs=16, batches_per_epoch=100, schedule="cosine")
+"""Of the study on real tissue on CPUs; ``docs/protocol.md`` says how each value was chosen."""
+
 PRESETS = {
     "quick": Preset(
-        "a miniature Camelyon, drawn; reduced size and width: shows that everything works, proves nothing about tissue",
-        source="miniature",
+        "cancer on EBHI-SEG in ten minutes: real tissue, short trainings",
+        source="ebhi",
+        task="cancer",
         size=64,
-        patches=640,
-        recipe=Recipe(width=8, depth=2, grid="even", batch_size=16, epochs=20, batches_per_epoch=10, patience=5),
+        design="folds",
+        recipe=replace(_TISSUE, epochs=5, batches_per_epoch=80),
+        fractions=(0.125, 1.0),
+    ),
+    "ebhi-cancer": Preset(
+        "the study on real tissue, its primary task: cancer on EBHI-SEG, at 64 px, by patient",
+        source="ebhi",
+        task="cancer",
+        size=64,
+        design="folds",
+        recipe=_TISSUE,
+        models=("unet-aug", "p4m"),
+        fractions=(0.125,),
+        seeds=tuple(range(10)),
+        more=(
+            (("unet-aug", "p4m"), (1.0,), tuple(range(10))),
+            (("unet", "p4"), (0.125,), tuple(range(10))),
+            (("unet-aug", "p4m"), (0.25, 0.5), tuple(range(10))),
+        ),
+    ),
+    "ebhi-glands": Preset(
+        "the study's second task: glands on EBHI-SEG",
+        source="ebhi",
+        task="glands",
+        size=64,
+        design="folds",
+        recipe=_TISSUE,
+        models=("unet-aug", "p4m"),
+        fractions=(0.125,),
+        seeds=tuple(range(10)),
+    ),
+    "ebhi-gpu": Preset(
+        "cancer on EBHI-SEG at its full 224 px, for a GPU",
+        source="ebhi",
+        task="cancer",
+        size=224,
+        design="folds",
+        recipe=Recipe(
+            width=32,
+            depth=4,
+            grid="even",
+            batch_size=32,
+            epochs=20,
+            batches_per_epoch=100,
+            schedule="cosine",
+            precision="bf16-mixed",
+        ),
+        models=("unet-aug", "p4m"),
+        fractions=(0.125, 1.0),
+        seeds=tuple(range(10)),
+        workers=8,
     ),
     "ebhi-cpu": Preset(
-        "EBHI-SEG glands at 80 px, reduced width and length, for two CPU cores",
+        "an older study: glands on EBHI-SEG at 80 px, width 8, 400 updates",
         source="ebhi",
+        task="glands",
         size=80,
         recipe=Recipe(width=8, depth=3, grid="even", batch_size=16, epochs=20, batches_per_epoch=20, patience=5),
         seeds=(0, 1, 2),
     ),
-    "ebhi-gpu": Preset(
-        "EBHI-SEG glands at their full 224 px, for a GPU",
-        source="ebhi",
-        size=224,
-        recipe=Recipe(
-            width=32, depth=4, grid="even", batch_size=32, epochs=60, batches_per_epoch=50, precision="bf16-mixed"
-        ),
-        seeds=(0, 1, 2),
-        workers=8,
+    "miniature": Preset(
+        "a miniature Camelyon, drawn: from slides to figures, for a trial run; proves nothing about tissue",
+        source="miniature",
+        size=64,
+        patches=640,
+        recipe=Recipe(width=8, depth=2, grid="even", batch_size=16, epochs=20, batches_per_epoch=10, patience=5),
     ),
     "paper": Preset(
         "Camelyon16 patches of 320 x 320, the paper's numbers",

@@ -124,7 +124,7 @@ def test_help_lists_every_command_and_preset(run):
     _, output, _ = run("--help")
     assert all(command in output for command in ("reproduce", "data", "train", "evaluate", "figures", "check"))
     _, output, _ = run("reproduce", "--help")
-    assert all(preset in output for preset in ("quick", "ebhi-cpu", "ebhi-gpu", "paper"))
+    assert all(preset in output for preset in ("quick", "ebhi-cancer", "ebhi-gpu", "paper"))
 
 
 @pytest.mark.parametrize(

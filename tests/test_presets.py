@@ -1,7 +1,10 @@
+from dataclasses import replace
+
 import pytest
 
 from study.errors import StudyError
 from study.presets import FRACTIONS, PRESETS, find_preset, override
+from study.trials import Study
 from study.unet import build_unet
 
 
@@ -14,12 +17,42 @@ def test_the_paper_preset_has_the_papers_numbers():
     assert paper.fractions == FRACTIONS == (0.125, 0.25, 0.5, 1.0)
 
 
-@pytest.mark.parametrize("name", PRESETS)
-def test_every_preset_compares_all_models_on_all_regimes(name):
+@pytest.mark.parametrize("name", ["paper", "miniature"])
+def test_the_papers_comparison_has_all_its_models_on_all_regimes(name):
     preset = find_preset(name)
     assert preset.models == ("unet", "unet-aug", "p4", "p4m")
     assert preset.fractions == FRACTIONS
+
+
+@pytest.mark.parametrize("name", PRESETS)
+def test_every_preset_compares_p4m_with_the_augmented_unet_and_can_be_built(name):
+    preset = find_preset(name)
+    assert {"unet-aug", "p4m"} <= set(preset.models)
     build_unet("p4m", width=preset.recipe.width, depth=preset.recipe.depth, grid=preset.recipe.grid)
+
+
+def test_studies_on_real_patients_split_and_share_them_by_patient():
+    for name in ("quick", "ebhi-cancer", "ebhi-glands", "ebhi-gpu"):
+        assert (PRESETS[name].design, PRESETS[name].recipe.schedule) == ("folds", "cosine")
+
+
+def test_grids_come_one_after_the_other_and_no_trial_comes_twice(preset, store, tmp_path):
+    more = ((("p4m", "p4"), (0.5, 1.0), (0,)), (("p4",), (0.5,), (0, 7)))
+    study = Study("tiny", replace(preset, models=("unet", "p4m"), fractions=(0.5,), more=more), store, tmp_path)
+    names = ["unet-50-0", "p4m-50-0", "unet-50-1", "p4m-50-1", "p4-50-0", "p4m-100-0", "p4-100-0", "p4-50-7"]
+    assert [trial.name for trial in study.trials()] == names
+
+
+@pytest.mark.parametrize("setting", ["models=p4", "fractions=1", "seeds=4"])
+def test_whoever_says_which_trials_gets_these_alone(setting):
+    assert override(PRESETS["ebhi-cancer"], [setting]).more == ()
+
+
+def test_a_model_has_the_learning_rate_that_was_tuned_for_it_unless_one_is_given(preset):
+    tuned = replace(preset, learning_rates={"p4m": 3e-3})
+    assert [tuned.recipe_of(model).learning_rate for model in ("unet", "p4m")] == [1e-3, 3e-3]
+    assert tuned.trial_settings("p4m")["learning_rate"] == 3e-3
+    assert override(tuned, ["learning_rate=2e-4"]).recipe_of("p4m").learning_rate == 2e-4
 
 
 def test_settings_replace_values_of_the_preset_and_of_its_recipe():
@@ -68,14 +101,16 @@ def test_what_decides_a_trial_is_told_from_what_does_not():
         ("patience=-1", "patience is -1"),
         ("workers=-1", "workers is -1"),
         ("precision=64-true", "32-true, bf16-mixed"),
+        ("schedule=linear", "plateau, cosine"),
+        ("design=folds", "width"),
     ],
 )
 def test_a_bad_setting_is_refused_by_name(setting, named):
     with pytest.raises(StudyError, match=named) as error:
-        override(PRESETS["quick"], [setting])
+        override(PRESETS["miniature"], [setting])
     assert "\n" not in str(error.value)
 
 
 def test_an_unknown_preset_is_refused_with_the_known_ones():
-    with pytest.raises(StudyError, match="quick, ebhi-cpu, ebhi-gpu, paper"):
+    with pytest.raises(StudyError, match="quick, ebhi-cancer, ebhi-glands, ebhi-gpu, ebhi-cpu, miniature, paper"):
         find_preset("fast")

@@ -135,9 +135,9 @@ def open_study(
     if batch_size % devices:  # said here, before data are made and there are several processes to say it
         raise StudyError(f"a batch of {batch_size} cannot be shared by {devices} devices; --set batch_size")
     store = prepare(
-        changed.source, data=data, folder=root / "data", size=changed.size, count=changed.patches, task="glands"
+        changed.source, data=data, folder=root / "data", size=changed.size, count=changed.patches, task=preset.task
     )
-    own = preset.source == "miniature" or (preset.source == "ebhi" and store.source != source_name("glands"))
+    own = preset.source == "miniature" or (preset.source == "ebhi" and store.source != source_name(preset.task))
     if name is None and data is not None and own:
         raise StudyError(
             f"{data} holds other data ({store.source}) than {preset_name} is about; give the study a --name"

@@ -1,0 +1,53 @@
+import json
+from dataclasses import replace
+
+import pytest
+from data_helpers import assert_refused
+
+from study.tuning import RATES, TuningRun, chosen_rates, runs, tune, tuning_rows
+
+RUN = TuningRun("unet", 0.5, 100, 3e-3)
+
+
+def test_a_run_leaves_validation_scores_and_no_test_score(study, fabric):
+    record = tune(study, RUN, fabric)
+    path = study.root / "results" / "tiny" / "tuning" / "unet-50-100-0.003.json"
+    assert json.loads(path.read_text()) == record
+    assert record.keys() == {"run", "settings", "data", "history", "provenance"}
+    assert not any("test" in key for row in record["history"] for key in row)
+    assert record["settings"]["learning_rate"] == 3e-3
+    assert len(record["history"]) == study.preset.recipe.epochs
+    assert {"version", "hardware"} <= record["provenance"].keys()
+    assert not (study.root / "runs" / "tiny" / "tuning" / "unet-50-100-0.003" / "last.pt").exists()
+
+
+def test_a_run_that_is_done_is_not_repeated_and_one_of_other_settings_is(study, fabric):
+    first = tune(study, RUN, fabric)
+    assert tune(study, RUN, fabric) == first
+    longer = replace(study, preset=replace(study.preset, recipe=replace(study.preset.recipe, epochs=3)))
+    assert len(tune(longer, RUN, fabric)["history"]) == 3
+
+
+def test_the_rate_of_the_highest_mean_dice_is_chosen(study, fabric, monkeypatch):
+    folder = study.root / "results" / "tiny"
+    dice = {3e-4: (0.5, 0.9), 1e-3: (0.8, 0.7), 3e-3: (0.9, 0.4)}
+    (folder / "tuning").mkdir(parents=True)
+    for run in runs(["p4m"], [0.5], [100, 101]):
+        row = {"epoch": 0, "train_loss": 1.0, "validation_loss": 1.0}
+        history = [row | {"validation_dice": dice[run.learning_rate][run.seed - 100]}]
+        text = json.dumps({"run": vars(run), "history": history})
+        (folder / "tuning" / f"{run.name}.json").write_text(text)
+    rows = tuning_rows(folder)
+    assert len(rows) == 2 * len(RATES)
+    assert chosen_rates(rows) == {"p4m": 1e-3}
+    with assert_refused("p4m", "not complete"):
+        chosen_rates(rows.iloc[1:])
+
+
+@pytest.mark.parametrize("text", ["", "{}", '{"run": {"model": 1}}'])
+def test_a_damaged_record_is_refused_by_name(study, text):
+    folder = study.root / "results" / "tiny"
+    (folder / "tuning").mkdir(parents=True)
+    (folder / "tuning" / "x.json").write_text(text)
+    with assert_refused("x.json", "tune again"):
+        tuning_rows(folder)
