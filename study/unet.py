@@ -11,6 +11,7 @@ from functools import partial
 from itertools import pairwise
 from numbers import Integral
 
+import torch
 from torch import Tensor, nn
 
 from study import gconv
@@ -207,6 +208,24 @@ def field_counts(group: PlaneGroup, width: int, depth: int) -> list[int]:
     return [max(1, round(width * 2**level / math.sqrt(group.order))) for level in range(depth + 1)]
 
 
+@torch.no_grad()
+def equalise_steps(network: UNet) -> None:
+    """Scale the new weights of a group network to the size that they have in the plain U-Net of equal parameters.
+
+    Batch norm follows every convolution but the projection, so the scale of these weights changes no output; but Adam's
+    first steps are as long as the learning rate, whatever the scale, so it decides how far a step turns a filter. By
+    their fan-in the layers draw weights that are ``|G| ** (1 / 4)`` times smaller, and the same learning rate would be
+    a larger one on a larger group. Here the fan-in is counted as torch counts it in the plain U-Net, which has
+    ``sqrt(|G|)`` channels for each field: those of the input, or of the output of a transposed convolution.
+    """
+    for block in (*network.encoder, *network.up, *network.decoder):
+        for conv in block:
+            if isinstance(conv, gconv.GroupConv2d):
+                fields = conv.out_channels if conv.plain is nn.ConvTranspose2d else conv.in_channels
+                plain_fan_in = fields * math.sqrt(conv.group.order) * conv.kernel_size**2
+                conv.weight.mul_(math.sqrt(conv.fan_in() / plain_fan_in))
+
+
 def build_unet(
     group: str,
     *,
@@ -220,7 +239,8 @@ def build_unet(
 ) -> UNet:
     """Build the U-Net ("z2") or the U-Net of another group, as the P4M U-Net ("p4m").
 
-    Shapes: image ``(B, in_channels, H, W)`` -> logits ``(B, num_classes, H, W)``.
+    Shapes: image ``(B, in_channels, H, W)`` -> logits ``(B, num_classes, H, W)``. The initial weights of native layers
+    are those of :func:`equalise_steps`, those on escnn its own.
 
     Args:
         group: "z2", "p2", "pm", "pmm", "p4" or "p4m"; on escnn also "p8" and "p8m", which turn by 45 degrees too,
@@ -258,4 +278,6 @@ def build_unet(
             raise StudyError(f"{name} is {value!r}; give a positive integer")
     channels = field_counts(groups[group], width, depth)
     layers = make_layers(groups[group], implementation, basis)
-    return UNet(layers, channels, in_channels=in_channels, num_classes=num_classes, grid=GRIDS[grid])
+    network = UNet(layers, channels, in_channels=in_channels, num_classes=num_classes, grid=GRIDS[grid])
+    equalise_steps(network)
+    return network

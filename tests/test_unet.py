@@ -9,7 +9,7 @@ from torch import nn
 
 from study.equivariance import assert_equivariant, equivariance_errors, train_briefly
 from study.groups import GROUPS, roto_reflections
-from study.unet import GRIDS, Block, UNet, build_unet
+from study.unet import GRIDS, Block, UNet, build_unet, field_counts, make_layers
 
 GROUP = pytest.mark.parametrize("group", GROUPS)
 GRID = pytest.mark.parametrize("grid", ["even", "odd"])
@@ -104,6 +104,42 @@ def test_group_networks_have_as_many_parameters_as_the_unet(group, grid, width):
     with torch.device("meta"):  # parameters to count, not to fill
         counts = [count(build_unet(name, width=width, grid=grid)) for name in ("z2", group)]
     assert counts[1] == pytest.approx(counts[0], rel=0.02)
+
+
+def convolutions(network):
+    """All that a batch norm follows, by name."""
+    return {
+        name: module
+        for name, module in network.named_modules()
+        if hasattr(module, "kernel_size") and name.partition(".")[0] in ("encoder", "up", "decoder")
+    }
+
+
+@pytest.mark.parametrize("group", list(GROUPS)[1:])
+@GRID
+def test_weights_start_as_large_as_those_of_the_plain_unet_so_that_adams_steps_turn_them_as_far(group, grid):
+    plain, network = (convolutions(build_unet(name, width=32, grid=grid)) for name in ("z2", group))
+    assert network.keys() == plain.keys()
+    for name, conv in network.items():
+        sizes = [weight.detach().abs().mean().item() for weight in (conv.weight, plain[name].weight)]
+        assert sizes[0] == pytest.approx(sizes[1], rel=0.04 if conv.weight.numel() > 1000 else 0.1)
+
+
+@GROUP
+def test_initial_weights_are_those_of_the_layers_but_for_their_scale_which_batch_norm_takes_away(group):
+    torch.manual_seed(1)
+    network = build_unet(group, width=8, depth=2).double()
+    torch.manual_seed(1)
+    channels = field_counts(GROUPS[group], 8, 2)
+    by_fan_in = UNet(make_layers(GROUPS[group]), channels, in_channels=3, num_classes=1, grid=GRIDS["even"]).double()
+    for conv, other in zip(convolutions(network).values(), convolutions(by_fan_in).values(), strict=True):
+        torch.testing.assert_close(conv.weight / conv.weight.norm(), other.weight / other.weight.norm())
+    assert torch.equal(network.project.weight, by_fan_in.project.weight)  # no batch norm follows
+    x = torch.randn(2, 3, 16, 16, dtype=torch.float64)
+    for norm in (*network.modules(), *by_fan_in.modules()):
+        if isinstance(norm, nn.BatchNorm2d | nn.BatchNorm3d):
+            norm.eps = 1e-20
+    torch.testing.assert_close(network(x), by_fan_in(x), rtol=1e-4, atol=1e-5)
 
 
 def test_the_plain_unet_is_made_of_torch_layers_only():

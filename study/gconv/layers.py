@@ -89,13 +89,13 @@ class PlaneGroupConv2d(nn.Module):
         with torch.inference_mode(False):  # it may be used in a training later
             self._taps = self._make_taps(self.weight.device)
 
-    def _fan_in(self) -> float:
+    def fan_in(self) -> float:
         """The number of products summed in one output value, that is, the fan-in of the expanded filter."""
         return self.in_channels * self.group.order * self.kernel_size**2
 
     def reset_parameters(self) -> None:
         """Draw from U(-b, b), b = 1 / sqrt(fan-in), as ``nn.Conv2d`` does, by the expanded filter's fan-in."""
-        bound = 1 / math.sqrt(self._fan_in())
+        bound = 1 / math.sqrt(self.fan_in())
         nn.init.uniform_(self.weight, -bound, bound)
         if self.bias is not None:
             nn.init.uniform_(self.bias, -bound, bound)
@@ -191,7 +191,7 @@ class LiftingConv2d(PlaneGroupConv2d):
 
     _expand = staticmethod(filters.lifting_weight)
 
-    def _fan_in(self) -> float:
+    def fan_in(self) -> float:
         return self.in_channels * self.kernel_size**2
 
     def forward(self, x: Tensor) -> Tensor:
@@ -294,8 +294,8 @@ class GroupConvTranspose2d(GroupConv2d):
     plain = nn.ConvTranspose2d
     padding_modes = ("zeros",)
 
-    def _fan_in(self) -> float:
-        return super()._fan_in() / self.stride**2  # a pixel of the output meets every stride-th tap, in both directions
+    def fan_in(self) -> float:
+        return super().fan_in() / self.stride**2  # a pixel of the output meets every stride-th tap, in both directions
 
     def expanded_weight(self) -> Tensor:
         return super().expanded_weight().transpose(0, 1)  # conv_transpose2d wants (in, out, k, k)
