@@ -17,11 +17,21 @@ from study.conversion import convert_checkpoint
 from study.data.patches import PatchStore
 from study.equivariance import equivariance_errors, measure, paper_literal_unet
 from study.errors import StudyError
-from study.evaluation import summarise
+from study.evaluation import READINGS, summarise
 from study.groups import APPROXIMATE_GROUPS, GROUPS, P4M, roto_reflections
+from study.measures import TOLERANCE
 from study.models import MODELS, Architecture, load_checkpoint, load_model, rebuild
 from study.trials import score_test_patches
 from study.unet import IMPLEMENTATIONS
+
+_MEASURES = {
+    "dice": "Dice, pooled over pixels",
+    "dice_per_patch": "Dice, mean over patches with foreground",
+    "dice_per_case": "Dice, mean over cases with foreground",
+    "iou": "Intersection over union",
+    "boundary_dice": f"Boundary Dice, within {TOLERANCE} px",
+    "ece": "Expected calibration error",
+}
 
 
 def evaluate(
@@ -29,18 +39,21 @@ def evaluate(
     data: Annotated[Path, typer.Option(help="A patch store; its test patches are used.", metavar="PATH")],
     batch_size: Annotated[int, typer.Option(help="Patches at a time.", min=1)] = 16,
 ) -> None:
-    """Dice of a trained network on the test patches of a store, and its stability under the eight roto-reflections."""
+    """The measures of a trained network on the test patches of a store, and its stability under roto-reflections."""
     network, store = load_model(checkpoint), PatchStore(data)
     network.grid.check(*store.size, network.depth)
     fabric = launch_fabric()
     scores = summarise(score_test_patches(network.to(fabric.device), store, fabric, batch_size))
-    table = Table("Test patches", f"{(store.split == 'test').sum()}", title=f"{checkpoint} on {describe(store)}")
-    table.add_row("Dice, pooled over pixels", f"{100 * scores['dice']:.2f} %")
-    per_patch = scores["dice_per_patch"]
-    table.add_row("Dice, mean over patches with foreground", "–" if per_patch is None else f"{100 * per_patch:.2f} %")
-    table.add_row("Mean standard deviation over the eight roto-reflections", f"{scores['deviation']:.1e}")
+    patches = f"{(store.split == 'test').sum()} test patches"
+    table = Table(patches, "One view", "Mean of eight views", title=f"{checkpoint} on {describe(store)}")
+    for key, label in _MEASURES.items():
+        table.add_row(label, *(_percent(scores[reading + key]) for reading in READINGS))
+    Console().print(table)
+    table = Table("Over the eight roto-reflections", "All pixels", "Border", "Interior")
+    deviations = [scores[f"deviation{region}"] for region in ("", "_border", "_interior")]
+    table.add_row("Mean standard deviation", *("–" if d is None else f"{d:.1e}" for d in deviations))
     table.add_row("Largest standard deviation", f"{scores['deviation_max']:.1e}")
-    table.add_row("Pixels whose decision changes", f"{100 * scores['changed']:.2f} %")
+    table.add_row("Flip rate", *(_percent(scores[f"changed{region}"]) for region in ("", "_border", "_interior")))
     Console().print(table)
 
 
@@ -139,6 +152,10 @@ def convert(
         f"{len(converted.residuals)} convolutions; largest residual {converted.residuals[worst]:.1e} ({worst}); "
         f"probabilities on noise differ by at most {converted.difference:.1e}.\n{output}"
     )
+
+
+def _percent(share: float | None) -> str:
+    return "–" if share is None else f"{100 * share:.2f} %"
 
 
 def _element(g: int) -> str:
