@@ -43,7 +43,7 @@ def test_hidden_and_other_files_are_ignored(tmp_path):
 
 
 def test_a_missing_folder_is_refused_with_where_to_get_it(tmp_path):
-    with assert_refused(tmp_path / "none", "download EBHI-SEG", "figshare 21540159"):
+    with assert_refused(tmp_path / "none", "download EBHI-SEG", "data ebhi", "--download"):
         find_pairs(tmp_path / "none")
 
 

@@ -50,7 +50,9 @@ def find_pairs(root: File | str) -> list[tuple[File, File]]:
     """
     root = Path(root) if isinstance(root, str) else root
     if not root.is_dir():
-        raise StudyError(f"no data folder at {root}; download EBHI-SEG (figshare 21540159) and give its path")
+        raise StudyError(
+            f"no data folder at {root}; download EBHI-SEG with `python -m study data ebhi {root} --download`"
+        )
     folders = sorted(root.iterdir(), key=lambda folder: folder.name)
     pairs = [pair for folder in folders for pair in pairs_in(folder, "image", "label")]
     if not pairs:

@@ -67,7 +67,7 @@ def ebhi_store(path: Path, *, folder: Path | None, size: int, task: str) -> Patc
     if folder is None and size > ebhi_box.SIZE:
         raise StudyError(
             f"the EBHI-SEG that comes with the package has {ebhi_box.SIZE} x {ebhi_box.SIZE} pixels, fewer than "
-            f"{size} x {size}; give --data PATH, the folder of the download (figshare 21540159)"
+            f"{size} x {size}; give --data PATH, the folder of `python -m study data ebhi PATH --download`"
         )
     if folder is None:
         pairs, files = find_pairs(ebhi_box.open_box()), ebhi_box.SHA256
