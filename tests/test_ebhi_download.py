@@ -21,6 +21,7 @@ from study import cli
 from study.data import transfer
 from study.data.ebhi import find_pairs
 from study.data.ebhi_download import download_ebhi
+from study.data.patches import PatchStore
 from study.data.transfer import VERIFIED
 
 NAMES = ("GT1-1-400-001", "GT2-1-400-001", "GT3-1-400-001")
@@ -75,14 +76,18 @@ class Figshare:
         return flask.send_file(io.BytesIO(body), "application/zip", conditional=True)
 
 
-@pytest.fixture
-def figshare(monkeypatch, ebhi) -> Iterator[Figshare]:
+@pytest.fixture(autouse=True)
+def _impatient(monkeypatch) -> None:
     monkeypatch.setattr(transfer, "RETRY", Retry(total=0, raise_on_status=False))
     monkeypatch.setattr(transfer, "PAUSE", 0.001)
     monkeypatch.setenv("NO_PROXY", "127.0.0.1")
+
+
+@pytest.fixture
+def figshare(ebhi) -> Iterator[Figshare]:
     figshare = Figshare()
     figshare.files = {"EBHI-SEG.zip": zipped({f"EBHI-SEG/{name}": body for name, body in ebhi.items()})}
-    threading.Thread(target=figshare.server.serve_forever, daemon=True).start()
+    threading.Thread(target=figshare.server.serve_forever, args=(0.01,), daemon=True).start()
     yield figshare
     figshare.server.shutdown()
     figshare.server.server_close()
@@ -265,7 +270,6 @@ def test_a_source_that_does_not_answer_is_named(tmp_path):
 
 def test_the_command_downloads_and_makes_the_store(figshare, tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setenv("COLUMNS", "200")
     arguments = ["data", "ebhi", "EBHI-SEG", "cancer.h5", "--download", "--from", figshare.source, "--size", "16"]
     monkeypatch.setattr(sys, "argv", ["study", *arguments])
     with pytest.raises(SystemExit) as stopped:
@@ -273,4 +277,5 @@ def test_the_command_downloads_and_makes_the_store(figshare, tmp_path, monkeypat
     output = capsys.readouterr().out
     assert stopped.value.code == 0, output
     assert "6 images and labels are complete in EBHI-SEG" in output
-    assert "3 patches of 16 x 16 (EBHI-SEG, cancer" in output
+    store = PatchStore("cancer.h5")
+    assert (len(store), store.size, store.source) == (3, (16, 16), "EBHI-SEG, cancer")
