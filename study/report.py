@@ -109,6 +109,7 @@ def caption(records: Sequence[dict]) -> str:
         "EBHI-SEG": "EBHI-SEG (glands in colorectal biopsies)",  # as it was called before there were two tasks
         "EBHI-SEG, glands": "EBHI-SEG (glands in colorectal biopsies)",
         "EBHI-SEG, cancer": "EBHI-SEG (cancer in colorectal biopsies)",
+        "NuInsSeg, nuclei": "NuInsSeg (nuclei in 31 organs)",
     }
     reduced = settings["size"] < 320 or settings["batches_per_epoch"] * settings["batch_size"] < 468 * 64
     seeds = len({record["trial"]["seed"] for record in records})

@@ -21,9 +21,10 @@ from data_helpers import assert_refused, contents, flip_byte
 from moto.server import ThreadedMotoServer
 from urllib3.util import Retry
 
-from study.data import download as module
+from study.data import transfer as module
 from study.data.camelyon16 import INDEX, find_slides
-from study.data.download import VERIFIED, download
+from study.data.download import download
+from study.data.transfer import VERIFIED
 
 BUCKET = "camelyon-dataset"
 
@@ -275,7 +276,7 @@ def test_disk_space_is_checked_before_anything_is_transferred(bucket, tmp_path, 
     usage = namedtuple("usage", "total used free")
     needed = SIZE - there + module.RESERVE
     monkeypatch.setattr(shutil, "disk_usage", lambda _: usage(10**12, 0, needed - 1))
-    with assert_refused(tmp_path, "0.0 GB more for 1 files", "0.0 GB free", "fewer slides"):
+    with assert_refused(tmp_path, "0.0 GB more for 1 files", "0.0 GB free", "fewer files"):
         download(tmp_path, source=bucket.source)
     assert [name for method, name, _, _ in traffic if method == "GET"] == [INDEX]
     monkeypatch.setattr(shutil, "disk_usage", lambda _: usage(10**12, 0, needed))

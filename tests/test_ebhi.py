@@ -5,7 +5,7 @@ import pytest
 from data_helpers import add_pair, assert_refused
 from PIL import Image
 
-from study.data.ebhi import case_of, ebhi_patches, find_pairs
+from study.data.ebhi import CLASSES, case_of, ebhi_patches, find_pairs
 
 NAME = "GT2001837-1-400-001"
 
@@ -43,7 +43,7 @@ def test_hidden_and_other_files_are_ignored(tmp_path):
 
 
 def test_a_missing_folder_is_refused_with_where_to_get_it(tmp_path):
-    with assert_refused(tmp_path / "none", "download EBHI-SEG", "figshare 21540159"):
+    with assert_refused(tmp_path / "none", "download EBHI-SEG", "data ebhi", "--download"):
         find_pairs(tmp_path / "none")
 
 
@@ -141,6 +141,32 @@ def test_an_image_and_a_label_of_unequal_size_are_both_named(tmp_path):
     image, label = add_pair(tmp_path, NAME, label=np.zeros((16, 20)))
     with assert_refused(f"{image} is 16 x 16", f"{label} is 20 x 16", "must be equal"):
         read(tmp_path)
+
+
+# --- tasks ---
+
+
+@pytest.mark.parametrize("tissue", CLASSES)
+def test_cancer_is_the_glands_of_carcinoma_and_high_grade_neoplasia(tmp_path, tissue):
+    label = np.eye(16) * 255
+    add_pair(tmp_path, NAME, tissue=tissue, label=label)
+    cancer, glands = (read(tmp_path, task=task)[0] for task in ("cancer", "glands"))
+    np.testing.assert_array_equal(glands.mask, label > 0)
+    np.testing.assert_array_equal(cancer.mask, glands.mask * (tissue in ("Adenocarcinoma", "High-grade IN")))
+    np.testing.assert_array_equal(cancer.image, glands.image)
+
+
+def test_a_class_that_is_not_known_is_refused_where_it_decides(tmp_path):
+    image, _ = add_pair(tmp_path, NAME, tissue="Adenocarcinom")
+    assert read(tmp_path, task="glands")[0].mask.all()
+    with assert_refused(image, "'Adenocarcinom'", "High-grade IN"):
+        read(tmp_path, task="cancer")
+
+
+def test_a_task_that_is_not_known_is_refused_with_those_that_are(tmp_path):
+    add_pair(tmp_path, NAME)
+    with assert_refused("'nuclei'", "cancer, glands"):
+        read(tmp_path, task="nuclei")
 
 
 # --- damage ---

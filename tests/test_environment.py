@@ -12,7 +12,8 @@ import pytest
 import yaml
 
 ROOT = Path(__file__).parents[1]
-PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+PYPROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())
+PROJECT, TOOL = PYPROJECT["project"], PYPROJECT["tool"]["setuptools"]
 EXTRAS = PROJECT["optional-dependencies"]
 CONDA = yaml.safe_load((ROOT / "environment.yml").read_text())
 
@@ -103,6 +104,18 @@ def test_every_import_of_the_package_is_a_declared_dependency():
     assert not undeclared
     used_by_others = {"imagecodecs", "openslide-bin"}  # tifffile and openslide load them
     assert declared - used_by_others <= imported, "a dependency that nothing imports"
+
+
+def test_what_is_not_code_comes_with_the_package_too():
+    packages = TOOL["package-data"]
+    wanted = {file for package, names in packages.items() for name in names for file in _in(package).glob(name)}
+    files = {file for file in (ROOT / "study").rglob("*") if file.is_file() and "__pycache__" not in file.parts}
+    assert {file for file in files if file.suffix != ".py"} == wanted
+    assert {file.parent for file in files if file.suffix == ".py"} == {_in(package) for package in TOOL["packages"]}
+
+
+def _in(package: str) -> Path:
+    return ROOT.joinpath(*package.split("."))
 
 
 @pytest.mark.parametrize("file", ["LICENSE", "CITATION.cff", "README.md", "environment.yml", ".ci/run"])

@@ -7,11 +7,13 @@ import numpy as np
 import pytest
 from data_helpers import add_pair, assert_refused, contents, make_store
 
+from study.data import ebhi_box
+from study.data.ebhi_box import pack_box, sha256_of
 from study.data.miniature import VERSION, make_slide
 from study.data.patches import PatchStore
 from study.data.sources import MINIATURE, prepare
 
-SOURCES = ["miniature", "ebhi", "store"]
+SOURCES = ["miniature", "ebhi", "nuinsseg", "store"]
 
 
 class Made:
@@ -127,6 +129,60 @@ def test_a_failing_ebhi_folder_leaves_the_older_good_store_in_place(make_ebhi, e
     assert contents(tmp_path / "data") == old
 
 
+# --- EBHI-SEG as it comes with the package ---
+
+
+@pytest.fixture
+def box(tmp_path, ebhi, monkeypatch):
+    """A small box instead of the real one; call it to put in another."""
+
+    def put(folder=ebhi):
+        pack_box(folder, tmp_path / "box.zip")
+        monkeypatch.setattr(ebhi_box, "BOX", tmp_path / "box.zip")
+        monkeypatch.setattr(ebhi_box, "SHA256", sha256_of(tmp_path / "box.zip"))
+
+    put()
+    return put
+
+
+def from_box(tmp_path, size=16, task="cancer"):
+    return prepare("ebhi", data=None, folder=tmp_path / "data", size=size, count=0, task=task)
+
+
+def test_without_data_ebhi_seg_is_taken_from_the_box_once(box, ebhi, tmp_path):
+    store = from_box(tmp_path)
+    assert (len(store), store.size, store.source) == (12, (16, 16), "EBHI-SEG, cancer")
+    made = Made(store.path)
+    assert made.anew()
+    assert from_box(tmp_path).fingerprint == store.fingerprint
+    assert not made.anew()
+    add_pair(ebhi, "GT7-1-400-001")
+    box()  # as after an update of the package
+    assert len(from_box(tmp_path)) == 13
+
+
+def test_each_task_size_and_origin_has_a_store_of_its_own_that_its_name_tells(box, make_ebhi, tmp_path):
+    stores = [from_box(tmp_path), from_box(tmp_path, task="glands"), from_box(tmp_path, size=17), make_ebhi()]
+    assert [store.path.name for store in stores] == [
+        *("ebhi-cancer-16px-box.h5", "ebhi-glands-16px-box.h5", "ebhi-cancer-17px-box.h5"),
+        "ebhi-glands-16px-folder.h5",
+    ]
+    assert len({store.fingerprint for store in stores}) == 4
+
+
+def test_more_pixels_than_the_box_has_are_refused_with_the_download(box, tmp_path):
+    from_box(tmp_path, size=128)
+    with assert_refused("128 x 128", "129 x 129", "--data PATH", "--download"):
+        from_box(tmp_path, size=129)
+
+
+@pytest.mark.parametrize("task", ["", "nuclei"])
+def test_ebhi_seg_is_refused_without_one_of_its_tasks(box, tmp_path, task):
+    with assert_refused(repr(task), "cancer, glands"):
+        from_box(tmp_path, task=task)
+    assert not (tmp_path / "data").exists()
+
+
 # --- a store of one's own ---
 
 
@@ -157,13 +213,15 @@ def test_a_file_that_is_no_store_is_refused_and_left_alone(tmp_path, source):
 # --- missing data ---
 
 
-def test_a_study_of_ones_own_store_without_one_is_refused_with_the_option(tmp_path):
-    with assert_refused("--data PATH", "16 x 16"):
-        prepare("store", data=None, folder=tmp_path, size=16, count=99)
+@pytest.mark.parametrize(("source", "wanted"), [("nuinsseg", "NuInsSeg folder"), ("store", "16 x 16")])
+def test_a_source_that_needs_data_and_has_none_is_refused_with_the_option(tmp_path, source, wanted):
+    with assert_refused("--data PATH", wanted):
+        prepare(source, data=None, folder=tmp_path, size=16, count=99)
 
 
 @pytest.mark.parametrize("source", SOURCES)
 def test_data_at_a_path_that_does_not_exist_is_refused_with_the_path(tmp_path, source):
-    with assert_refused(tmp_path / "none", "download EBHI-SEG" if source == "ebhi" else "python -m study data"):
+    remedy = {"ebhi": "download EBHI-SEG", "nuinsseg": "download NuInsSeg"}.get(source, "python -m study data")
+    with assert_refused(tmp_path / "none", remedy):
         prepare(source, data=tmp_path / "none", folder=tmp_path, size=16, count=99, task="cancer")
     assert contents(tmp_path) == {}

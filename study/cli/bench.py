@@ -142,7 +142,7 @@ def angles(
         folder=root / "data",
         size=settings["size"],
         count=settings["patches"],
-        task="glands",
+        task=settings.get("task", "glands"),  # of networks from before there were two
     )
     for model, checkpoint in checkpoints.items():
         if checkpoint["data"]["fingerprint"] != store.fingerprint:

@@ -10,6 +10,7 @@ from rich.table import Table
 
 from study.data.ebhi import TASKS
 from study.data.ebhi_box import pack_box, sha256_of
+from study.data.ebhi_download import ARTICLE_URL, download_ebhi
 from study.data.patches import SPLITS, PatchStore
 from study.data.sources import ebhi_store
 from study.errors import StudyError
@@ -18,23 +19,34 @@ from study.errors import StudyError
 def ebhi(
     folder: Annotated[Path, typer.Argument(help="The EBHI-SEG folder (figshare 21540159).", show_default=False)],
     output: Annotated[Path | None, typer.Argument(help="The patch store to write (.h5).", show_default=False)] = None,
+    get: Annotated[
+        bool, typer.Option("--download", help="First get EBHI-SEG, and only that if no OUTPUT is given.")
+    ] = False,
+    address: Annotated[
+        str, typer.Option("--from", help="Where figshare, or a mirror, describes its files.", metavar="URL")
+    ] = ARTICLE_URL,
     size: Annotated[int, typer.Option(help="Side of the patches in pixels; the originals have 224.", min=1)] = 224,
     task: Annotated[
         str, typer.Option(help="What is foreground: glands that are cancer, or all glands.", metavar="|".join(TASKS))
     ] = "cancer",
     pack: Annotated[
-        Path | None, typer.Option(help="Write the reduced archive that comes with the package.", metavar="FILE")
+        Path | None,
+        typer.Option(help="Write the reduced archive, as it comes with this package.", metavar="FILE"),
     ] = None,
 ) -> None:
-    """Read EBHI-SEG: 2,226 H&E patches of colorectal biopsies with masks of the glands.
+    """EBHI-SEG at its full size: 2,226 H&E patches of colorectal biopsies with masks of the glands.
 
-    Reduced to 128 pixels it comes with this package, and `reproduce` needs nothing else.
+    Reduced to 128 pixels it comes with this package; this is for more than that. Cut the download at any moment and
+    start it again: it goes on where it was.
     """
-    if output is None and pack is None:
+    if output is None and pack is None and not get:
         raise StudyError("nowhere to put the patches; give OUTPUT, the patch store to write (.h5)")
-    for path in (pack, output):
+    for path in (output, pack):
         if path is not None:
             check_new(path)
+    if get:
+        files = download_ebhi(folder, source=address)
+        print(f"{len(files)} images and labels are complete in {folder}")
     if pack is not None:
         pack_box(folder, pack, progress=True)
         print(f"{pack}: {pack.stat().st_size / 1e6:.1f} MB, SHA-256 {sha256_of(pack)}")

@@ -5,15 +5,14 @@ glands in every class, the normal one included; which of them are cancer is know
 tasks come of it, :data:`TASKS`. The same folder, reduced, is in the box: see :mod:`study.data.ebhi_box`.
 """
 
-import io
 import re
-import zipfile
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
 from PIL import Image
 
+from study.data.image_pairs import File, pairs_in, read_pair
 from study.data.patches import Patch
 from study.errors import StudyError
 
@@ -28,9 +27,6 @@ TASKS = ("cancer", "glands")
 
 THRESHOLD = 127
 """The masks have soft grey edges; foreground is what is brighter than this."""
-
-File = Path | zipfile.Path
-"""Of a folder, or of an archive that is laid out as one."""
 
 _CASE = re.compile(r"GT[A-Za-z]*(\d+)")  # a case can stand in several classes, under other letters but the same digits
 
@@ -54,15 +50,11 @@ def find_pairs(root: File | str) -> list[tuple[File, File]]:
     """
     root = Path(root) if isinstance(root, str) else root
     if not root.is_dir():
-        raise StudyError(f"no data folder at {root}; download EBHI-SEG (figshare 21540159) and give its path")
-    pairs = []
-    for folder in sorted(root.iterdir(), key=lambda folder: folder.name):
-        images, labels = _files(folder / "image"), _files(folder / "label")
-        if alone := sorted(images.keys() ^ labels.keys()):
-            file = images.get(alone[0]) or labels[alone[0]]
-            missing = "label" if alone[0] in images else "image"
-            raise StudyError(f"{file} has no {missing}; add it to {folder / missing} or remove the file")
-        pairs += [(images[stem], labels[stem]) for stem in sorted(images)]
+        raise StudyError(
+            f"no data folder at {root}; download EBHI-SEG with `python -m study data ebhi {root} --download`"
+        )
+    folders = sorted(root.iterdir(), key=lambda folder: folder.name)
+    pairs = [pair for folder in folders for pair in pairs_in(folder, "image", "label")]
     if not pairs:
         raise StudyError(f"no images in {root}; expected <class>/image/* and <class>/label/* as in EBHI-SEG")
     return pairs
@@ -105,9 +97,7 @@ def ebhi_patches(pairs: Sequence[tuple[File, File]], size: int, *, task: str) ->
     """
     source_name(task)  # refuses an unknown one
     for image_file, label_file in pairs:
-        image, label = _open(image_file, "RGB"), _open(label_file, "L")
-        if image.size != label.size:
-            raise StudyError(f"{image_file} is {_text(image)} but {label_file} is {_text(label)}; they must be equal")
+        image, label = read_pair(image_file, label_file)
         if image.size != (size, size):
             image = image.resize((size, size), Image.Resampling.LANCZOS)
             label = label.resize((size, size), Image.Resampling.BOX)
@@ -122,31 +112,3 @@ def _is_cancer(file: File) -> bool:
     if (name := class_of(file)) not in CLASSES:
         raise StudyError(f"{file} is of an unknown class {name!r}; rename its folder to one of {', '.join(CLASSES)}")
     return name in CANCER
-
-
-def _files(folder: File) -> dict[str, File]:
-    """The files of a folder by their names without the ending; hidden ones and folders are left out."""
-    files: dict[str, File] = {}
-    if not folder.is_dir():
-        return files
-    for file in sorted(folder.iterdir(), key=lambda file: file.name):
-        if file.is_dir() or file.name.startswith("."):
-            continue
-        if not file.is_file():
-            raise StudyError(f"{file} is a broken link or no file; remove it")
-        if file.stem in files:
-            raise StudyError(f"{file} and {files[file.stem].name} are the same patch twice; remove one of them")
-        files[file.stem] = file
-    return files
-
-
-def _open(file: File, mode: str) -> Image.Image:
-    try:
-        with Image.open(io.BytesIO(file.read_bytes())) as image:
-            return image.convert(mode)
-    except (OSError, SyntaxError, ValueError, zipfile.BadZipFile, Image.DecompressionBombError) as error:
-        raise StudyError(f"{file} is damaged or not an image; download it again") from error
-
-
-def _text(image: Image.Image) -> str:
-    return f"{image.width} x {image.height}"

@@ -1,6 +1,7 @@
 """Where the patches of a study come from: each source ends in a patch store, made once and reused while it fits."""
 
 import hashlib
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from study.data import ebhi_box
@@ -11,7 +12,9 @@ from study.data.manifest import is_extraction
 from study.data.miniature import SOURCE as MINIATURE
 from study.data.miniature import VERSION as MINIATURE_VERSION
 from study.data.miniature import make_miniature
-from study.data.patches import PatchStore, write_patches
+from study.data.nuinsseg import SOURCE as NUINSSEG
+from study.data.nuinsseg import block_of, find_nuclei, nuclei_patches
+from study.data.patches import Patch, PatchStore, write_patches
 from study.data.slide_store import extract_store, plan
 from study.data.splits import split_by_case
 from study.errors import StudyError
@@ -64,47 +67,59 @@ def ebhi_store(path: Path, *, folder: Path | None, size: int, task: str) -> Patc
     if folder is None and size > ebhi_box.SIZE:
         raise StudyError(
             f"the EBHI-SEG that comes with the package has {ebhi_box.SIZE} x {ebhi_box.SIZE} pixels, fewer than "
-            f"{size} x {size}; give --data PATH, the folder of the download (figshare 21540159)"
+            f"{size} x {size}; give --data PATH, the folder of `python -m study data ebhi PATH --download`"
         )
-    pairs = find_pairs(ebhi_box.open_box() if folder is None else folder)
     if folder is None:
-        files = ebhi_box.SHA256
+        pairs, files = find_pairs(ebhi_box.open_box()), ebhi_box.SHA256
     else:
-        listing = "".join(f"{f.relative_to(folder)} {f.stat().st_size}\n" for pair in pairs for f in pair)
-        files = hashlib.sha256(listing.encode()).hexdigest()
-    recipe = {"source": source, "size": size, "files": files}
-    if (store := _made_from(path, recipe)) is not None:
-        return store
-    split = split_by_case([case_of(image) for image, _ in pairs], seed=SPLIT_SEED)
-    write_patches(path, ebhi_patches(pairs, size, task=task), split, source=source, recipe=recipe)
-    return PatchStore(path)
+        pairs = find_pairs(folder)
+        files = _listing(folder, pairs)
+    patches = ebhi_patches(pairs, size, task=task)
+    cases = [case_of(image) for image, _ in pairs]
+    return _store(path, patches, cases, {"source": source, "size": size, "files": files})
 
 
-def prepare(
-    source: str, *, data: Path | None, folder: Path, size: int, count: int, task: str | None = None
-) -> PatchStore:
+def nuinsseg_store(path: Path, *, folder: Path, size: int) -> PatchStore:
+    """A store of the tiles of ``size`` x ``size`` pixels of a NuInsSeg folder.
+
+    Raises:
+        StudyError: see :func:`~study.data.nuinsseg.find_nuclei` and :func:`~study.data.nuinsseg.nuclei_patches`.
+    """
+    pairs = find_nuclei(folder)
+    cases = [block_of(image) for image, _ in pairs]
+    recipe = {"source": NUINSSEG, "size": size, "files": _listing(folder, pairs)}
+    return _store(path, nuclei_patches(pairs, size), cases, recipe)
+
+
+def prepare(source: str, *, data: Path | None, folder: Path, size: int, count: int, task: str = "") -> PatchStore:
     """The patch store of a study: made from ``data`` or from what comes with the package, or found from an earlier run.
 
     Args:
-        source: "miniature", "ebhi" or "store".
-        data: the EBHI-SEG folder, None being the patches that come with the package; or, for any source, a patch
-            store of your own.
+        source: "miniature", "ebhi", "nuinsseg" or "store".
+        data: the folder of EBHI-SEG, None being the patches that come with the package, or of NuInsSeg; or, for any
+            source, a patch store of your own.
         folder: where stores that are made are kept.
         size: side of the patches in pixels.
         count: how many patches, if they are cut from the miniature Camelyon.
-        task: of EBHI-SEG, one of :data:`~study.data.ebhi.TASKS`; other sources have one task only.
+        task: of EBHI-SEG, one of :data:`~study.data.ebhi.TASKS`; the other sources have one only, and it is ignored.
 
     Raises:
         StudyError: if the source needs a path and has none, the store's patches are of another size.
     """
     if source == "miniature" and data is None:
         return miniature_store(folder, patches=count, size=size)
-    if source == "ebhi" and (data is None or not (data.is_file() or is_extraction(data))):
-        origin = "box" if data is None else "folder"
-        return ebhi_store(folder / f"ebhi-{task}-{size}px-{origin}.h5", folder=data, size=size, task=str(task))
+    own = data is not None and (data.is_file() or is_extraction(data))
+    if source == "ebhi" and not own:
+        path = folder / f"ebhi-{task}-{size}px-{'box' if data is None else 'folder'}.h5"
+        return ebhi_store(path, folder=data, size=size, task=task)
     if data is None:
-        wanted = f"a patch store of {size} x {size} patches (`python -m study data camelyon16` makes one)"
-        raise StudyError(f"this preset needs data: give --data PATH, {wanted}")
+        wanted = {
+            "nuinsseg": "the NuInsSeg folder (Mahbod et al. 2024)",
+            "store": f"a patch store of {size} x {size} patches (`python -m study data camelyon16` makes one)",
+        }
+        raise StudyError(f"this preset needs data: give --data PATH, {wanted[source]}")
+    if source == "nuinsseg" and not own:
+        return nuinsseg_store(folder / f"nuinsseg-nuclei-{size}px.h5", folder=data, size=size)
     store = PatchStore(data)
     if store.size != (size, size):
         height, width = store.size
@@ -113,10 +128,19 @@ def prepare(
     return store
 
 
-def _made_from(path: Path, recipe: dict) -> PatchStore | None:
-    """The store at ``path``, if it is readable and was made from just this."""
+def _listing(folder: Path, pairs: Sequence[tuple[Path, Path]]) -> str:
+    """A digest of the names and sizes of the files, by which a store is known to be made from them."""
+    lines = "".join(f"{file.relative_to(folder)} {file.stat().st_size}\n" for pair in pairs for file in pair)
+    return hashlib.sha256(lines.encode()).hexdigest()
+
+
+def _store(path: Path, patches: Iterator[Patch], cases: Sequence[str], recipe: dict) -> PatchStore:
+    """The store at ``path`` if it was made from just this, or else a new one."""
     try:
         store = PatchStore(path)
     except StudyError:  # missing or damaged: it can be made again
-        return None
-    return store if store.recipe == recipe else None
+        store = None
+    if store is None or store.recipe != recipe:
+        write_patches(path, patches, split_by_case(cases, seed=SPLIT_SEED), source=recipe["source"], recipe=recipe)
+        store = PatchStore(path)
+    return store
