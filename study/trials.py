@@ -14,6 +14,7 @@ import pandas as pd
 import torch
 from lightning_fabric import Fabric
 
+from study.cost import multiplications
 from study.data.loading import PatchDataset
 from study.data.patches import PatchStore
 from study.data.splits import Split, split
@@ -164,6 +165,7 @@ def run_trial(study: Study, trial: Trial, fabric: Fabric, *, title: str = "", lo
         "metrics": summarise(patches)
         | {
             "parameters": sum(p.numel() for p in trained.network.parameters()),
+            "multiplications": _multiplications(trained.network, store, fabric),
             "training_patches": len(parts.train),
             "training_cases": len(set(store.case[parts.train])),
             "test_patches": len(patches),
@@ -183,6 +185,11 @@ def run_trial(study: Study, trial: Trial, fabric: Fabric, *, title: str = "", lo
         _save(study, trial, trained, record)
     fabric.barrier()
     return record
+
+
+def _multiplications(network, store: PatchStore, fabric: Fabric) -> float:
+    """Of one patch."""
+    return multiplications(network, torch.zeros(1, 3, *store.size, device=fabric.device))
 
 
 def score_patches(

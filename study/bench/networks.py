@@ -11,9 +11,9 @@ from typing import Protocol
 import torch
 from torch import nn
 from torch.nn import functional as F
-from torch.utils.flop_counter import FlopCounterMode
 
 from study.bench.memory import peak_mb
+from study.cost import multiplications
 from study.errors import MissingPackageError, StudyError
 from study.groups import P4M
 from study.memory import keep_freed_memory
@@ -131,11 +131,9 @@ def _alone(candidate: Candidate, settings: Input, device: torch.device, threads:
     weights = {name: value.cpu() for name, value in network.state_dict().items()}
     torch.save(weights, buffer := io.BytesIO())
     network.eval()
-    with FlopCounterMode(display=False) as counter, torch.no_grad():
-        network(noise(settings, device))  # as many as are timed: a layer may choose its form by that
     return {
         "parameters": sum(p.numel() for p in network.parameters()),
-        "multiplications": counter.get_total_flops() / 2 / settings.batch / 1e6,  # a flop counter counts additions too
+        "multiplications": multiplications(network, noise(settings, device)) / 1e6,
         "build_seconds": build_seconds,
         "escnn_init_seconds": _escnn_init_seconds(network),
         "peak_mb": peak,
