@@ -230,7 +230,7 @@ def override(preset: Preset, settings: Iterable[str]) -> Preset:
     return replace(preset, **outer, recipe=replace(preset.recipe, **inner))
 
 
-_FIXED = {"recipe", "description", "source", "task", "design", "learning_rates", "more"}
+_FIXED = {"recipe", "description", "source", "task", "learning_rates", "more"}
 """What makes a preset another one; ``--set`` does not change it."""
 
 _ELEMENT = {"models": str, "fractions": float, "seeds": int}

@@ -18,7 +18,20 @@ from study import cli
 from study.data.patches import PatchStore, write_patches
 
 TINY = [
-    *("--data", "store.h5", "--set", "size=16", "--set", "width=4", "--set", "depth=1", "--set", "epochs=1"),
+    *(
+        "--preset",
+        "miniature",
+        "--data",
+        "store.h5",
+        "--set",
+        "size=16",
+        "--set",
+        "width=4",
+        "--set",
+        "depth=1",
+        "--set",
+        "epochs=1",
+    ),
     *("--set", "batches_per_epoch=2", "--set", "batch_size=4", "--set", "fractions=0.5,1", "--name", "tiny"),
 ]
 

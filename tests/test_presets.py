@@ -102,7 +102,7 @@ def test_what_decides_a_trial_is_told_from_what_does_not():
         ("workers=-1", "workers is -1"),
         ("precision=64-true", "32-true, bf16-mixed"),
         ("schedule=linear", "plateau, cosine"),
-        ("design=folds", "width"),
+        ("design=halves", "stored, folds"),
     ],
 )
 def test_a_bad_setting_is_refused_by_name(setting, named):

@@ -134,7 +134,8 @@ def trained(store, tmp_path_factory):
     for trial in study.trials():
         run_trial(study, trial, fabric)
     unet, p4m = (study.checkpoint_path(trial) for trial in study.trials()[2:])
-    save_stability_maps(maps_path(study.root, study.name), store, unet=unet, p4m=p4m, device=fabric.device)
+    maps = maps_path(study.root, study.name)
+    save_stability_maps(maps, store, store.indices("test"), unet=unet, p4m=p4m, device=fabric.device)
     return study
 
 

@@ -64,7 +64,8 @@ def fold_split(store: PatchStore, fraction: float, seed: int) -> Split:
     """
     cases = _by_foreground(store)
     if len(cases) < 2 * FOLDS:
-        raise StudyError(f"{store.path} has {len(cases)} cases; folds by case need at least {2 * FOLDS}")
+        needed = f"folds by case need at least {2 * FOLDS}; take the split of the store, --set design=stored"
+        raise StudyError(f"{store.path} has {len(cases)} cases; {needed}")
     validation = _deal(cases, FOLDS, [0]) == 0
     others = cases[~validation]
     test = _deal(others, FOLDS, [1, seed // FOLDS]) == seed % FOLDS
