@@ -1,102 +1,144 @@
-"""How good a network is, and how steady: Dice, and what the eight roto-reflections of a patch do to its output."""
+"""How good a network is, and how steady, from sums over the pixels of each patch.
+
+A network is read in two ways: on the patch as it is, and with eight-fold test-time augmentation (TTA), that is by the
+mean of its probability over the eight roto-reflections; the keys of the second reading begin with ``tta_``.
+
+=====================  =======================================================================  ========================
+Key                    Formula                                                                  Source
+=====================  =======================================================================  ========================
+``dice``               2 TP / (2 TP + FP + FN), pooled over all pixels                          Dice 1945
+``dice_per_patch``     mean of the same over the patches with foreground
+``dice_per_case``      mean of the same over the cases (patients) with foreground, each pooled
+``iou``                TP / (TP + FP + FN), pooled over all pixels                              Jaccard 1912
+``boundary_dice``      (near boundary pixels of decision + of truth) / (all of both), pooled;   Nikolov et al. 2018,
+                       near is within 2 px of the other's boundary: the normalised surface      arXiv:1809.04430
+                       Dice, on pixels
+``ece``                sum over 15 bins of abs(sum of p - foreground pixels) / all pixels,      Naeini et al. 2015, Guo
+                       p being the probability of foreground                                    et al. 2017,
+                                                                                                arXiv:1706.04599
+``deviation``          mean of the standard deviation of p over the eight roto-reflections      Linmans et al. 2018,
+                                                                                                Fig. 2
+``deviation_max``      its largest value
+``changed``            flip rate: share of pixels that the eight do not all decide alike
+``..._border``         either of the two within 2 px of the truth's boundary
+``..._interior``       either of the two elsewhere
+=====================  =======================================================================  ========================
+
+Decided as foreground is what has a probability above 0.5. A boundary is the foreground pixels with a 4-neighbour in the
+background; none runs along the edge of the image. Pixels that nobody labelled count in no measure.
+"""
 
 from collections.abc import Iterator
-from dataclasses import dataclass
 
 import numpy as np
 import pandas as pd
 import torch
-from torch import Tensor, nn
+from torch import nn
 from torch.utils.data import DataLoader
 
 from study.data.loading import to_input
 from study.data.patches import IGNORE
-from study.groups import P4M
+from study.measures import (
+    BINS,
+    boundary_counts,
+    boundary_dice,
+    calibration_error,
+    counts,
+    dice,
+    iou,
+    reliability,
+    stability_sums,
+)
+from study.stability import stability
 
+READINGS = ("", "tta_")
+"""Before the name of a sum or a measure: of the patch as it is, and with test-time augmentation."""
 
-@dataclass(frozen=True)
-class Stability:
-    """The tumour probability over the eight roto-reflections, seen in the original orientation (Fig. 2).
+_COUNTS = ("tp", "fp", "fn")
+_BOUNDARY = ("boundary_decision", "boundary_decision_hit", "boundary_truth", "boundary_truth_hit")
+_REGIONS = ("border", "interior")
+_REGION_SUMS = ("pixels", "flips", "deviation")
 
-    Attributes:
-        probability: of the patch as it is, ``(B, 1, H, W)``.
-        mean, deviation: over the eight, ``(B, 1, H, W)``; the deviation is of the population (divided by 8).
-        changed: where the eight do not agree on the decision (probability above 0.5), bool ``(B, 1, H, W)``.
-    """
+CASE_COLUMNS = (
+    *(f"{reading}{name}" for reading in READINGS for name in _COUNTS),
+    *(f"{reading}{name}" for reading in READINGS for name in _BOUNDARY),
+    *(f"{region}_{name}" for region in _REGIONS for name in _REGION_SUMS),
+)
+"""The sums that a record keeps of every case, in this order: numbers of pixels, but for ``border_deviation`` and
+``interior_deviation``, which are sums of standard deviations. Border and interior are all pixels that are labelled."""
 
-    probability: Tensor
-    mean: Tensor
-    deviation: Tensor
-    changed: Tensor
-
-
-def counts(probability: Tensor, mask: Tensor) -> Tensor:
-    """True positives, false positives and false negatives of each patch, ``(B, 3)``, for probabilities above 0.5.
-
-    Pixels that nobody labelled (:data:`~study.data.patches.IGNORE`) count as none of them.
-    """
-    decision, truth = probability > 0.5, mask == 1
-    false_positive = decision & ~truth & (mask != IGNORE)
-    found = torch.stack([decision & truth, false_positive, ~decision & truth], dim=1)  # (B, 3, 1, H, W)
-    return found.sum(dim=(2, 3, 4))  # (torchmetrics' samplewise stat_scores fails on a batch of one)
-
-
-def dice(tp, fp, fn):
-    """``2 TP / (2 TP + FP + FN)`` from counts of pixels (numbers or arrays); 1 where nothing is there or found."""
-    total = 2 * np.asarray(tp) + fp + fn
-    return np.where(total > 0, 2 * np.asarray(tp) / np.maximum(total, 1), 1.0)
-
-
-@torch.inference_mode()
-def stability(network: nn.Module, images: Tensor) -> Stability:
-    """Run a network on all eight roto-reflections of ``images`` (float ``(B, 3, H, W)``), in full float32 precision."""
-    views = []
-    # TF32 would add errors of 1e-3 to a promise of 1e-7 (and cudnn.flags switches cuDNN off unless told otherwise)
-    with torch.backends.cudnn.flags(enabled=True, allow_tf32=False):
-        for g in range(P4M.order):
-            turned = torch.sigmoid(network(P4M.transform_image(images, g)))
-            views.append(P4M.transform_image(turned, int(P4M.inverse[g])))
-    probabilities = torch.stack(views)  # (8, B, 1, H, W)
-    decisions = probabilities > 0.5
-    return Stability(
-        probability=probabilities[0],
-        mean=probabilities.mean(dim=0),
-        deviation=probabilities.std(dim=0, correction=0),
-        changed=decisions.any(dim=0) & ~decisions.all(dim=0),
-    )
+_BIN_SUMS = ("pixels", "probability", "foreground")
+_BIN_COLUMNS = tuple(f"{reading}{name}_{n}" for reading in READINGS for n in range(BINS) for name in _BIN_SUMS)
 
 
 def evaluate(network: nn.Module, batches: DataLoader, device: torch.device) -> Iterator[pd.DataFrame]:
     """Score a network patch by patch, in eval mode; one table per batch, as they are done.
 
-    Columns: ``tp``, ``fp``, ``fn`` (pixels), ``deviation`` (mean over pixels of the standard deviation over the eight
-    roto-reflections), ``deviation_max`` and ``changed`` (share of pixels whose decision changes).
+    Columns: :data:`CASE_COLUMNS`; for each reading and bin ``n`` of the probability ``pixels_n``, ``probability_n`` and
+    ``foreground_n`` (sums); and ``deviation_max``. All but the last add up.
     """
     network.eval()
     for images, mask in batches:
+        mask = mask.to(device)
         views = stability(network, to_input(images.to(device)))
-        columns = {
-            **dict(zip(("tp", "fp", "fn"), counts(views.probability, mask.to(device)).T, strict=True)),
-            "deviation": views.deviation.mean(dim=(1, 2, 3)),
-            "deviation_max": views.deviation.amax(dim=(1, 2, 3)),
-            "changed": views.changed.float().mean(dim=(1, 2, 3)),
-        }
-        yield pd.DataFrame({name: column.cpu().numpy() for name, column in columns.items()})
+        readings = (views.probability, views.mean)
+        sums = [
+            *(counts(reading, mask) for reading in readings),
+            *(boundary_counts(reading, mask) for reading in readings),
+            stability_sums(views.deviation, views.changed, mask),
+            *(reliability(reading, mask).flatten(1) for reading in readings),  # (B, BINS * 3)
+            (views.deviation * (mask != IGNORE)).amax(dim=(2, 3)),
+        ]
+        table = torch.cat([columns.double() for columns in sums], dim=1)  # (B, columns)
+        yield pd.DataFrame(table.cpu().numpy(), columns=[*CASE_COLUMNS, *_BIN_COLUMNS, "deviation_max"])
+
+
+def calibration(patches: pd.DataFrame) -> dict[str, list[float]]:
+    """A reliability diagram of each reading, from the patches of :func:`evaluate`.
+
+    Returns:
+        ``pixels``, ``probability`` (their sum of probabilities) and ``foreground`` (those that are) for each of the
+        :data:`~study.measures.BINS` bins of the probability, and the same of the other reading.
+    """
+    sums = patches[list(_BIN_COLUMNS)].sum()
+    return {
+        f"{reading}{name}": [float(sums[f"{reading}{name}_{n}"]) for n in range(BINS)]
+        for reading in READINGS
+        for name in _BIN_SUMS
+    }
 
 
 def summarise(patches: pd.DataFrame) -> dict[str, float | None]:
-    """The numbers of one trial from its patches (see :func:`evaluate`).
+    """The measures of one trial from its patches (see :func:`evaluate`), each with its ``case``; None without pixels.
 
-    ``dice`` is pooled over all pixels (primary), ``dice_per_patch`` the mean over patches with foreground (secondary,
-    None if there is none);
-    ``deviation``, ``deviation_max`` and ``changed`` are over all pixels of all patches.
+    ``dice``, pooled over all pixels, is the primary one.
     """
-    with_foreground = patches[patches.tp + patches.fn > 0]
-    per_patch = dice(with_foreground.tp, with_foreground.fp, with_foreground.fn)
-    return {
-        "dice": float(dice(patches.tp.sum(), patches.fp.sum(), patches.fn.sum())),
-        "dice_per_patch": float(per_patch.mean()) if len(per_patch) else None,
-        "deviation": float(patches.deviation.mean()),
-        "deviation_max": float(patches.deviation_max.max()),
-        "changed": float(patches.changed.mean()),
-    }
+    sums = patches[list(CASE_COLUMNS)].sum()
+    cases = patches.groupby("case")[list(CASE_COLUMNS)].sum()
+    bins = calibration(patches)
+    numbers = {}
+    for reading in READINGS:
+        pooled = [sums[f"{reading}{name}"] for name in _COUNTS]
+        numbers |= {
+            f"{reading}dice": dice(*pooled),
+            f"{reading}dice_per_patch": _mean_dice(patches, reading),
+            f"{reading}dice_per_case": _mean_dice(cases, reading),
+            f"{reading}iou": iou(*pooled),
+            f"{reading}boundary_dice": boundary_dice(*(sums[f"{reading}{name}"] for name in _BOUNDARY)),
+            f"{reading}ece": calibration_error(*(bins[f"{reading}{name}"] for name in _BIN_SUMS)),
+        }
+    border, interior = (np.array([sums[f"{region}_{name}"] for name in _REGION_SUMS]) for region in _REGIONS)
+    for suffix, (pixels, flips, deviation) in {"": border + interior, "_border": border, "_interior": interior}.items():
+        numbers |= {f"deviation{suffix}": _mean(deviation, pixels), f"changed{suffix}": _mean(flips, pixels)}
+    numbers["deviation_max"] = patches.deviation_max.max()
+    return {name: None if np.isnan(value) else float(value) for name, value in numbers.items()}
+
+
+def _mean_dice(groups: pd.DataFrame, reading: str) -> float:
+    """Over the patches or cases with foreground."""
+    tp, fp, fn = (groups[f"{reading}{name}"] for name in _COUNTS)
+    return dice(tp, fp, fn)[tp + fn > 0].mean() if (tp + fn).any() else np.nan
+
+
+def _mean(total: float, pixels: float) -> float:
+    return total / pixels if pixels else np.nan

@@ -12,9 +12,9 @@ from torch.utils.data import DataLoader, default_collate
 from study.data.loading import PatchDataset, to_input
 from study.data.patches import PatchStore
 from study.errors import StudyError
-from study.evaluation import stability
 from study.files import replacing
 from study.models import load_model
+from study.stability import stability
 
 PERCENTILES = (50, 75, 95)
 """The patches that are shown: at these percentiles of the U-Net's deviation, so that nobody picks the pretty ones."""

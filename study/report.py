@@ -12,8 +12,8 @@ import numpy as np
 import pandas as pd
 
 from study.errors import StudyError
-from study.evaluation import dice
 from study.files import replacing
+from study.measures import dice
 from study.models import ESCNN_MODELS, LAYERS, MODELS, native_counterpart
 from study.trials import Trial, read_records
 
@@ -277,7 +277,7 @@ def _bootstrap_dice(records: list[dict]) -> np.ndarray:
     about other cases: its draws are NaN.
     """
     counts = np.array(
-        [[record["cases"][case] for case in sorted(record["cases"])] for record in records]
+        [[record["cases"][case][:3] for case in sorted(record["cases"])] for record in records]
     )  # (seed, case, 3)
     cases = counts.shape[1]
     if cases == 1:

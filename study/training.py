@@ -25,8 +25,8 @@ from study.data.loading import PatchDataset, ShuffledBatches, to_input
 from study.data.patches import IGNORE, PatchStore
 from study.data.splits import Split
 from study.errors import StudyError
-from study.evaluation import counts, dice
 from study.groups import P4M
+from study.measures import counts, dice
 from study.memory import keep_freed_memory
 from study.models import MODELS, save_tensors
 from study.schedules import Cosine, Plateau

@@ -18,7 +18,7 @@ from study.data.loading import PatchDataset
 from study.data.patches import PatchStore
 from study.data.splits import Split, split
 from study.errors import StudyError
-from study.evaluation import evaluate, summarise
+from study.evaluation import CASE_COLUMNS, calibration, evaluate, summarise
 from study.files import replacing
 from study.gconv.rules import forms
 from study.models import MODELS, load_checkpoint, save_checkpoint
@@ -27,7 +27,8 @@ from study.provenance import provenance
 from study.training import Trained, shared_loader, train
 
 SECTIONS = ("trial", "settings", "data", "metrics", "cases", "provenance")
-"""Of a record; each maps names to values. There is also ``history``, a row per epoch."""
+"""Of every record; each maps names to values. There are also ``history``, a row per epoch, and ``case_columns``, the
+names of the numbers in ``cases``; records that have more than the counts for the Dice have ``calibration`` too."""
 
 
 @dataclass(frozen=True)
@@ -141,8 +142,8 @@ def run_trial(study: Study, trial: Trial, fabric: Fabric, *, title: str = "", lo
     """Train and evaluate one trial; write its weights, then its record.
 
     Returns:
-        The record: ``trial``, ``settings``, ``data``, ``metrics``, ``cases`` (counts of pixels per case),
-        ``history``, ``provenance``.
+        The record: ``trial``, ``settings``, ``data``, ``metrics``, ``cases`` (sums over the pixels of each case, named
+        by ``case_columns``), ``calibration`` (sums for each bin of the probability), ``history``, ``provenance``.
     """
     recipe, store, folder = study.preset.recipe_of(trial.model), study.store, study.run_folder(trial)
     parts = study.split(trial)
@@ -171,7 +172,9 @@ def run_trial(study: Study, trial: Trial, fabric: Fabric, *, title: str = "", lo
             "validation_dice": trained.history[trained.epoch]["validation_dice"],
             "training_seconds": round(sum(row["seconds"] for row in trained.history), 1),
         },
-        "cases": _by_case(patches, store),
+        "case_columns": list(CASE_COLUMNS),
+        "cases": _by_case(patches),
+        "calibration": {name: [_short(n) for n in sums] for name, sums in calibration(patches).items()},
         "history": trained.history,
         "provenance": provenance(fabric.device, fabric.world_size)
         | {"forms": forms(trained.network, fabric.device.type, torch.float32)},
@@ -185,7 +188,10 @@ def run_trial(study: Study, trial: Trial, fabric: Fabric, *, title: str = "", lo
 def score_patches(
     network, store: PatchStore, indices: np.ndarray, fabric: Fabric, batch_size: int, workers: int = 0
 ) -> pd.DataFrame:
-    """The scores of :func:`~study.evaluation.evaluate` for these patches of a store, indexed by their places in it."""
+    """A row of :func:`~study.evaluation.evaluate` for each of these patches of a store, with its ``case``.
+
+    The index of the table is their places in the store.
+    """
     loader = shared_loader(fabric, PatchDataset(store, indices), batch_size, workers)
     scores = pd.concat(evaluate(network, loader, fabric.device))
     scores.index = indices[fabric.global_rank :: fabric.world_size]
@@ -193,7 +199,7 @@ def score_patches(
         shares = [None] * fabric.world_size
         torch.distributed.all_gather_object(shares, scores)
         scores = pd.concat(shares).sort_index()
-    return scores
+    return scores.assign(case=store.case[scores.index])
 
 
 def results_folder(root: Path, study: str) -> Path:
@@ -217,6 +223,7 @@ def read_record(path: Path) -> dict | None:
         for section in SECTIONS:
             record[section].keys()
         record["history"]
+        record.setdefault("case_columns", list(CASE_COLUMNS[:3]))  # records from before there were more
     except FileNotFoundError:
         return None
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
@@ -238,10 +245,15 @@ def read_records(folder: Path) -> Iterator[dict]:
     return (read_record(file) for file in files)
 
 
-def _by_case(patches: pd.DataFrame, store: PatchStore) -> dict[str, list[int]]:
-    """``{case: [tp, fp, fn]}``: enough to pool the Dice again over any set of cases, as a bootstrap does."""
-    sums = patches[["tp", "fp", "fn"]].groupby(store.case[patches.index]).sum()
-    return {case: [int(n) for n in row] for case, row in zip(sums.index, sums.to_numpy(), strict=True)}
+def _by_case(patches: pd.DataFrame) -> dict[str, list[float]]:
+    """``{case: sums in the order of CASE_COLUMNS}``: enough to pool the measures again over any set of cases."""
+    sums = patches.groupby("case")[list(CASE_COLUMNS)].sum()
+    return {case: [_short(n) for n in row] for case, row in zip(sums.index, sums.to_numpy(), strict=True)}
+
+
+def _short(number: float) -> float:
+    """For a short record: a count as an integer, any other number to six digits."""
+    return int(number) if float(number).is_integer() else float(f"{number:.6g}")
 
 
 def _save(study: Study, trial: Trial, trained: Trained, record: dict) -> None:

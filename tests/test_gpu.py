@@ -11,9 +11,9 @@ from lightning_fabric import Fabric
 
 from study.conversion import copy_weights
 from study.equivariance import assert_equivariant, train_briefly
-from study.evaluation import stability
 from study.gconv import GroupConv2d, GroupConvTranspose2d
 from study.groups import P4, P4M
+from study.stability import stability
 from study.trials import run_trial
 from study.unet import build_unet
 

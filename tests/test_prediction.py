@@ -23,13 +23,13 @@ from study.cli.prediction import predict
 from study.data.loading import to_input
 from study.data.pyramid import write_pyramid
 from study.data.slides import Slide
-from study.evaluation import stability
 from study.models import Architecture, load_model, save_checkpoint
 from study.prediction import slide as prediction
 from study.prediction.contours import SPECK, regions, trace, write_geojson
 from study.prediction.disk_map import DiskMap
 from study.prediction.overlay import LONGEST, OPACITY, blend, picture_step, scale_bar, shrink, thumbnail, write_overlay
 from study.prediction.tiling import lawful_size, plan_tiles
+from study.stability import stability
 
 SLIDE = Path(__file__).parents[2] / "shared" / "data" / "slides" / "CMU-1-Small-Region.svs"
 FILES = {"s-probability.tif", "s-overlay.png", "s-contours.geojson"}

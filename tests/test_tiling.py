@@ -10,9 +10,9 @@ from torch import Tensor, nn
 
 from study.data.loading import to_input
 from study.data.slides import Slide
-from study.evaluation import stability
 from study.prediction import tiling
 from study.prediction.tiling import Tile, lawful_size, plan_tiles, receptive_radius, run_tiles
+from study.stability import stability
 from study.unet import UNet, build_unet
 
 SLIDE = Path(__file__).parents[2] / "shared" / "data" / "slides" / "CMU-1-Small-Region.svs"

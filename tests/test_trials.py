@@ -3,13 +3,14 @@ import shutil
 from dataclasses import replace
 from pathlib import Path
 
+import pandas as pd
 import pytest
 from data_helpers import make_blobs
 
 from study.errors import StudyError
-from study.evaluation import dice
+from study.measures import boundary_dice, calibration_error, dice
 from study.models import load_model
-from study.trials import Study, Trial, read_records, run_trial, score_patches
+from study.trials import Study, Trial, read_record, read_records, run_trial, score_patches
 
 
 def test_the_grid_of_trials_is_complete_and_whole_seed_by_seed(preset, store, tmp_path):
@@ -48,11 +49,36 @@ def test_a_record_has_full_provenance(study, done):
     assert len(record["history"]) == study.preset.recipe.epochs
 
 
-def test_the_counts_per_case_add_up_to_the_dice(study, done):
+def test_the_sums_per_case_add_up_to_the_measures(study, done):
     _, record = done
-    tp, fp, fn = (sum(counts[i] for counts in record["cases"].values()) for i in range(3))
-    assert record["metrics"]["dice"] == pytest.approx(float(dice(tp, fp, fn)))
+    cases = pd.DataFrame.from_dict(record["cases"], orient="index", columns=record["case_columns"])
+    sums, metrics = cases.sum(), record["metrics"]
+    assert metrics["dice"] == pytest.approx(float(dice(sums.tp, sums.fp, sums.fn)))
+    assert metrics["tta_dice"] == pytest.approx(float(dice(sums.tta_tp, sums.tta_fp, sums.tta_fn)))
+    boundaries = sums[["boundary_decision", "boundary_decision_hit", "boundary_truth", "boundary_truth_hit"]]
+    assert metrics["boundary_dice"] == pytest.approx(float(boundary_dice(*boundaries)))
+    pixels = sums.border_pixels + sums.interior_pixels
+    assert metrics["changed"] == pytest.approx((sums.border_flips + sums.interior_flips) / pixels)
+    assert metrics["deviation"] == pytest.approx((sums.border_deviation + sums.interior_deviation) / pixels, rel=1e-5)
     assert set(record["cases"]) == set(study.store.case[study.store.indices("test")])
+
+
+def test_the_bins_of_the_probability_add_up_to_the_calibration_error(done):
+    _, record = done
+    bins, metrics = record["calibration"], record["metrics"]
+    for reading in ("", "tta_"):
+        sums = (bins[reading + name] for name in ("pixels", "probability", "foreground"))
+        assert calibration_error(*sums) == pytest.approx(metrics[f"{reading}ece"], abs=1e-5)
+
+
+def test_a_record_from_before_there_were_more_than_counts_is_read(study, done):
+    trial, record = done
+    path = study.record_path(trial)
+    old = {key: value for key, value in record.items() if key not in ("case_columns", "calibration")}
+    old["cases"] = {case: sums[:3] for case, sums in record["cases"].items()}
+    path.write_text(json.dumps(old))
+    assert study.is_done(trial)
+    assert read_record(path) == old | {"case_columns": ["tp", "fp", "fn"]}
 
 
 def test_a_trial_is_done_once_its_record_and_weights_are_here(study, done):

@@ -19,11 +19,21 @@ from study.data.patches import PatchStore
 from study.data.splits import split
 from study.equivariance import equivariance_errors, measure, paper_literal_unet
 from study.errors import StudyError
-from study.evaluation import summarise
+from study.evaluation import READINGS, summarise
 from study.groups import APPROXIMATE_GROUPS, GROUPS, P4M, roto_reflections
+from study.measures import TOLERANCE
 from study.models import MODELS, Architecture, load_checkpoint, rebuild
 from study.trials import score_patches
 from study.unet import IMPLEMENTATIONS
+
+_MEASURES = {
+    "dice": "Dice, pooled over pixels",
+    "dice_per_patch": "Dice, mean over patches with foreground",
+    "dice_per_case": "Dice, mean over cases with foreground",
+    "iou": "Intersection over union",
+    "boundary_dice": f"Boundary Dice, within {TOLERANCE} px",
+    "ece": "Expected calibration error",
+}
 
 
 def evaluate(
@@ -31,20 +41,23 @@ def evaluate(
     data: Annotated[Path, typer.Option(help="A patch store; its test patches are used.", metavar="PATH")],
     batch_size: Annotated[int, typer.Option(help="Patches at a time.", min=1)] = 16,
 ) -> None:
-    """Dice of a trained network on the test patches of a store, and its stability under the eight roto-reflections."""
+    """The measures of a trained network on the test patches of a store, and its stability under roto-reflections."""
     trained, store = load_checkpoint(checkpoint), PatchStore(data)
     network = rebuild(trained, checkpoint)
     network.grid.check(*store.size, network.depth)
     test = _test_patches(trained, store)
     fabric = launch_fabric()
     scores = summarise(score_patches(network.to(fabric.device), store, test, fabric, batch_size))
-    table = Table("Test patches", f"{len(test)}", title=f"{checkpoint} on {describe(store)}")
-    table.add_row("Dice, pooled over pixels", f"{100 * scores['dice']:.2f} %")
-    per_patch = scores["dice_per_patch"]
-    table.add_row("Dice, mean over patches with foreground", "–" if per_patch is None else f"{100 * per_patch:.2f} %")
-    table.add_row("Mean standard deviation over the eight roto-reflections", f"{scores['deviation']:.1e}")
+    title = f"{checkpoint} on {describe(store)}"
+    table = Table(f"{len(test)} test patches", "One view", "Mean of eight views", title=title)
+    for key, label in _MEASURES.items():
+        table.add_row(label, *(_percent(scores[reading + key]) for reading in READINGS))
+    Console().print(table)
+    table = Table("Over the eight roto-reflections", "All pixels", "Border", "Interior")
+    deviations = [scores[f"deviation{region}"] for region in ("", "_border", "_interior")]
+    table.add_row("Mean standard deviation", *("–" if d is None else f"{d:.1e}" for d in deviations))
     table.add_row("Largest standard deviation", f"{scores['deviation_max']:.1e}")
-    table.add_row("Pixels whose decision changes", f"{100 * scores['changed']:.2f} %")
+    table.add_row("Flip rate", *(_percent(scores[f"changed{region}"]) for region in ("", "_border", "_interior")))
     Console().print(table)
 
 
@@ -151,6 +164,10 @@ def _test_patches(trained: dict, store: PatchStore) -> np.ndarray:
     if settings.get("design") == "folds" and trained["data"]["fingerprint"] == store.fingerprint:
         return split("folds", store, trial["fraction"], trial["seed"]).test
     return store.indices("test")
+
+
+def _percent(share: float | None) -> str:
+    return "–" if share is None else f"{100 * share:.2f} %"
 
 
 def _element(g: int) -> str:

@@ -13,10 +13,10 @@ from tqdm import tqdm
 from study.data.loading import to_input
 from study.data.slides import View
 from study.data.tissue import CELL, tissue_map
-from study.evaluation import stability as over_roto_reflections
 from study.files import require_space
 from study.prediction.disk_map import DiskMap
 from study.prediction.tiling import Tile, plan_tiles, run_tiles
+from study.stability import stability as over_roto_reflections
 from study.unet import UNet
 
 SIDE = 1024
