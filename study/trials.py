@@ -195,7 +195,10 @@ def _multiplications(network, store: PatchStore, fabric: Fabric) -> float:
 def score_patches(
     network, store: PatchStore, indices: np.ndarray, fabric: Fabric, batch_size: int, workers: int = 0
 ) -> pd.DataFrame:
-    """A row of :func:`~study.evaluation.evaluate` for each patch, with its case, by its place in the store."""
+    """A row of :func:`~study.evaluation.evaluate` for each of these patches of a store, with its ``case``.
+
+    The index of the table is their places in the store.
+    """
     loader = shared_loader(fabric, PatchDataset(store, indices), batch_size, workers)
     scores = pd.concat(evaluate(network, loader, fabric.device))
     scores.index = indices[fabric.global_rank :: fabric.world_size]

@@ -48,8 +48,8 @@ def evaluate(
     test = _test_patches(trained, store)
     fabric = launch_fabric()
     scores = summarise(score_patches(network.to(fabric.device), store, test, fabric, batch_size))
-    patches = f"{len(test)} test patches"
-    table = Table(patches, "One view", "Mean of eight views", title=f"{checkpoint} on {describe(store)}")
+    title = f"{checkpoint} on {describe(store)}"
+    table = Table(f"{len(test)} test patches", "One view", "Mean of eight views", title=title)
     for key, label in _MEASURES.items():
         table.add_row(label, *(_percent(scores[reading + key]) for reading in READINGS))
     Console().print(table)
