@@ -3,6 +3,8 @@
 They are saved with the results, so that the figure can be drawn without the data or the networks.
 """
 
+import hashlib
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -13,7 +15,7 @@ from study.data.loading import PatchDataset, to_input
 from study.data.patches import PatchStore
 from study.errors import StudyError
 from study.files import replacing
-from study.models import load_model
+from study.models import load_checkpoint, load_model
 from study.stability import stability
 
 PERCENTILES = (50, 75, 95)
@@ -35,7 +37,7 @@ def save_stability_maps(
 
     Arrays: ``image`` uint8 ``(P, H, W, 3)``, ``mask`` uint8, ``unet_mean``, ``unet_deviation``, ``p4m_mean``
     float32, each ``(P, H, W)``, ``p4m_deviation_max`` float ``(P,)``, ``patch`` int ``(P,)`` (place in the store),
-    ``networks`` (the trials they are from) and the ``fingerprint`` of the data.
+    ``networks`` (the trials they are from), their ``weights`` (a hash) and the ``fingerprint`` of the data.
 
     Args:
         path: the ``.npz`` file to write.
@@ -61,6 +63,7 @@ def save_stability_maps(
         "p4m_deviation_max": views["p4m"]["deviation"][chosen].max(axis=(1, 2)),
         "patch": indices[chosen],
         "networks": np.array(_names(unet, p4m)),
+        "weights": np.array(_hash_weights(unet, p4m)),
         "fingerprint": np.array(store.fingerprint),
     }
     with replacing(path) as temporary, temporary.open("wb") as file:
@@ -69,22 +72,27 @@ def save_stability_maps(
 
 def are_maps_of(path: Path, store: PatchStore, *, unet: Path, p4m: Path) -> bool:
     """Whether readable maps stand at ``path`` that are of these networks and this data."""
+    wanted = {
+        "networks": _names(unet, p4m),
+        "weights": _hash_weights(unet, p4m),
+        "fingerprint": store.fingerprint,
+    }
     try:
-        maps = load_stability_maps(path)
-    except StudyError:  # missing or damaged: they can be made again
+        maps = load_stability_maps(path, (*ARRAYS, "weights"))
+    except StudyError:  # missing, damaged or of older code: they can be made again
         return False
-    return maps["networks"] == _names(unet, p4m) and maps["fingerprint"] == store.fingerprint
+    return all(maps[name] == value for name, value in wanted.items())
 
 
-def load_stability_maps(path: Path | str) -> dict[str, np.ndarray]:
-    """The arrays of :func:`save_stability_maps`.
+def load_stability_maps(path: Path | str, arrays: Sequence[str] = ARRAYS) -> dict[str, np.ndarray]:
+    """The arrays of :func:`save_stability_maps`; what is drawn of them, unless told otherwise.
 
     Raises:
         StudyError: if the file is missing or damaged.
     """
     try:
         with np.load(path) as file:
-            return {name: file[name] for name in ARRAYS}
+            return {name: file[name] for name in arrays}
     except FileNotFoundError as error:
         raise StudyError(f"no stability maps at {path}; make them with `python -m study reproduce`") from error
     except Exception as error:  # a damaged archive raises anything from EOFError to BadZipFile
@@ -93,6 +101,14 @@ def load_stability_maps(path: Path | str) -> dict[str, np.ndarray]:
 
 def _names(unet: Path, p4m: Path) -> str:
     return f"{unet.parent.name} and {p4m.parent.name}"
+
+
+def _hash_weights(*checkpoints: Path) -> str:
+    digest = hashlib.sha256()
+    for path in checkpoints:
+        for name, tensor in load_checkpoint(path)["weights"].items():
+            digest.update(name.encode() + tensor.numpy().tobytes())
+    return digest.hexdigest()[:16]
 
 
 def _stabilities(network, dataset: PatchDataset, device: torch.device) -> dict[str, np.ndarray]:

@@ -14,10 +14,21 @@ import torch
 from study import __version__
 
 
-def provenance(device: torch.device, processes: int = 1) -> dict:
-    """What is saved with every result: command, code version, software, hardware, and the time (UTC)."""
+def command() -> str:
+    """What was typed to start this process."""
+    return shlex.join(["python", "-m", "study", *sys.argv[1:]])
+
+
+def provenance(device: torch.device, processes: int = 1, typed: str | None = None) -> dict:
+    """What is saved with every result: command, code version, software, hardware, and the time (UTC).
+
+    Args:
+        device: where it was computed.
+        processes: how many took part.
+        typed: the command, where another process than this one was started by it.
+    """
     return {
-        "command": shlex.join(["python", "-m", "study", *sys.argv[1:]]),
+        "command": typed or command(),
         "version": CODE_VERSION,
         "python": platform.python_version(),
         "torch": torch.__version__,

@@ -16,10 +16,10 @@ from pathlib import Path
 import numpy as np
 import torch
 from lightning_fabric import Fabric
+from scipy.special import entr
 from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.utils.data import DataLoader, Subset
-from tqdm import tqdm
 
 from study.data.loading import PatchDataset, ShuffledBatches, to_input
 from study.data.patches import IGNORE, PatchStore
@@ -74,6 +74,12 @@ class Trained:
     history: list[dict]
     epoch: int
 
+    @property
+    def diverged(self) -> bool:
+        """Whether the last epoch's training loss was above that of the best constant prediction on the same patches."""
+        last = self.history[-1]
+        return not last["train_loss"] <= last["constant_loss"]  # nor where it is not a number
+
 
 def train(
     recipe: Recipe,
@@ -85,7 +91,6 @@ def train(
     fabric: Fabric,
     folder: Path,
     workers: int = 0,
-    title: str = "",
     log: Callable[[dict], None] | None = None,
 ) -> Trained:
     """Train one model, going on from ``folder/last.pt`` if a run of the same settings was cut there.
@@ -99,7 +104,6 @@ def train(
         fabric: device, precision, and the number of processes.
         folder: where ``last.pt`` is kept while the training runs.
         workers: processes that load patches, per device; 0 loads in this one.
-        title: shown at the progress bar.
         log: called with each epoch's row, on the first process.
 
     Raises:
@@ -126,34 +130,32 @@ def train(
     settings = {**asdict(recipe), "model": model, "data": store.fingerprint, "patches": patches, "seed": seed}
     progress = Progress(network, optimizer, schedule)
     progress.restore(folder / "last.pt", settings)
-    with tqdm(
-        total=recipe.epochs * recipe.batches_per_epoch,
-        initial=len(progress.history) * recipe.batches_per_epoch,
-        desc=title,
-        unit="batch",
-        dynamic_ncols=True,
-        leave=False,
-        disable=None if fabric.is_global_zero else True,  # None: shown only where someone watches
-    ) as bar:
-        for epoch in range(len(progress.history), recipe.epochs):
-            start = time.perf_counter()
-            order.epoch = epoch
-            generator = np.random.default_rng([seed, epoch, fabric.global_rank]) if MODELS[model].augmented else None
-            row = {
-                "epoch": epoch,
-                "learning_rate": optimizer.param_groups[0]["lr"],
-                "train_loss": _train_epoch(wrapped, optimizer, schedule, training, fabric, generator, bar),
-                **validate(network, validation, fabric),
-            }
-            row["seconds"] = round(time.perf_counter() - start, 2)
-            progress.add(row)
-            bar.set_postfix_str(f"loss {row['train_loss']:.3f}, validation Dice {row['validation_dice']:.3f}")
-            if fabric.is_global_zero:
-                progress.save(folder / "last.pt", settings)
-                if log:
-                    log(row)
+    for epoch in range(len(progress.history), recipe.epochs):
+        start = time.perf_counter()
+        order.epoch = epoch
+        generator = np.random.default_rng([seed, epoch, fabric.global_rank]) if MODELS[model].augmented else None
+        row = {
+            "epoch": epoch,
+            "learning_rate": optimizer.param_groups[0]["lr"],
+            **_train_epoch(wrapped, optimizer, schedule, training, fabric, generator),
+            **validate(network, validation, fabric),
+        }
+        row["seconds"] = round(time.perf_counter() - start, 2)
+        progress.add(row)
+        if fabric.is_global_zero:
+            progress.save(folder / "last.pt", settings)
+            if log:
+                log(row)
     network.load_state_dict(progress.kept)
     return Trained(network.eval(), progress.history, progress.kept_epoch)
+
+
+def epochs_done(folder: Path) -> int:
+    """Of a training that was interrupted, the epochs that :func:`train` will not repeat."""
+    try:
+        return len(torch.load(folder / "last.pt", map_location="cpu", weights_only=True, mmap=True)["history"])
+    except Exception:  # missing, or damaged in any way
+        return 0
 
 
 def _training_batches(
@@ -217,15 +219,21 @@ class Progress:
 
 
 def _train_epoch(
-    network, optimizer, schedule, batches, fabric: Fabric, generator: np.random.Generator | None, bar: tqdm
-) -> float:
-    """One pass over ``batches``, roto-reflected at random if there is a ``generator``; returns the mean loss."""
+    network, optimizer, schedule, batches, fabric: Fabric, generator: np.random.Generator | None
+) -> dict[str, float]:
+    """One pass over ``batches``, roto-reflected at random if there is a ``generator``.
+
+    Returns:
+        ``train_loss``, the mean over the batches, and ``constant_loss``, what the best constant prediction would have.
+    """
     network.train()
     total = torch.zeros((), device=fabric.device)
+    pixels = torch.zeros(2, dtype=torch.float64, device=fabric.device)  # of the foreground, and labelled
     for images, mask in batches:
         if generator is not None:
             images, mask = roto_reflect(images, mask, generator)
         loss, labelled = summed_loss(network(to_input(images)), mask)
+        pixels += torch.stack([(mask == 1).sum(), labelled])
         if fabric.world_size > 1:  # the mean over the whole batch: DDP averages the gradients of the devices
             labelled = fabric.all_reduce(labelled.float(), reduce_op="mean")
         loss = loss / labelled.clamp(min=1)
@@ -234,8 +242,11 @@ def _train_epoch(
         optimizer.zero_grad()
         schedule.after_batch()
         total += loss.detach()
-        bar.update()
-    return float(fabric.all_reduce(total / len(batches)))
+    foreground, labelled = fabric.all_reduce(pixels, reduce_op="sum").tolist()
+    return {
+        "train_loss": float(fabric.all_reduce(total / len(batches))),
+        "constant_loss": float(entr([p := foreground / max(labelled, 1), 1 - p]).sum()),
+    }
 
 
 def roto_reflect(images: Tensor, mask: Tensor, generator: np.random.Generator) -> tuple[Tensor, Tensor]:

@@ -5,7 +5,8 @@ tables and figures need, at ``results/<study>/trials/<trial>.json`` (committed).
 """
 
 import json
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
@@ -51,11 +52,14 @@ class Trial:
 
 @dataclass(frozen=True)
 class Study:
-    """A preset under a name of its own, on its data, with the folders that it writes to."""
+    """A preset under a name of its own, on its data, with the folders that it writes to.
+
+    Before its data are made (``store`` is None) it knows its trials and its folders, and nothing of what is done.
+    """
 
     name: str
     preset: Preset
-    store: PatchStore
+    store: PatchStore | None
     root: Path = field(default_factory=Path)
 
     def trials(self) -> list[Trial]:
@@ -116,6 +120,11 @@ class Study:
         record = read_record(self.record_path(trial))
         return self._fits(record, trial) and (here or trust_results)
 
+    def has_diverged(self, trial: Trial) -> bool:
+        """Whether a trial ended worse than a constant prediction would have (:class:`~study.training.Trained`)."""
+        record = read_record(self.record_path(trial))
+        return record is not None and is_diverged(record)
+
     def check_company(self, todo: list[Trial]) -> None:
         """Make sure that the records which ``todo`` will not replace are of this study, or no table could hold both.
 
@@ -128,6 +137,18 @@ class Study:
             if not self._fits(record, Trial(**record["trial"])):
                 raise StudyError(f"{path} is of other data or settings; give this study a --name, or remove the file")
 
+    def tidy(self, trial: Trial) -> None:
+        """Remove what runs that were killed left of a trial: half-written files, and the state of a finished training.
+
+        No other process may be at this trial.
+        """
+        record, last = self.record_path(trial), self.run_folder(trial) / "last.pt"
+        left = [*self.run_folder(trial).glob(".*.partial"), *record.parent.glob(f".{record.name}.*.partial")]
+        if last.is_file() and self.is_done(trial):
+            left.append(last)
+        for path in left:
+            path.unlink(missing_ok=True)
+
     def seeds_here(self) -> list[int]:
         """The seeds of which there are weights in ``runs/``, of this call's or of earlier ones."""
         checkpoints = (self.root / "runs" / self.name).glob("*/best.pt")
@@ -139,8 +160,22 @@ class Study:
         return found is not None and all(found.get(key) == value for key, value in self.identity(trial).items())
 
 
-def run_trial(study: Study, trial: Trial, fabric: Fabric, *, title: str = "", log=None) -> dict:
+def run_trial(
+    study: Study,
+    trial: Trial,
+    fabric: Fabric,
+    *,
+    log: Callable[[dict], None] | None = None,
+    command: str | None = None,
+) -> dict:
     """Train and evaluate one trial; write its weights, then its record.
+
+    Args:
+        study: what the trial is part of.
+        trial: which one.
+        fabric: device, precision, and the number of processes.
+        log: called with each epoch's row, on the first process.
+        command: for the record, if another process than this one was started by it.
 
     Returns:
         The record: ``trial``, ``settings``, ``data``, ``metrics``, ``cases`` (sums over the pixels of each case, named
@@ -157,10 +192,11 @@ def run_trial(study: Study, trial: Trial, fabric: Fabric, *, title: str = "", lo
         fabric=fabric,
         folder=folder,
         workers=study.preset.workers,
-        title=title,
         log=log,
     )
+    start = time.perf_counter()
     patches = score_patches(trained.network, store, parts.test, fabric, recipe.batch_size, study.preset.workers)
+    evaluation_seconds = time.perf_counter() - start
     record = study.identity(trial) | {
         "metrics": summarise(patches)
         | {
@@ -172,13 +208,17 @@ def run_trial(study: Study, trial: Trial, fabric: Fabric, *, title: str = "", lo
             "epoch": trained.epoch,
             "validation_loss": trained.history[trained.epoch]["validation_loss"],
             "validation_dice": trained.history[trained.epoch]["validation_dice"],
+            "train_loss": trained.history[-1]["train_loss"],
+            "constant_loss": trained.history[-1]["constant_loss"],
+            "diverged": trained.diverged,
             "training_seconds": round(sum(row["seconds"] for row in trained.history), 1),
+            "evaluation_seconds": round(evaluation_seconds, 1),
         },
         "case_columns": list(CASE_COLUMNS),
         "cases": _by_case(patches),
         "calibration": {name: [_short(n) for n in sums] for name, sums in calibration(patches).items()},
         "history": trained.history,
-        "provenance": provenance(fabric.device, fabric.world_size)
+        "provenance": provenance(fabric.device, fabric.world_size, command)
         | {"forms": forms(trained.network, fabric.device.type, torch.float32)},
     }
     if fabric.is_global_zero:
@@ -207,6 +247,11 @@ def score_patches(
         torch.distributed.all_gather_object(shares, scores)
         scores = pd.concat(shares).sort_index()
     return scores.assign(case=store.case[scores.index])
+
+
+def is_diverged(record: dict) -> bool:
+    """Whether a record is of a training that ended worse than a constant prediction; older ones do not say."""
+    return record["metrics"].get("diverged", False)
 
 
 def results_folder(root: Path, study: str) -> Path:

@@ -422,6 +422,6 @@ def test_a_file_of_another_task_is_none_of_this(folder, extracted):
 
 
 def test_a_scheduler_that_does_not_answer_is_named(folder, tmp_path, monkeypatch):
-    monkeypatch.setattr("study.data.cluster.CONNECT_SECONDS", 1)
+    monkeypatch.setattr("study.dask_client.CONNECT_SECONDS", 1)
     with assert_refused("tcp://127.0.0.1:9", "check the address"):
         extract_store(tmp_path / "s", plan_of(folder), scheduler="tcp://127.0.0.1:9")

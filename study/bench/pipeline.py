@@ -23,8 +23,8 @@ from PIL import Image
 from torch.utils.data import DataLoader, Dataset
 
 from study.bench.memory import peak_mb
+from study.dask_client import dask_client
 from study.data.camelyon16 import SlideFiles
-from study.data.cluster import dask_client
 from study.data.extract import Scale, Task, extract_slide
 from study.data.loading import PatchDataset, ShuffledBatches
 from study.data.patches import Patch, PatchStore, write_patches

@@ -12,11 +12,11 @@ from rich.table import Table
 from torch import nn
 
 from study.bench.angles import turned_both_ways
-from study.cli.devices import launch_fabric
 from study.cli.stores import check_new, describe
 from study.conversion import convert_checkpoint
 from study.data.patches import PatchStore
 from study.data.splits import split
+from study.devices import launch_fabric
 from study.equivariance import equivariance_errors, measure, paper_literal_unet
 from study.errors import StudyError
 from study.evaluation import READINGS, summarise

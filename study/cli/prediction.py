@@ -6,10 +6,10 @@ from typing import Annotated
 
 import typer
 
-from study.cli.devices import launch_fabric
 from study.cli.slides import Magnification, Mpp, SlideMpp, one_scale
 from study.cli.stores import check_new
 from study.data.slides import Slide
+from study.devices import launch_fabric
 from study.models import load_model
 from study.prediction.outputs import Outputs, predict_slide
 from study.prediction.slide import SIDE

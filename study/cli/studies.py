@@ -2,25 +2,26 @@
 
 import re
 import sys
-from collections.abc import Callable
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated
 
-import torch
 import typer
-from lightning_fabric import Fabric
-from tqdm import tqdm
+from rich.console import Console
 
-from study.cli.devices import launch_fabric
+from study.cli.live import LiveTable, show_outlook
 from study.cli.stores import describe
 from study.data.ebhi import source_name
 from study.data.sources import prepare
+from study.devices import launch_fabric, one_thread
 from study.errors import StudyError
-from study.figures import make_figures, maps_path
-from study.maps import are_maps_of, save_stability_maps
+from study.estimate import outlook
+from study.figures import make_figures
+from study.grid import open_place, run_grid, run_trials, side_by_side
 from study.models import MODELS
 from study.presets import PRESETS, find_preset, override
-from study.trials import Study, Trial, results_folder, run_trial
+from study.trials import Study, results_folder
 
 _PRESETS_HELP = "What to run.\n\n" + "\n\n".join(
     f"[bold]{name}[/bold]: {p.description}." for name, p in PRESETS.items()
@@ -55,38 +56,60 @@ def reproduce(
     settings: Settings = (),
     name: Name = None,
     root: Root = Path(),
+    workers: Annotated[
+        int | None,
+        typer.Option(
+            help="Trials at a time, in processes of this machine with one thread each; for CPUs.",
+            min=1,
+            show_default="the cores",
+        ),
+    ] = None,
+    scheduler: Annotated[
+        str | None,
+        typer.Option(help="A Dask scheduler, as in tcp://host:8786: a trial per worker.", metavar="ADDRESS"),
+    ] = None,
     devices: Devices = 1,
     tensorboard: TensorBoard = False,
     trust_results: Annotated[
         bool,
         typer.Option("--trust-results", help="Skip trials whose record is in results/ even without weights in runs/."),
     ] = False,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Only list the trials, with their states and a guess of their times.")
+    ] = False,
 ) -> None:
     """Everything: data, all trials that are not done yet, evaluation, tables and figures.
 
-    Cut it at any moment and start it again: it goes on where it was.
+    Cut it at any moment and start it again: it goes on where it was. Trials that fail are listed at the end, and make
+    the exit code 1; the others are done.
     """
-    study = open_study(preset, data, settings, name, root, devices)
-    trials = study.trials()
-    todo = [trial for trial in trials if not study.is_done(trial, trust_results=trust_results)]
+    where = {"devices": devices, "workers": workers, "scheduler": scheduler}
+    study = open_study(preset, data, settings, name, root, devices, make=not dry_run)
+    trials = todo = study.trials()
+    if study.store is not None:
+        todo = [trial for trial in trials if not study.is_done(trial, trust_results=trust_results)]
+        study.check_company(todo)
+    if dry_run:
+        at_a_time = side_by_side(len(todo), **where)
+        with one_thread():
+            show_outlook(outlook(study, todo, launch_fabric().device), study, at_a_time, Console())
+        return
     replaced = sum(study.record_path(trial).is_file() for trial in todo)
-    study.check_company(todo)
-    fabric = launch_fabric(study.preset.recipe.precision, devices)
-    _say(fabric, f"{study.name}: {study.preset.description}" if name is None else f"{name}, from the preset {preset}")
-    _say(fabric, f"{describe(study.store)}; {len(todo)} of {len(trials)} trials to run")
-    if replaced:
-        _say(
-            fabric,
-            f"{replaced} records in {results_folder(root, study.name)} are replaced as their trials are run again",
-        )
-    for n, trial in enumerate(todo, start=1):
-        record = run_trial(
-            study, trial, fabric, title=f"{n}/{len(todo)} {trial.name}", log=_log(study, trial, fabric, tensorboard)
-        )
-        _say(fabric, f"{n}/{len(todo)}  {_outcome(trial, record)}")
-    if fabric.is_global_zero:
-        _save_maps(study, fabric.device, anew=bool(todo))
-        _show_figures(root, study.name)
+    with _interruptible(), open_place(study.preset.recipe.precision, len(todo), **where) as place:
+        table = LiveTable(study, todo, Console(quiet=not place.speaks))
+        table.say(f"{study.name}: {study.preset.description}" if name is None else f"{name}, from the preset {preset}")
+        table.say(f"{describe(study.store)}; {len(todo)} of {len(trials)} trials to run")
+        if replaced:
+            results = results_folder(root, study.name)
+            table.say(f"{replaced} records in {results} are replaced as their trials are run again")
+        with table:
+            failed = run_grid(study, todo, place, table, tensorboard=tensorboard)
+        if place.speaks and any(study.record_path(trial).is_file() for trial in trials):
+            _show_figures(root, study.name)
+    if failed:
+        for trial, why in failed.items():
+            print(f"failed: {trial}: {why}", file=sys.stderr)
+        raise typer.Exit(1)
 
 
 def train(
@@ -107,12 +130,16 @@ def train(
     (trial,) = study.trials()
     done = study.is_done(trial)
     study.check_company([trial])
-    fabric = launch_fabric(study.preset.recipe.precision, devices)
-    if done:
-        _say(fabric, f"{trial} is done: {study.checkpoint_path(trial)}")
-        return
-    record = run_trial(study, trial, fabric, title=trial.name, log=_log(study, trial, fabric, tensorboard))
-    _say(fabric, f"{_outcome(trial, record)}\n{study.checkpoint_path(trial)}")
+    with _interruptible(), open_place(study.preset.recipe.precision, 1, devices=devices) as place:
+        table = LiveTable(study, [trial], Console(quiet=not place.speaks))
+        if done:
+            table.say(f"{trial} is done: {study.checkpoint_path(trial)}")
+            return
+        with table:
+            failed = run_trials(study, [trial], place, table, tensorboard=tensorboard)
+        if failed:
+            raise StudyError(failed[trial])
+        table.say(f"{study.checkpoint_path(trial)}")
 
 
 def figures(preset: PresetName = "quick", name: Name = None, root: Root = Path()) -> None:
@@ -124,7 +151,13 @@ def figures(preset: PresetName = "quick", name: Name = None, root: Root = Path()
 
 
 def open_study(
-    preset_name: str, data: Path | None, settings: list[str], name: str | None, root: Path, devices: int
+    preset_name: str,
+    data: Path | None,
+    settings: list[str],
+    name: str | None,
+    root: Path,
+    devices: int,
+    make: bool = True,
 ) -> Study:
     preset = find_preset(preset_name)
     changed = override(preset, settings)
@@ -135,13 +168,18 @@ def open_study(
     if batch_size % devices:  # said here, before data are made and there are several processes to say it
         raise StudyError(f"a batch of {batch_size} cannot be shared by {devices} devices; --set batch_size")
     store = prepare(
-        changed.source, data=data, folder=root / "data", size=changed.size, count=changed.patches, task=preset.task
+        changed.source,
+        data=data,
+        folder=root / "data",
+        size=changed.size,
+        count=changed.patches,
+        task=preset.task,
+        make=make,
     )
-    own = preset.source == "miniature" or (preset.source == "ebhi" and store.source != source_name(preset.task))
+    source = None if store is None else store.source
+    own = preset.source == "miniature" or (preset.source == "ebhi" and source not in (None, source_name(preset.task)))
     if name is None and data is not None and own:
-        raise StudyError(
-            f"{data} holds other data ({store.source}) than {preset_name} is about; give the study a --name"
-        )
+        raise StudyError(f"{data} holds other data ({source}) than {preset_name} is about; give the study a --name")
     return Study(name or preset_name, changed, store, root)
 
 
@@ -150,51 +188,17 @@ def _check_name(name: str | None) -> None:
         raise StudyError(f"--name {name!r} cannot name a folder; use letters, digits, '.', '_' and '-'")
 
 
-def _save_maps(study: Study, device: torch.device, *, anew: bool) -> None:
-    """The maps of Fig. 2, from the networks of the largest regime and of the lowest seed that has both of them here."""
-    largest = max(study.preset.fractions)
-    for seed in study.seeds_here():
-        pair = [Trial(model, largest, seed) for model in ("unet", "p4m")]
-        if all(study.has_weights(trial) for trial in pair):
-            path = maps_path(study.root, study.name)
-            unet, p4m = map(study.checkpoint_path, pair)
-            if anew or not are_maps_of(path, study.store, unet=unet, p4m=p4m):
-                save_stability_maps(path, study.store, study.split(pair[0]).test, unet=unet, p4m=p4m, device=device)
-            return
-
-
-def _log(study: Study, trial: Trial, fabric: Fabric, tensorboard: bool) -> Callable[[dict], None] | None:
-    if not tensorboard or not fabric.is_global_zero:
-        return None
+@contextmanager
+def _interruptible() -> Iterator[None]:
+    """Ctrl-C is no accident: it ends the block, and says how to go on."""
     try:
-        from torch.utils.tensorboard import SummaryWriter
-    except ImportError as error:
-        raise StudyError("--tensorboard needs the package tensorboard: pip install tensorboard") from error
-    writer = SummaryWriter(study.run_folder(trial) / "tensorboard")
-
-    def log(row: dict) -> None:
-        for key in row.keys() - {"epoch"}:
-            writer.add_scalar(key, row[key], row["epoch"])
-        writer.flush()
-
-    return log
+        yield
+    except KeyboardInterrupt as error:
+        print("interrupted; the same command goes on where it was", file=sys.stderr)
+        raise typer.Exit(130) from error
 
 
 def _show_figures(root: Path, name: str) -> None:
     written = make_figures(root, name)
     print(f"\n{(root / 'figures' / name / 'dice_table.md').read_text()}")
     print(f"Results in {results_folder(root, name)}, {len(written)} tables and figures in {root / 'figures' / name}.")
-
-
-def _outcome(trial: Trial, record: dict) -> str:
-    metrics = record["metrics"]
-    return (
-        f"{trial}: Dice {100 * metrics['dice']:.1f} %, deviation over roto-reflections {metrics['deviation']:.1e}, "
-        f"{metrics['training_seconds']:.0f} s"
-    )
-
-
-def _say(fabric: Fabric, text: str) -> None:
-    if fabric.is_global_zero:
-        tqdm.write(text)
-        sys.stdout.flush()

@@ -8,7 +8,7 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from study.cli.devices import launch_fabric
+from study.devices import launch_fabric
 from study.cli.studies import Data, Name, PresetName, Root, Settings, open_study
 from study.errors import StudyError
 from study.models import MODELS

@@ -4,21 +4,14 @@ A worker that dies takes nothing with it but the slide it was at, which another 
 again, then listed, and the rest go on. Whoever runs the same extraction again finds the slides that are done.
 """
 
-import logging
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
 from pathlib import Path
 from uuid import uuid4
 
-import dask
 import pandas as pd
-from distributed import Client, LocalCluster, as_completed
 
+from study.dask_client import dask_client, outcomes, reason
 from study.data.extract import Task, extract_slide
-from study.errors import StudyError
-
-CONNECT_SECONDS = 20
-"""To wait for a scheduler."""
 
 RETRIES = 2
 """How often a slide that failed is tried again."""
@@ -49,7 +42,7 @@ def extract_all(
         if isinstance(outcome, pd.DataFrame):
             rows[name] = outcome
         else:
-            failed[name] = _reason(outcome)
+            failed[name] = reason(outcome)
         done()
     return rows, failed
 
@@ -62,9 +55,7 @@ def _here(tasks: Sequence[Task], folder: Path) -> Iterator[tuple[str, pd.DataFra
             yield task.name, error
 
 
-def _on_dask(
-    tasks: Sequence[Task], folder: Path, workers: int, scheduler: str | None
-) -> Iterator[tuple[str, pd.DataFrame | BaseException]]:
+def _on_dask(tasks: Sequence[Task], folder: Path, workers: int, scheduler: str | None) -> Iterator[tuple[str, object]]:
     if not tasks:
         return
     with dask_client(min(workers, len(tasks)), scheduler) as client:
@@ -73,61 +64,4 @@ def _on_dask(
             client.submit(extract_slide, t, folder, key=f"extract-{t.name}-{run}", retries=RETRIES): t.name
             for t in tasks
         }
-        for future in as_completed(futures, loop=client.loop):
-            if future.status == "cancelled":
-                yield (
-                    futures[future],
-                    StudyError("the Dask scheduler is gone; start it and run this again, it goes on"),
-                )
-            else:
-                yield futures[future], future.result() if future.status == "finished" else future.exception()
-            future.release()
-
-
-@contextmanager
-def dask_client(workers: int, scheduler: str | None = None) -> Iterator[Client]:
-    """A client of ``workers`` processes of this machine, or of a running scheduler.
-
-    Raises:
-        StudyError: if no scheduler answers.
-    """
-    if scheduler is not None:
-        logging.getLogger("distributed").setLevel(logging.CRITICAL)  # what goes wrong is said in one line
-        try:
-            client = Client(scheduler, timeout=CONNECT_SECONDS, set_as_default=False)
-        except (OSError, ValueError) as error:
-            remedy = "check the address, as in tcp://host:8786"
-            raise StudyError(f"no Dask scheduler answers at {scheduler}; {remedy}") from error
-        with client:
-            yield client
-        return
-    settings = {
-        "distributed.scheduler.allowed-failures": 10,  # a slide may see many workers die before it is to blame
-        "distributed.comm.timeouts.connect": "60s",  # on a busy machine a process is slow to answer
-        # Dask has every free megabyte go back to the system at once; tiles and patches want it again at once
-        "distributed.nanny.pre-spawn-environ.MALLOC_TRIM_THRESHOLD_": 2**28,
-        "distributed.nanny.pre-spawn-environ.MALLOC_MMAP_THRESHOLD_": 2**28,
-        "distributed.worker.memory.terminate": False,
-        "distributed.worker.memory.pause": False,
-    }
-    with (
-        dask.config.set(settings),
-        LocalCluster(
-            n_workers=workers,
-            threads_per_worker=1,
-            processes=True,
-            dashboard_address="127.0.0.1:0",  # any free port, and not to be seen from elsewhere
-            memory_limit=0,
-            silence_logs=logging.CRITICAL,
-        ) as cluster,
-        Client(cluster, set_as_default=False) as client,
-    ):
-        yield client
-
-
-def _reason(error: BaseException) -> str:
-    """Why a slide failed, in one line."""
-    if isinstance(error, StudyError):
-        return str(error)
-    text = str(error).strip().splitlines()
-    return f"{type(error).__name__}: {text[0][:200] if text else 'no message'}"
+        yield from outcomes(client, futures)

@@ -9,6 +9,7 @@ import hashlib
 import json
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 
 import h5py
@@ -177,6 +178,10 @@ class PatchStore:
     def __len__(self) -> int:
         return len(self.split)
 
+    def __reduce__(self) -> tuple:
+        """A pickle is small, however large the store: whoever loads it reads the files, which must be the same."""
+        return _open_again, (self.path.absolute(), self.fingerprint)
+
     def indices(self, split: str) -> np.ndarray:
         """The patches of one split, in the order of the store.
 
@@ -205,6 +210,14 @@ class PatchStore:
                     raise StudyError(f"{path} is damaged ({_brief(error)}); make it again") from error
                 self._foreground[here] = counts
         return self._foreground
+
+
+@lru_cache(maxsize=1)
+def _open_again(path: Path, fingerprint: str) -> PatchStore:
+    store = PatchStore(path)
+    if store.fingerprint != fingerprint:
+        raise StudyError(f"{path} was replaced by other data while it was in use; start again")
+    return store
 
 
 def _check(patch: Patch, n: int, split: Mapping[str, str]) -> None:

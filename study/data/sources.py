@@ -23,7 +23,7 @@ SPLIT_SEED = 0
 """Of the assignment of cases to train, validation and test; one for all seeds of a study."""
 
 
-def miniature_store(folder: Path, *, patches: int, size: int) -> PatchStore:
+def miniature_store(folder: Path, *, patches: int, size: int, make: bool = True) -> PatchStore | None:
     """A store of patches of ``size`` x ``size`` pixels at 10x from the miniature Camelyon, which is drawn if need be.
 
     It goes the way of the real data: slides, annotations, extraction.
@@ -32,16 +32,19 @@ def miniature_store(folder: Path, *, patches: int, size: int) -> PatchStore:
         folder: of the slides, and of the store beside them.
         patches: how many.
         size: side of the patches in pixels.
+        make: the store if it is not there yet; else the result is None then.
 
     Raises:
         StudyError: if the folder cannot be written, the disk is full, or the store there is of other settings.
     """
     slides = folder / f"miniature-{MINIATURE_VERSION}"
+    store = folder / f"{slides.name}-{patches}-patches-{size}px"
+    if not make:
+        return PatchStore(store) if is_extraction(store) else None
     if not slides.exists():
         make_miniature(slides, progress=True)
     found, problems = find_slides(slides)
     wanted = plan(found, scale=Scale(size), patches=patches, seed=SPLIT_SEED, source=MINIATURE, missing=problems)
-    store = folder / f"{slides.name}-{patches}-patches-{size}px"
     extraction = extract_store(store, wanted, workers=0)
     if damaged := problems | extraction.failed:
         reason = next(iter(damaged.values()))
@@ -49,7 +52,9 @@ def miniature_store(folder: Path, *, patches: int, size: int) -> PatchStore:
     return PatchStore(store)
 
 
-def ebhi_store(path: Path, *, folder: Path | None, size: int, task: str) -> PatchStore:
+def ebhi_store(
+    path: Path, *, folder: Path | None, size: int, task: str, make: bool = True
+) -> PatchStore | None:
     """A store of all patches of EBHI-SEG at ``size`` x ``size`` pixels.
 
     Args:
@@ -57,6 +62,7 @@ def ebhi_store(path: Path, *, folder: Path | None, size: int, task: str) -> Patc
         folder: of the download; None: the reduced patches that come with the package.
         size: side of the patches in pixels.
         task: one of :data:`~study.data.ebhi.TASKS`.
+        make: see :func:`miniature_store`.
 
     Raises:
         StudyError: if the patches of the package are smaller than ``size``, or see
@@ -76,10 +82,10 @@ def ebhi_store(path: Path, *, folder: Path | None, size: int, task: str) -> Patc
         files = _listing(folder, pairs)
     patches = ebhi_patches(pairs, size, task=task)
     cases = [case_of(image) for image, _ in pairs]
-    return _store(path, patches, cases, {"source": source, "size": size, "files": files})
+    return _store(path, patches, cases, {"source": source, "size": size, "files": files}, make)
 
 
-def nuinsseg_store(path: Path, *, folder: Path, size: int) -> PatchStore:
+def nuinsseg_store(path: Path, *, folder: Path, size: int, make: bool = True) -> PatchStore | None:
     """A store of the tiles of ``size`` x ``size`` pixels of a NuInsSeg folder.
 
     Raises:
@@ -88,10 +94,12 @@ def nuinsseg_store(path: Path, *, folder: Path, size: int) -> PatchStore:
     pairs = find_nuclei(folder)
     cases = [block_of(image) for image, _ in pairs]
     recipe = {"source": NUINSSEG, "size": size, "files": _listing(folder, pairs)}
-    return _store(path, nuclei_patches(pairs, size), cases, recipe)
+    return _store(path, nuclei_patches(pairs, size), cases, recipe, make)
 
 
-def prepare(source: str, *, data: Path | None, folder: Path, size: int, count: int, task: str = "") -> PatchStore:
+def prepare(
+    source: str, *, data: Path | None, folder: Path, size: int, count: int, task: str = "", make: bool = True
+) -> PatchStore | None:
     """The patch store of a study: made from ``data`` or from what comes with the package, or found from an earlier run.
 
     Args:
@@ -102,16 +110,17 @@ def prepare(source: str, *, data: Path | None, folder: Path, size: int, count: i
         size: side of the patches in pixels.
         count: how many patches, if they are cut from the miniature Camelyon.
         task: of EBHI-SEG, one of :data:`~study.data.ebhi.TASKS`; the other sources have one only, and it is ignored.
+        make: what is not there yet; else the result is None where something would have to be made.
 
     Raises:
         StudyError: if the source needs a path and has none, the store's patches are of another size.
     """
     if source == "miniature" and data is None:
-        return miniature_store(folder, patches=count, size=size)
+        return miniature_store(folder, patches=count, size=size, make=make)
     own = data is not None and (data.is_file() or is_extraction(data))
     if source == "ebhi" and not own:
         path = folder / f"ebhi-{task}-{size}px-{'box' if data is None else 'folder'}.h5"
-        return ebhi_store(path, folder=data, size=size, task=task)
+        return ebhi_store(path, folder=data, size=size, task=task, make=make)
     if data is None:
         wanted = {
             "nuinsseg": "the NuInsSeg folder (Mahbod et al. 2024)",
@@ -119,7 +128,7 @@ def prepare(source: str, *, data: Path | None, folder: Path, size: int, count: i
         }
         raise StudyError(f"this preset needs data: give --data PATH, {wanted[source]}")
     if source == "nuinsseg" and not own:
-        return nuinsseg_store(folder / f"nuinsseg-nuclei-{size}px.h5", folder=data, size=size)
+        return nuinsseg_store(folder / f"nuinsseg-nuclei-{size}px.h5", folder=data, size=size, make=make)
     store = PatchStore(data)
     if store.size != (size, size):
         height, width = store.size
@@ -134,13 +143,17 @@ def _listing(folder: Path, pairs: Sequence[tuple[Path, Path]]) -> str:
     return hashlib.sha256(lines.encode()).hexdigest()
 
 
-def _store(path: Path, patches: Iterator[Patch], cases: Sequence[str], recipe: dict) -> PatchStore:
-    """The store at ``path`` if it was made from just this, or else a new one."""
+def _store(
+    path: Path, patches: Iterator[Patch], cases: Sequence[str], recipe: dict, make: bool
+) -> PatchStore | None:
+    """The store at ``path`` if it was made from just this, or else a new one; None if none is to be made."""
     try:
         store = PatchStore(path)
     except StudyError:  # missing or damaged: it can be made again
         store = None
     if store is None or store.recipe != recipe:
+        if not make:
+            return None
         write_patches(path, patches, split_by_case(cases, seed=SPLIT_SEED), source=recipe["source"], recipe=recipe)
         store = PatchStore(path)
     return store

@@ -1,4 +1,7 @@
-"""The devices that a command runs on."""
+"""The devices that a command runs on, and how much of a CPU it takes."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 import torch
 from lightning_fabric import Fabric
@@ -20,3 +23,14 @@ def launch_fabric(precision: str = "32-true", devices: int = 1) -> Fabric:
         raise StudyError(" ".join(str(error).split())) from error
     fabric.launch()
     return fabric
+
+
+@contextmanager
+def one_thread() -> Iterator[None]:
+    """Run the block on one core: how sums are shared out among threads decides how they are rounded."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
