@@ -2,8 +2,9 @@
 
 import logging
 import signal
+import threading
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from typing import TypeVar
 
 import dask
@@ -26,8 +27,8 @@ def dask_client(workers: int, scheduler: str | None = None) -> Iterator[Client]:
     Raises:
         StudyError: if no scheduler answers.
     """
+    logging.getLogger("distributed").setLevel(logging.CRITICAL)  # what goes wrong is said in one line
     if scheduler is not None:
-        logging.getLogger("distributed").setLevel(logging.CRITICAL)  # what goes wrong is said in one line
         try:
             client = Client(scheduler, timeout=CONNECT_SECONDS, set_as_default=False)
         except (OSError, ValueError) as error:
@@ -49,19 +50,19 @@ def dask_client(workers: int, scheduler: str | None = None) -> Iterator[Client]:
         "distributed.worker.memory.terminate": False,
         "distributed.worker.memory.pause": False,
     }
-    with (
-        dask.config.set(settings),
-        LocalCluster(
-            n_workers=workers,
-            threads_per_worker=1,
-            processes=True,
-            dashboard_address="127.0.0.1:0",  # any free port, and not to be seen from elsewhere
-            memory_limit=0,
-            silence_logs=logging.CRITICAL,
-        ) as cluster,
-        Client(cluster, set_as_default=False) as client,
-    ):
-        client.register_plugin(_DeafToInterrupts())
+    with dask.config.set(settings), ExitStack() as stack:
+        with _deaf_to_interrupts():
+            cluster = LocalCluster(
+                n_workers=workers,
+                threads_per_worker=1,
+                processes=True,
+                dashboard_address="127.0.0.1:0",  # any free port, and not to be seen from elsewhere
+                memory_limit=0,
+                silence_logs=logging.CRITICAL,
+            )
+            stack.enter_context(cluster)
+            client = stack.enter_context(Client(cluster, set_as_default=False))
+            client.register_plugin(_Deaf())
         yield client
 
 
@@ -86,8 +87,21 @@ def reason(error: BaseException) -> str:
     return f"{type(error).__name__}: {text[0][:200] if text else 'no message'}"
 
 
-class _DeafToInterrupts(WorkerPlugin):
-    """Ctrl-C goes to every process of a terminal; the one that the person started tells its workers to stop."""
+@contextmanager
+def _deaf_to_interrupts() -> Iterator[None]:
+    """Ctrl-C goes to every process of a terminal. What starts in this block never hears of it, nor is its start cut."""
+    if threading.current_thread() is not threading.main_thread():  # only that one may say so
+        yield
+        return
+    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)
+
+
+class _Deaf(WorkerPlugin):
+    """The same for the processes that take the places of those that died."""
 
     def setup(self, worker) -> None:
         signal.signal(signal.SIGINT, signal.SIG_IGN)

@@ -7,6 +7,7 @@ from time import monotonic
 from rich.console import Console, Group
 from rich.live import Live
 from rich.table import Table
+from rich.text import Text
 
 from study.estimate import Outlook, together
 from study.models import MODELS
@@ -71,7 +72,7 @@ class LiveTable:
         table = Table("Trial", "Epoch", "Training loss", "Validation Dice", "Time left")
         for trial, rows in list(self._running.items()):
             table.add_row(trial.name, *self._cells(list(rows)))
-        return Group(self._headline(), table)
+        return Group(Text(self._headline()), table)
 
     def _headline(self) -> str:
         done = sum(rows[-1]["epoch"] + 1 for rows in list(self._running.values()) if rows)

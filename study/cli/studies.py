@@ -50,6 +50,24 @@ Devices = Annotated[int, typer.Option(help="GPUs that share each training; 1 is 
 TensorBoard = Annotated[bool, typer.Option("--tensorboard", help="Log every epoch for TensorBoard, to runs/.")]
 
 
+@contextmanager
+def interruptible() -> Iterator[None]:
+    """Ctrl-C is no accident: it says how to go on."""
+    try:
+        yield
+    except BaseException as error:
+        if not _was_interrupted(error):
+            raise
+        print("interrupted; the same command goes on where it was", file=sys.stderr)
+        raise typer.Exit(130) from error
+
+
+def _was_interrupted(error: BaseException | None) -> bool:
+    """Whether it began with Ctrl-C: what was just starting then, as Dask's processes, may fail over it."""
+    return error is not None and (isinstance(error, KeyboardInterrupt) or _was_interrupted(error.__context__))
+
+
+@interruptible()
 def reproduce(
     preset: PresetName = "quick",
     data: Data = None,
@@ -95,7 +113,7 @@ def reproduce(
             show_outlook(outlook(study, todo, launch_fabric().device), study, at_a_time, Console())
         return
     replaced = sum(study.record_path(trial).is_file() for trial in todo)
-    with _interruptible(), open_place(study.preset.recipe.precision, len(todo), **where) as place:
+    with open_place(study.preset.recipe.precision, len(todo), **where) as place:
         table = LiveTable(study, todo, Console(quiet=not place.speaks))
         table.say(f"{study.name}: {study.preset.description}" if name is None else f"{name}, from the preset {preset}")
         table.say(f"{describe(study.store)}; {len(todo)} of {len(trials)} trials to run")
@@ -112,6 +130,7 @@ def reproduce(
         raise typer.Exit(1)
 
 
+@interruptible()
 def train(
     model: Annotated[str, typer.Argument(help=f"One of {', '.join(MODELS)}.", metavar="|".join(MODELS))],
     preset: PresetName = "quick",
@@ -130,7 +149,7 @@ def train(
     (trial,) = study.trials()
     done = study.is_done(trial)
     study.check_company([trial])
-    with _interruptible(), open_place(study.preset.recipe.precision, 1, devices=devices) as place:
+    with open_place(study.preset.recipe.precision, 1, devices=devices) as place:
         table = LiveTable(study, [trial], Console(quiet=not place.speaks))
         if done:
             table.say(f"{trial} is done: {study.checkpoint_path(trial)}")
@@ -186,16 +205,6 @@ def open_study(
 def _check_name(name: str | None) -> None:
     if name is not None and not re.fullmatch(r"\w[\w.-]*", name):
         raise StudyError(f"--name {name!r} cannot name a folder; use letters, digits, '.', '_' and '-'")
-
-
-@contextmanager
-def _interruptible() -> Iterator[None]:
-    """Ctrl-C is no accident: it ends the block, and says how to go on."""
-    try:
-        yield
-    except KeyboardInterrupt as error:
-        print("interrupted; the same command goes on where it was", file=sys.stderr)
-        raise typer.Exit(130) from error
 
 
 def _show_figures(root: Path, name: str) -> None:
