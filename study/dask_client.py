@@ -18,6 +18,10 @@ CONNECT_SECONDS = 20
 Task = TypeVar("Task")
 
 
+class SchedulerGone(StudyError):
+    """Nobody runs the tasks any more."""
+
+
 @contextmanager
 def dask_client(workers: int, scheduler: str | None = None) -> Iterator[Client]:
     """A client of ``workers`` processes of this machine, or of a running scheduler.
@@ -27,7 +31,8 @@ def dask_client(workers: int, scheduler: str | None = None) -> Iterator[Client]:
     Raises:
         StudyError: if no scheduler answers.
     """
-    logging.getLogger("distributed").setLevel(logging.CRITICAL)  # what goes wrong is said in one line
+    for logger in ("distributed", "distributed.client"):
+        logging.getLogger(logger).setLevel(logging.CRITICAL)  # what goes wrong is said in one line
     if scheduler is not None:
         try:
             client = Client(scheduler, timeout=CONNECT_SECONDS, set_as_default=False)
@@ -70,7 +75,7 @@ def outcomes(client: Client, futures: Mapping[Future, Task]) -> Iterator[tuple[T
     """What became of every task, as they are done: its result, or the exception that it ended with."""
     for future in as_completed(futures, loop=client.loop):
         if future.status == "cancelled":
-            outcome = StudyError("the Dask scheduler is gone; start it and run this again, it goes on")
+            outcome = SchedulerGone("the Dask scheduler is gone; start it and run this again, it goes on")
         else:
             outcome = future.result() if future.status == "finished" else future.exception()
         yield futures[future], outcome

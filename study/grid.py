@@ -19,7 +19,7 @@ from dask.system import CPU_COUNT
 from distributed import Client, get_worker
 from lightning_fabric import Fabric
 
-from study.dask_client import dask_client, outcomes, reason
+from study.dask_client import SchedulerGone, dask_client, outcomes, reason
 from study.devices import launch_fabric, one_thread
 from study.errors import StudyError
 from study.figures import maps_path
@@ -92,7 +92,10 @@ class OnDask:
             ): trial
             for place, trial in enumerate(trials)
         }
-        yield from outcomes(self.client, futures)
+        for trial, outcome in outcomes(self.client, futures):
+            if isinstance(outcome, SchedulerGone):
+                raise outcome
+            yield trial, outcome
 
     def save_maps(self, study: Study) -> None:
         future = self.client.submit(_maps_on_worker, _anywhere(study), key=f"maps-{uuid4().hex}")
