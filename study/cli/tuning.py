@@ -8,8 +8,8 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from study.devices import launch_fabric
 from study.cli.studies import Data, Name, PresetName, Root, Settings, open_study
+from study.devices import launch_fabric
 from study.errors import StudyError
 from study.models import MODELS
 from study.trials import results_folder

@@ -52,9 +52,7 @@ def miniature_store(folder: Path, *, patches: int, size: int, make: bool = True)
     return PatchStore(store)
 
 
-def ebhi_store(
-    path: Path, *, folder: Path | None, size: int, task: str, make: bool = True
-) -> PatchStore | None:
+def ebhi_store(path: Path, *, folder: Path | None, size: int, task: str, make: bool = True) -> PatchStore | None:
     """A store of all patches of EBHI-SEG at ``size`` x ``size`` pixels.
 
     Args:
@@ -143,9 +141,7 @@ def _listing(folder: Path, pairs: Sequence[tuple[Path, Path]]) -> str:
     return hashlib.sha256(lines.encode()).hexdigest()
 
 
-def _store(
-    path: Path, patches: Iterator[Patch], cases: Sequence[str], recipe: dict, make: bool
-) -> PatchStore | None:
+def _store(path: Path, patches: Iterator[Patch], cases: Sequence[str], recipe: dict, make: bool) -> PatchStore | None:
     """The store at ``path`` if it was made from just this, or else a new one; None if none is to be made."""
     try:
         store = PatchStore(path)
