@@ -15,7 +15,7 @@ from study.errors import StudyError
 from study.files import replacing
 from study.measures import dice
 from study.models import ESCNN_MODELS, LAYERS, MODELS, native_counterpart
-from study.trials import Trial, read_records
+from study.trials import Trial, diverged_trials, read_records
 
 PAPER_DICE = {
     "unet": {0.125: 74.2, 0.25: 77.6, 0.5: 78.5, 1.0: 79.8},
@@ -259,6 +259,9 @@ def write_tables(results: Path, figures: Path) -> None:
     }
     if has_escnn(records):
         texts[figures / "implementation_table.md"] = implementation_table(records)
+    if diverged := diverged_trials(results):
+        note = f"\nLeft out, as they ended worse than a constant prediction: {'; '.join(map(str, diverged))}.\n"
+        texts = {path: text + note * (path.suffix == ".md") for path, text in texts.items()}
     for path, text in texts.items():
         with replacing(path) as temporary:
             temporary.write_text(text)

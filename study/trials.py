@@ -6,7 +6,7 @@ tables and figures need, at ``results/<study>/trials/<trial>.json`` (committed).
 
 import json
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
@@ -285,16 +285,25 @@ def read_record(path: Path) -> dict | None:
     return record
 
 
-def read_records(folder: Path) -> Iterator[dict]:
-    """All records of a study, in the order of their names.
+def read_records(folder: Path) -> list[dict]:
+    """The records of a study, in the order of their names, without those of trials that diverged.
 
     Raises:
         StudyError: if there are none, or one is damaged.
     """
-    files = record_files(folder)
-    if not files:
+    records = [read_record(file) for file in record_files(folder)]
+    if not records:
         raise StudyError(f"no results in {folder}; make them with `python -m study reproduce`")
-    return (read_record(file) for file in files)
+    sound = [record for record in records if not is_diverged(record)]
+    if not sound:
+        raise StudyError(f"all trials in {folder} diverged; lower learning_rate (--set, and a --name)")
+    return sound
+
+
+def diverged_trials(folder: Path) -> list[Trial]:
+    """Those that :func:`read_records` leaves out."""
+    records = (read_record(file) for file in record_files(folder))
+    return [Trial(**record["trial"]) for record in records if is_diverged(record)]
 
 
 def _by_case(patches: pd.DataFrame) -> dict[str, list[float]]:

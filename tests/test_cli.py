@@ -18,21 +18,9 @@ from study import cli
 from study.data.patches import PatchStore, write_patches
 
 TINY = [
-    *(
-        "--preset",
-        "miniature",
-        "--data",
-        "store.h5",
-        "--set",
-        "size=16",
-        "--set",
-        "width=4",
-        "--set",
-        "depth=1",
-        "--set",
-        "epochs=1",
-    ),
-    *("--set", "batches_per_epoch=2", "--set", "batch_size=4", "--set", "fractions=0.5,1", "--name", "tiny"),
+    *("--preset", "miniature", "--data", "store.h5", "--set", "size=16", "--set", "width=4", "--set", "depth=1"),
+    *("--set", "epochs=2", "--set", "batches_per_epoch=4", "--set", "batch_size=4", "--set", "learning_rate=0.01"),
+    *("--set", "fractions=0.5,1", "--name", "tiny"),
 ]
 
 
@@ -42,6 +30,7 @@ def run(tmp_path, monkeypatch, capsys, store):
     monkeypatch.chdir(tmp_path)
     shutil.copy(store.path, "store.h5")
     monkeypatch.setenv("COLUMNS", "200")
+    monkeypatch.setattr("study.grid.CPU_COUNT", 1)  # in this process, one trial after another
 
     def command(*arguments: str) -> tuple[int, str, str]:
         monkeypatch.setattr(sys, "argv", ["study", *map(str, arguments)])
@@ -212,9 +201,12 @@ def test_an_error_in_a_loading_process_is_one_line_too(run, tmp_path):
         for image in file["x"][store.indices("train")]:
             content[content.index(image.tobytes()) + 7] ^= 1  # one bit of each patch
     store.path.write_bytes(content)
-    error = refused(run("reproduce", *TINY, "--data", "store.h5", "--set", "workers=2"))
-    assert "store.h5" in error
-    assert "damaged" in error
+    code, _, error = run("reproduce", *TINY, "--set", "models=unet", "--set", "workers=2")
+    assert code == 1
+    assert error.count("\n") == 2
+    assert all(
+        line.startswith("failed: U-Net on ") and "store.h5" in line and "damaged" in line for line in error.splitlines()
+    )
 
 
 @pytest.mark.slow
