@@ -11,11 +11,13 @@ import h5py
 import numpy as np
 import pytest
 from conftest import HAS_ESCNN
-from data_helpers import SPLIT, make_blobs, make_patches
+from data_helpers import SPLIT, contents, make_blobs, make_patches
 
 import study
 from study import cli
 from study.data.patches import PatchStore, write_patches
+from study.errors import StudyError
+from study.trials import run_trial
 
 TINY = [
     *("--preset", "miniature", "--data", "store.h5", "--set", "size=16", "--set", "width=4", "--set", "depth=1"),
@@ -72,6 +74,33 @@ def test_reproduce_goes_on_with_the_trials_that_are_missing(run, tmp_path):
     assert "1 of 8 trials to run" in run("reproduce", *TINY)[1]
     shutil.rmtree(tmp_path / "runs")
     assert "0 of 8 trials to run" in run("reproduce", *TINY, "--trust-results")[1]
+
+
+def test_a_dry_run_lists_the_trials_and_writes_nothing(run, tmp_path):
+    run("reproduce", *TINY, "--set", "models=unet")
+    before = contents(tmp_path)
+    code, output, _ = run("reproduce", *TINY, "--set", "models=unet,p4m", "--dry-run")
+    assert code == 0
+    assert output.count("│ done ") == output.count("│ to do ") == 2
+    assert "2 of 4 trials to run, about " in output
+    code, output, _ = run("reproduce", "--dry-run", "--preset", "miniature", "--set", "fractions=1")
+    assert code == 0
+    assert "4 of 4 trials to run" in output
+    assert "the data are not made yet" in output
+    assert contents(tmp_path) == before
+
+
+def test_failed_trials_are_listed_at_the_end_and_the_others_are_in_the_tables(run, tmp_path, monkeypatch):
+    def fails(study, trial, *args, **kwargs):
+        if trial.model == "p4m":
+            raise StudyError("it rained")
+        return run_trial(study, trial, *args, **kwargs)
+
+    monkeypatch.setattr("study.grid.run_trial", fails)
+    code, output, error = run("reproduce", *TINY, "--set", "models=unet,p4m", "--set", "fractions=1")
+    assert code == 1
+    assert error == "failed: P4M U-Net on 100 % of the data, seed 0: it rained\n"
+    assert (tmp_path / "figures/tiny/dice_table.md").read_text() in output
 
 
 def test_train_evaluate_and_figures_agree(run, tmp_path):

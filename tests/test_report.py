@@ -15,7 +15,7 @@ from study.figures import make_figures, maps_path
 from study.maps import load_stability_maps, save_stability_maps
 from study.presets import Preset
 from study.training import Recipe
-from study.trials import Study, run_trial
+from study.trials import Study, read_record, run_trial
 
 
 def record(model, fraction, seed, cases, **metrics) -> dict:
@@ -156,6 +156,29 @@ def test_a_study_gets_all_its_tables_and_figures(finished):
     }
     trials = pd.read_csv(finished.root / "results" / "tiny" / "trials.csv")
     assert len(trials) == 4
+
+
+def diverge(study, trial):
+    record = read_record(study.record_path(trial))
+    record["metrics"]["diverged"] = True
+    study.record_path(trial).write_text(json.dumps(record))
+
+
+def test_trials_that_diverged_are_named_and_in_no_table_or_figure(finished):
+    whole = {path.name: path.read_bytes() for path in make_figures(finished.root, finished.name)}
+    trial = finished.trials()[0]
+    diverge(finished, trial)
+    make_figures(finished.root, finished.name)
+    figures = finished.root / "figures" / "tiny"
+    table = (figures / "dice_table.md").read_text()
+    (unet,) = (line for line in table.splitlines() if line.startswith("| U-Net "))
+    assert unet.split("|")[2].strip() == "–"
+    assert table.endswith(f"\n\nLeft out, as they ended worse than a constant prediction: {trial}.\n")
+    assert (figures / "dice_against_data.svg").read_bytes() != whole["dice_against_data.svg"]
+    for other in finished.trials()[1:]:
+        diverge(finished, other)
+    with pytest.raises(StudyError, match=r"all trials in .* diverged"):
+        make_figures(finished.root, finished.name)
 
 
 def test_the_same_results_give_the_same_files(finished):

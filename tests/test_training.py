@@ -11,7 +11,7 @@ from study.data.patches import IGNORE
 from study.data.splits import stored_split
 from study.errors import StudyError
 from study.groups import P4M
-from study.training import roto_reflect, shared_loader, summed_loss, train, validate
+from study.training import Trained, roto_reflect, shared_loader, summed_loss, train, validate
 
 
 def run(recipe, store, fabric, folder, **kwargs):
@@ -138,6 +138,30 @@ def test_every_data_regime_gets_the_same_number_of_updates(recipe, store, fabric
 def test_training_lowers_the_loss(recipe, store, fabric, tmp_path):
     history = run(replace(recipe, epochs=6, batches_per_epoch=8), store, fabric, tmp_path, model="p4m").history
     assert history[-1]["train_loss"] < 0.9 * history[0]["train_loss"]
+
+
+def test_the_loss_of_the_best_constant_is_that_on_the_patches_of_the_epoch(recipe, fabric):
+    class Blank(torch.nn.Module):
+        def forward(self, x):
+            return torch.zeros_like(x[:, :1], requires_grad=True)
+
+    masks = torch.randint(0, 2, (12, 1, 4, 4), dtype=torch.uint8)
+    masks[:, :, :1] = IGNORE
+    batches = [(torch.zeros(4, 3, 4, 4, dtype=torch.uint8), masks[n : n + 4]) for n in (0, 4, 8)]
+    optimizer = torch.optim.SGD([torch.zeros(1, requires_grad=True)])
+    schedule = recipe.make_schedule(optimizer)
+    found = training._train_epoch(Blank(), optimizer, schedule, batches, fabric, None)["constant_loss"]
+    labelled = masks[masks != IGNORE].double()
+    constants = torch.linspace(0.001, 0.999, 999, dtype=torch.float64)
+    losses = [torch.nn.functional.binary_cross_entropy(c.expand_as(labelled), labelled) for c in constants]
+    assert found == pytest.approx(float(min(losses)), abs=1e-5)
+    assert found <= float(min(losses))
+
+
+@pytest.mark.parametrize(("loss", "diverged"), [(0.6, False), (0.61, True), (float("nan"), True)])
+def test_a_training_that_ends_worse_than_a_constant_has_diverged(loss, diverged):
+    history = [{"train_loss": 0.1, "constant_loss": 0.6}, {"train_loss": loss, "constant_loss": 0.6}]
+    assert Trained(torch.nn.Identity(), history, 1).diverged == diverged
 
 
 def test_augmentation_turns_image_and_mask_together_and_uses_all_eight_elements():

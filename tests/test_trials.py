@@ -6,6 +6,7 @@ from pathlib import Path
 import pandas as pd
 import pytest
 from data_helpers import make_blobs
+from grid_helpers import numbers
 
 from study.errors import StudyError
 from study.measures import boundary_dice, calibration_error, dice
@@ -79,6 +80,28 @@ def test_a_record_from_before_there_were_more_than_counts_is_read(study, done):
     path.write_text(json.dumps(old))
     assert study.is_done(trial)
     assert read_record(path) == old | {"case_columns": ["tp", "fp", "fn"]}
+
+
+def test_a_trial_that_was_cut_in_its_evaluation_repeats_only_that(study, done, fabric, tmp_path, monkeypatch):
+    trial, whole = done
+    cut = replace(study, root=tmp_path / "cut")
+
+    def killed(*_):
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patched:
+        patched.setattr("study.trials.score_patches", killed)
+        with pytest.raises(KeyboardInterrupt):
+            run_trial(cut, trial, fabric)
+    monkeypatch.setattr("study.training._train_epoch", killed)
+    assert numbers(run_trial(cut, trial, fabric)) == numbers(whole)
+
+
+def test_a_record_says_whether_the_training_diverged_and_by_what(done):
+    _, record = done
+    metrics, last = record["metrics"], record["history"][-1]
+    assert metrics["diverged"] == (last["train_loss"] > last["constant_loss"])
+    assert {name: metrics[name] for name in ("train_loss", "constant_loss")}.items() <= last.items()
 
 
 def test_a_trial_is_done_once_its_record_and_weights_are_here(study, done):
