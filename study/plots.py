@@ -16,6 +16,7 @@ from matplotlib.ticker import FuncFormatter, NullLocator
 
 from study.files import replacing
 from study.models import MODELS, NATIVE_MODELS
+from study.report.summary import BASELINE
 
 COLOURS = {
     **{"unet": "#000000", "unet-aug": "#E69F00", "p4": "#009E73", "p4m": "#0072B2"},
@@ -77,10 +78,10 @@ def dice_against_data(trials: pd.DataFrame, caption: str) -> Figure:
 
 @styled
 def p4_against_p4m(summary: pd.DataFrame, caption: str) -> Figure:
-    """The ablation: what rotations alone gain over the U-Net, and what reflections add; and how steady each is.
+    """The ablation: what rotations gain over the augmented U-Net, and what reflections add; and how steady each is.
 
     Args:
-        summary: of :func:`study.report.summary_rows`; bars are its 95 % intervals over test cases.
+        summary: of :func:`study.report.summary_rows`; bars are its 95 % intervals over seeds and cases.
         caption: of :func:`study.report.caption`.
     """
     figure = Figure(figsize=(PAGE, 2.7), layout="constrained")
@@ -88,15 +89,15 @@ def p4_against_p4m(summary: pd.DataFrame, caption: str) -> Figure:
     for model, offset in _present(summary):
         rows = summary[summary.model == model]
         x = rows.fraction * offset
-        if model != "unet":
+        if model != BASELINE:
             interval = [rows.gain - rows.gain_low, rows.gain_high - rows.gain]
             gain_axes.errorbar(
                 x, rows.gain, np.clip(interval, 0, None), capsize=2, lw=1.2, elinewidth=0.8, **_look(model)
             )
         # an exact zero has no place on a logarithmic axis
         deviation_axes.plot(x, rows.deviation.clip(lower=1e-12), lw=1.2, **_look(model))
-    gain_axes.axhline(0, color=COLOURS["unet"], lw=0.8, ls=":")
-    gain_axes.set_ylabel("Dice above the U-Net's (points)")
+    gain_axes.axhline(0, color=COLOURS[BASELINE], lw=0.8, ls=":")
+    gain_axes.set_ylabel("Dice above the augmented\nU-Net's (points)")
     deviation_axes.set_yscale("log")
     deviation_axes.set_ylabel("Mean deviation over the\neight roto-reflections")
     for axes in (gain_axes, deviation_axes):
@@ -110,7 +111,7 @@ def implementations(rows: pd.DataFrame, caption: str) -> Figure:
     """Dice of the same networks on escnn, above the layers from scratch, for P4 and P4M.
 
     Args:
-        rows: of :func:`study.report.implementation_rows`; bars are its paired 95 % intervals over test cases.
+        rows: of :func:`study.report.implementation_rows`; bars are its paired 95 % intervals over seeds and cases.
         caption: of :func:`study.report.caption`.
     """
     compared = rows[rows.difference.notna()]

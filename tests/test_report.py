@@ -1,4 +1,3 @@
-import copy
 import json
 import shutil
 from dataclasses import replace
@@ -7,6 +6,7 @@ import numpy as np
 import pandas as pd
 import pytest
 from lightning_fabric import Fabric
+from record_helpers import CASES, WORSE, own_cases, record, scaled
 
 from study import plots, report
 from study.data.miniature import SOURCE as MINIATURE
@@ -18,91 +18,54 @@ from study.training import Recipe
 from study.trials import Study, read_record, run_trial
 
 
-def record(model, fraction, seed, cases, **metrics) -> dict:
-    """A record with a Dice that follows from its counts."""
-    tp, fp, fn = np.array(list(cases.values())).sum(axis=0)
-    numbers = {
-        "dice": 2 * tp / (2 * tp + fp + fn),
-        "dice_per_patch": 0.5,
-        "deviation": 0.1,
-        "deviation_max": 0.2,
-        "changed": 0.01,
-        "parameters": 1000,
-        "training_patches": 10,
-        "test_patches": 4,
-    }
-    return {
-        "trial": {"model": model, "fraction": fraction, "seed": seed},
-        "settings": {"source": "ebhi", "size": 80, "width": 8, "epochs": 2, "batches_per_epoch": 3, "batch_size": 4},
-        "data": {"source": "EBHI-SEG", "fingerprint": "0123"},
-        "metrics": numbers | metrics,
-        "cases": cases,
-        "history": [],
-        "provenance": {"command": "python -m study"},
-    }
-
-
-# cases differ much from each other, and the two models little on each: what a paired interval is for
-CASES = {f"case {n}": [100, 5 * n, 5 * n] for n in range(12)}
-WORSE = {case: [tp - 5, fp + 5, fn + 5] for case, (tp, fp, fn) in CASES.items()}
-
-
 @pytest.fixture
 def records():
     return [
-        record("unet", 1.0, 0, WORSE),
-        record("unet", 1.0, 1, WORSE),
+        record("unet-aug", 1.0, 0, WORSE),
+        record("unet-aug", 1.0, 1, WORSE),
         record("p4m", 1.0, 0, CASES),
         record("p4m", 1.0, 1, CASES),
         record("p4m", 0.25, 0, WORSE),
     ]
 
 
-def test_a_row_is_the_mean_and_the_deviation_over_seeds(records):
-    other = copy.deepcopy(records)
-    other[3]["metrics"]["dice"] = records[2]["metrics"]["dice"] - 0.04
-    row = report.summary_rows(other).set_index(["model", "fraction"]).loc[("p4m", 1.0)]
-    first, second = (100 * other[n]["metrics"]["dice"] for n in (2, 3))
-    assert row.dice == pytest.approx((first + second) / 2)
-    assert row.dice_sd == pytest.approx(4 / np.sqrt(2))
+def row_of(records, model, fraction):
+    return report.summary_rows(records).set_index(["model", "fraction"]).loc[(model, fraction)]
+
+
+def test_a_row_pools_the_pixels_of_all_seeds_and_has_their_deviation(records):
+    records[3] = record("p4m", 1.0, 1, scaled(CASES, errors=20))
+    row = row_of(records, "p4m", 1.0)
+    tp, fp, fn = sum(np.array(list(r["cases"].values())).sum(axis=0) for r in records[2:4])
+    assert row.dice == pytest.approx(200 * tp / (2 * tp + fp + fn))
+    first, second = (100 * r["metrics"]["dice"] for r in records[2:4])
+    assert row.dice_sd == pytest.approx(abs(first - second) / np.sqrt(2))
     assert row.seeds == 2
 
 
-def test_the_interval_holds_the_value_and_shrinks_to_it_when_all_cases_are_alike(records):
-    rows = report.summary_rows(records)
-    assert ((rows.dice_low < rows.dice) & (rows.dice < rows.dice_high)).all()
-    alike = [record("unet", 1.0, 0, {str(n): [10, 2, 3] for n in range(9)})]
-    row = report.summary_rows(alike).iloc[0]
-    assert row.dice_low == pytest.approx(row.dice) == pytest.approx(row.dice_high)
-
-
-def test_the_interval_agrees_with_a_bootstrap_written_out(records):
-    counts = np.array(list(CASES.values()))
-    rng, draws = np.random.default_rng(1), []
-    for _ in range(4000):
-        tp, fp, fn = counts[rng.integers(len(counts), size=len(counts))].sum(axis=0)
-        draws.append(200 * tp / (2 * tp + fp + fn))
-    row = report.summary_rows(records).set_index(["model", "fraction"]).loc[("p4m", 1.0)]
-    np.testing.assert_allclose([row.dice_low, row.dice_high], np.percentile(draws, [2.5, 97.5]), atol=0.5)
-
-
-def test_the_gain_is_paired_over_cases(records):
-    row = report.summary_rows(records).set_index(["model", "fraction"]).loc[("p4m", 1.0)]
-    assert row.gain_low <= row.gain <= row.gain_high
+def test_the_gain_is_over_the_augmented_unet_and_paired(records):
+    row = row_of(records, "p4m", 1.0)
+    assert 0 < row.gain_low <= row.gain <= row.gain_high
     assert row.gain_high - row.gain_low < row.dice_high - row.dice_low
-    unet = report.summary_rows(records).iloc[0]
-    assert unet.gain == unet.gain_low == unet.gain_high == 0
+    baseline = row_of(records, "unet-aug", 1.0)
+    assert baseline.gain == baseline.gain_low == baseline.gain_high == 0
 
 
 def test_the_papers_numbers_stand_apart_from_ours(records):
     head, _, *rows = (line for line in report.dice_table(records).splitlines() if line.startswith("|"))
     assert head.split("|")[-2].strip() == "Paper, Camelyon16 (25 / 100 %)"
     cells = {row.split("|")[1].strip(): row.split("|")[-2].strip() for row in rows}
-    assert cells == {"U-Net": "77.6 / 79.8", "P4M U-Net": "81.6 / 83.7"}
+    assert cells == {"U-Net, augmented": "77.6 / 79.8", "P4M U-Net": "81.6 / 83.7"}
+
+
+def test_the_papers_unet_was_augmented_so_that_ours_without_has_no_number_beside_it(records):
+    plain = [record("unet", 1.0, 0, WORSE), *records]
+    (row,) = (line for line in report.dice_table(plain).splitlines() if line.startswith("| U-Net |"))
+    assert row.split("|")[-2].strip() == "–"
 
 
 def test_a_missing_cell_is_a_dash_not_an_error(records):
-    (unet,) = (line for line in report.dice_table(records).splitlines() if line.startswith("| U-Net "))
+    (unet,) = (line for line in report.dice_table(records).splitlines() if line.startswith("| U-Net, aug"))
     assert unet.split("|")[2].strip() == "–"
 
 
@@ -120,6 +83,18 @@ def test_synthetic_results_say_so(records):
     assert report.caption(records) in report.stability_table(records)
 
 
+def test_few_seeds_are_said_to_leave_the_intervals_too_narrow(records):
+    many = [record("p4m", 1.0, seed, CASES) for seed in range(6)]
+    assert "So few seeds" in report.dice_table(records)
+    assert "So few seeds" not in report.dice_table(many)
+
+
+def test_the_caption_counts_the_patches_and_cases_of_all_seeds(records):
+    assert "4 test patches of 12 cases" in report.caption(records)
+    nested = [record("p4m", 1.0, seed, own_cases(seed, CASES)) for seed in range(3)]
+    assert "12 test patches of 36 cases" in report.caption(nested)
+
+
 def test_every_trial_is_a_row_with_its_provenance(records):
     rows = report.trial_rows(records)
     assert len(rows) == 5
@@ -134,8 +109,8 @@ def trained(store, tmp_path_factory):
     for trial in study.trials():
         run_trial(study, trial, fabric)
     unet, p4m = (study.checkpoint_path(trial) for trial in study.trials()[2:])
-    maps = maps_path(study.root, study.name)
-    save_stability_maps(maps, store, store.indices("test"), unet=unet, p4m=p4m, device=fabric.device)
+    shown = store.indices("test")
+    save_stability_maps(maps_path(study.root, study.name), store, shown, unet=unet, p4m=p4m, device=fabric.device)
     return study
 
 
@@ -210,7 +185,7 @@ def test_damaged_maps_are_named(finished, content):
 
 
 def test_one_case_alone_gets_no_interval(records):
-    alone = [record("unet", 1.0, 0, {"only": [10, 2, 3]}), record("p4m", 1.0, 0, {"only": [11, 2, 2]})]
+    alone = [record("unet-aug", 1.0, 0, {"only": [10, 2, 3]}), record("p4m", 1.0, 0, {"only": [11, 2, 2]})]
     assert "[" not in report.dice_table(alone)
     plots.p4_against_p4m(report.summary_rows(alone), report.caption(alone))
 
@@ -286,7 +261,7 @@ def test_the_dice_table_has_every_model_and_the_figures_of_the_paper_only_its_ow
     assert "P8 U-Net, escnn" in report.dice_table(with_escnn)
     figure = plots.dice_against_data(report.trial_rows(with_escnn), "")
     labels = [text.get_text() for text in figure.legends[0].get_texts()]
-    assert labels == ["U-Net", "P4M U-Net"]
+    assert labels == ["U-Net, augmented", "P4M U-Net"]
     figure = plots.implementations(report.implementation_rows(with_escnn), "")
     assert [axes.get_title() for axes in figure.axes] == ["P4M U-Net"]
     assert [text.get_text() for text in figure.legends[0].get_texts()] == ["escnn", "escnn, full basis"]

@@ -1,0 +1,102 @@
+"""The records of a study: read, named in a caption, and turned into rows of trials and counts of pixels."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import pandas as pd
+
+from study.errors import StudyError
+from study.models import MODELS
+from study.trials import Trial, read_records
+
+COUNTS = ["tp", "fp", "fn"]
+"""What the Dice is made of, in :data:`~study.evaluation.CASE_COLUMNS`."""
+
+
+def load_records(folder: Path | str) -> list[dict]:
+    """The records of a study's results folder, in the order of models, data regimes and seeds.
+
+    Raises:
+        StudyError: if there are none, one is damaged, or they are not of one study: of other settings or data.
+    """
+    order = list(MODELS)
+    records = sorted(
+        read_records(Path(folder)),
+        key=lambda r: (order.index(r["trial"]["model"]), r["trial"]["fraction"], r["trial"]["seed"]),
+    )
+    for record in records:
+        if _study_of(record) != _study_of(records[0]):
+            names = [Trial(**r["trial"]).name for r in (records[0], record)]
+            raise StudyError(
+                f"{folder}: the trials {names[0]} and {names[1]} differ in settings or data; run `reproduce` to its "
+                "end, or remove one of them"
+            )
+    return records
+
+
+def _study_of(record: dict) -> tuple[dict, dict]:
+    """What the records of one study agree in: all settings but the learning rate, which models may differ in."""
+    return record["settings"] | {"learning_rate": None}, record["data"]
+
+
+def trial_rows(records: Sequence[dict]) -> pd.DataFrame:
+    """One row per trial: what it was, its numbers, its settings, its data, and its provenance."""
+    sections = ("trial", "metrics", "settings", "data", "provenance")
+    return pd.DataFrame([{k: v for name in sections for k, v in record[name].items()} for record in records])
+
+
+def by_cell(records: Sequence[dict]) -> dict[tuple[str, float], list[dict]]:
+    """The records of each model and data regime, which differ in the seed alone."""
+    cells: dict[tuple[str, float], list[dict]] = {}
+    for record in records:
+        cells.setdefault((record["trial"]["model"], record["trial"]["fraction"]), []).append(record)
+    return cells
+
+
+def counts(records: Sequence[dict], reading: str = "") -> pd.DataFrame | None:
+    """Pixels of one model and data regime: columns ``tp``, ``fp``, ``fn``; indexed and sorted by ``seed``, ``case``.
+
+    Args:
+        records: of the seeds.
+        reading: one of :data:`~study.evaluation.READINGS`.
+
+    Returns:
+        None if no record has this reading; otherwise of those that have it.
+    """
+    names = [f"{reading}{name}" for name in COUNTS]
+    rows = {}
+    for record in records:
+        columns = record["case_columns"]
+        if set(names) <= set(columns):
+            places = [columns.index(name) for name in names]
+            for case, sums in record["cases"].items():
+                rows[record["trial"]["seed"], case] = [sums[place] for place in places]
+    if not rows:
+        return None
+    index = pd.MultiIndex.from_tuples(rows, names=["seed", "case"])
+    return pd.DataFrame(list(rows.values()), index, columns=COUNTS).sort_index()
+
+
+def caption(records: Sequence[dict]) -> str:
+    """What the numbers are about, so that nobody takes a synthetic or reduced study for the paper's."""
+    settings, data = records[0]["settings"], records[0]["data"]
+    source = {
+        "miniature Camelyon": "SYNTHETIC slides (miniature Camelyon)",
+        "EBHI-SEG": "EBHI-SEG (glands in colorectal biopsies)",  # as it was called before there were two tasks
+        "EBHI-SEG, glands": "EBHI-SEG (glands in colorectal biopsies)",
+        "EBHI-SEG, cancer": "EBHI-SEG (cancer in colorectal biopsies)",
+        "NuInsSeg, nuclei": "NuInsSeg (nuclei in 31 organs)",
+    }
+    reduced = settings["size"] < 320 or settings["batches_per_epoch"] * settings["batch_size"] < 468 * 64
+    tested = {record["trial"]["seed"]: record for record in records}
+    seeds = len(tested)
+    cases = len({case for record in tested.values() for case in record["cases"]})
+    patches = [record["metrics"]["test_patches"] for record in tested.values()]
+    each_its_own = cases > len(records[0]["cases"])  # every seed has test cases of its own
+    return (
+        f"{source.get(data['source'], data['source'])}, {settings['size']} x {settings['size']} px, "
+        f"width {settings['width']}, {settings['epochs']} epochs of {settings['batches_per_epoch']} batches "
+        f"of {settings['batch_size']}{' (REDUCED from the paper)' * reduced}, {seeds} seed{'s' * (seeds > 1)}; "
+        f"{sum(patches) if each_its_own else patches[0]} test patches of {cases} case{'s' * (cases > 1)}; "
+        f"data {data['fingerprint']}"
+    )

@@ -1,0 +1,131 @@
+"""Intervals and tests on counts of pixels, over seeds and patients together.
+
+The unit is a test case of a seed, with the counts of true positives, false positives and false negatives that one
+network left there. **The Dice of a model is pooled over the pixels of all its units**, and a difference between models
+is one between two such numbers, over the seeds that both have.
+
+Two designs occur. *Nested*: every seed has test cases of its own. *Crossed*: the seeds share their test cases. The
+bootstrap (Davison & Hinkley 1997, section 3.8) draws seeds with replacement, and then, in a nested design, cases with
+replacement within each drawn seed; in a crossed one it draws the cases independently of the seeds, the same for all.
+The draws depend on seeds and cases alone, so that all models see the same ones: differences are paired.
+
+What the 95 % interval covers, simulated: with ten seeds of 34 cases 94 to 97 % where what seeds and cases leave to
+chance is alike (within a factor of four), 90 % if it were all the seeds', 99 % if all the cases'. With three seeds it
+is too narrow where the seeds decide: 86 to 89 % if they vary four times more than the cases do, and 75 % in the limit.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+
+import numpy as np
+import pandas as pd
+
+from study.errors import StudyError
+from study.measures import dice
+
+DRAWS = 10_000
+
+
+@dataclass(frozen=True)
+class Difference:
+    """A difference in Dice, in points.
+
+    Attributes:
+        estimate: of the Dice pooled over all units.
+        low, high: 95 % interval over seeds and cases; NaN if there is one case alone.
+        sd: standard deviation over seeds; NaN for one seed.
+        seeds, cases: how many of each.
+    """
+
+    estimate: float
+    low: float
+    high: float
+    sd: float
+    seeds: int
+    cases: int
+
+
+def pooled_dice(units: pd.DataFrame) -> float:
+    """Dice in %, pooled over all units: a table of :func:`~study.report.records.counts`."""
+    return 100 * float(dice(*units.sum()))
+
+
+def dice_of_seeds(units: pd.DataFrame) -> pd.Series:
+    """Dice in % of each seed, pooled over its cases."""
+    sums = units.groupby("seed").sum()
+    return pd.Series(100 * dice(sums.tp, sums.fp, sums.fn), sums.index)
+
+
+def dice_draws(units: pd.DataFrame) -> np.ndarray:
+    """The pooled Dice in % of every draw of the bootstrap, ``(draws,)``.
+
+    One case alone says nothing about other cases: its only draw is NaN.
+    """
+    if units.index.unique("case").size == 1:
+        return np.array([np.nan])
+    sums = bootstrap_weights(tuple(units.index)) @ units.to_numpy(float)  # (draws, units) @ (units, 3)
+    return 100 * dice(*sums.T)
+
+
+def interval(draws: np.ndarray, level: float = 0.95) -> tuple[float, float]:
+    """The middle ``level`` of the draws: a percentile interval."""
+    low, high = np.quantile(draws, [(1 - level) / 2, (1 + level) / 2])
+    return float(low), float(high)
+
+
+def difference(ours: Sequence[pd.DataFrame], theirs: Sequence[pd.DataFrame]) -> Difference | None:
+    """The Dice of ``ours`` less that of ``theirs``, over the seeds that all have; None if there is none.
+
+    Args:
+        ours, theirs: tables of :func:`~study.report.records.counts`. Of several on a side the Dice is added up: with
+            two on each, it is a difference of differences.
+
+    Raises:
+        StudyError: if two networks of one seed were tested on different cases.
+    """
+    seeds = sorted(set.intersection(*(set(units.index.unique("seed")) for units in (*ours, *theirs))))
+    if not seeds:
+        return None
+    ours, theirs = ([units.loc[seeds] for units in side] for side in (ours, theirs))
+    for units in (*ours, *theirs):
+        _check_same_cases(units, ours[0])
+
+    def over(measure):
+        return sum(map(measure, ours)) - sum(map(measure, theirs))
+
+    low, high = interval(over(dice_draws))
+    return Difference(
+        estimate=over(pooled_dice),
+        low=low,
+        high=high,
+        sd=float(over(dice_of_seeds).std()),
+        seeds=len(seeds),
+        cases=ours[0].index.unique("case").size,
+    )
+
+
+@lru_cache(maxsize=4)
+def bootstrap_weights(units: tuple[tuple[int, str], ...]) -> np.ndarray:
+    """How often each unit, a (seed, case), is in each draw of the bootstrap, float ``(draws, units)``."""
+    generator = np.random.default_rng(0)
+    seed, seeds = pd.factorize(np.array([unit[0] for unit in units]))  # of each unit; all
+    case, cases = pd.factorize(np.array([unit[1] for unit in units]))
+    drawn = generator.multinomial(len(seeds), np.full(len(seeds), 1 / len(seeds)), size=DRAWS)  # (draw, seed)
+    if len(cases) == len(units):  # nested
+        weights = np.empty((DRAWS, len(units)))
+        for number in range(len(seeds)):
+            own = seed == number
+            size = own.sum()
+            weights[:, own] = generator.multinomial(drawn[:, number] * size, np.full(size, 1 / size))
+        return weights
+    share = np.full(len(cases), 1 / len(cases))
+    weights = drawn[:, seed] * generator.multinomial(len(cases), share, size=DRAWS)[:, case]
+    return weights[weights.any(axis=1)].astype(float)  # without draws of seeds that have none of the drawn cases
+
+
+def _check_same_cases(units: pd.DataFrame, others: pd.DataFrame) -> None:
+    differing = units.index.symmetric_difference(others.index)
+    if len(differing):
+        seed, case = differing[0]
+        raise StudyError(f"seed {seed}: not every network was tested on case {case}; run the trials of one store again")

@@ -1,0 +1,105 @@
+"""One row per model and data regime: Dice, stability and gain; and what an implementation on escnn changes."""
+
+from collections.abc import Sequence
+from dataclasses import replace
+
+import numpy as np
+import pandas as pd
+
+from study.models import ESCNN_MODELS, MODELS, native_counterpart
+from study.report.records import by_cell, counts, trial_rows
+from study.report.statistics import dice_draws, dice_of_seeds, difference, interval, pooled_dice
+from study.trials import Trial
+
+BASELINE = "unet-aug"
+"""What gains are measured from: the paper's U-Net was trained with roto-reflections (section 3.4)."""
+
+PAPER_DICE = {
+    BASELINE: {0.125: 74.2, 0.25: 77.6, 0.5: 78.5, 1.0: 79.8},
+    "p4": {1.0: 82.5},
+    "p4m": {0.125: 79.6, 0.25: 81.6, 0.5: 82.1, 1.0: 83.7},
+}
+"""Dice in % as published (Linmans et al. 2018, Table 1), on Camelyon16; P4 only on all of the data.
+
+The paper has no number for a U-Net without augmentation.
+"""
+
+
+def summary_rows(records: Sequence[dict]) -> pd.DataFrame:
+    """One row per model and data regime.
+
+    Columns: ``model``, ``fraction``, ``seeds``, ``training_patches``, ``dice`` (%, pooled over the test pixels of all
+    seeds), ``dice_sd`` (over seeds; empty for one seed), ``dice_low`` and ``dice_high`` (95 % interval over seeds and
+    test cases), ``dice_per_patch`` (%, mean over seeds), ``deviation``, ``deviation_max``, ``changed`` (%),
+    ``parameters``, ``gain``, ``gain_low``, ``gain_high`` (Dice above the augmented U-Net's on the same data, in points,
+    with the paired interval) and ``paper_dice`` (%).
+    """
+    cells = by_cell(records)
+    rows = []
+    for (model, fraction), group in cells.items():
+        trials, units = trial_rows(group), counts(group)
+        low, high = interval(dice_draws(units))
+        row = {
+            "model": model,
+            "fraction": fraction,
+            "seeds": len(trials),
+            "training_patches": trials.training_patches.iloc[0],
+            "dice": pooled_dice(units),
+            "dice_sd": dice_of_seeds(units).std(),
+            "dice_low": low,
+            "dice_high": high,
+            "dice_per_patch": 100 * trials.dice_per_patch.astype(float).mean(),
+            "deviation": trials.deviation.mean(),
+            "deviation_max": trials.deviation_max.max(),
+            "changed": 100 * trials.changed.mean(),
+            "parameters": trials.parameters.iloc[0],
+            "paper_dice": PAPER_DICE.get(model, {}).get(fraction, np.nan),
+        }
+        rows.append(row | _difference("gain", group, cells.get((BASELINE, fraction))))
+    return pd.DataFrame(rows)
+
+
+def implementation_rows(records: Sequence[dict]) -> pd.DataFrame:
+    """One row per model that is on escnn or has a twin there, and data regime: what the implementation changes.
+
+    Columns: ``native`` (the name of the model from scratch), ``layers`` ("native", "escnn" or "escnn, full basis"),
+    ``fraction``, ``seeds``, ``dice`` (%, pooled), ``dice_sd``, ``difference``, ``difference_low``, ``difference_high``
+    (Dice above the native layers', in points, over the seeds that both have, with the paired interval over seeds and
+    cases), ``deviation`` and ``parameters``.
+    """
+    cells = by_cell(records)
+    twins = {native_counterpart(model) for model, _ in cells if model in ESCNN_MODELS}
+    rows = []
+    for (model, fraction), group in cells.items():
+        native = native_counterpart(model)
+        if native is None or (model not in ESCNN_MODELS and model not in twins):
+            continue
+        trials, units = trial_rows(group), counts(group)
+        baseline = cells.get((native, fraction)) if model in ESCNN_MODELS else None
+        rows.append(
+            {
+                "native": native,
+                "layers": MODELS[model].layers,
+                "fraction": fraction,
+                "seeds": len(trials),
+                "dice": pooled_dice(units),
+                "dice_sd": dice_of_seeds(units).std(),
+                **_difference("difference", group, baseline),
+                "deviation": trials.deviation.mean(),
+                "parameters": trials.parameters.iloc[0],
+            }
+        )
+    return pd.DataFrame(rows)
+
+
+def has_escnn(records: Sequence[dict]) -> bool:
+    """Whether any trial on escnn has its twin from scratch, on the same data and with the same seed."""
+    trials = {Trial(**record["trial"]) for record in records}
+    return any(t.model in ESCNN_MODELS and replace(t, model=native_counterpart(t.model)) in trials for t in trials)
+
+
+def _difference(name: str, records: list[dict], baseline: list[dict] | None) -> dict[str, float]:
+    found = difference([counts(records)], [counts(baseline)]) if baseline else None
+    if found is None:
+        return {name: np.nan, f"{name}_low": np.nan, f"{name}_high": np.nan}
+    return {name: found.estimate, f"{name}_low": found.low, f"{name}_high": found.high}
