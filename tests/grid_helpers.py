@@ -27,7 +27,7 @@ def records(study: Study) -> dict[str, dict]:
 def figures(root: Path) -> dict[str, bytes]:
     """The content of every figure and table, and of the maps."""
     files = [*(root / "figures").rglob("*.*"), *(root / "results").rglob("*.npz")]
-    return {str(file.relative_to(root)): file.read_bytes() for file in files}
+    return {str(file.relative_to(root)): file.read_bytes() for file in files if not file.name.startswith(".")}
 
 
 class Notes:
