@@ -110,7 +110,7 @@ def convert_checkpoint(path: Path | str, output: Path | str, *, to: str, basis: 
 @torch.no_grad()
 def _difference(one: UNet, other: UNet) -> float:
     period = 2**one.depth
-    side = period * max(1, 64 // period) + (one.grid.remainder or 0)
+    side = period * max(1, 64 // period) + one.grid.remainder
     noise = torch.rand(2, 3, side, side, generator=torch.Generator().manual_seed(0))
     return float((one(noise).sigmoid() - other(noise).sigmoid()).abs().max())
 

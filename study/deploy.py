@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from torch.nn.utils import parametrize
 
 from study.errors import StudyError
-from study.gconv import GroupBatchNorm2d, GroupConv2d, GroupConvTranspose2d, operators, planar
+from study.gconv import GroupBatchNorm2d, GroupConv2d, GroupConvTranspose2d, LiftingConv2d, operators, planar
 from study.gconv.layers import PlaneGroupConv2d
 from study.unet import UNet
 
@@ -101,7 +101,7 @@ def deploy(network: UNet) -> UNet:
             if _takes_scale(conv) and _folds(norm):
                 block[place], block[place + 1] = _fold(conv, norm), nn.Identity()
         for place, layer in enumerate(block):
-            order = layer.group.order if isinstance(layer, PlaneGroupConv2d) else order
+            order = layer.group.order if isinstance(layer, LiftingConv2d | GroupConv2d) else order
             block[place] = _ready(layer, order)
         for place, (conv, norm, relu) in enumerate(zip(block, block[1:], block[2:], strict=False)):
             if isinstance(conv, ReadyGroupConv2d) and type(norm) is nn.Identity and type(relu) is nn.ReLU:

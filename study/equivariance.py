@@ -14,7 +14,6 @@ import torch
 from torch import Tensor, nn
 
 from study.groups import P4M, PlaneGroup
-from study.unet import PAPER_LITERAL, UNet, field_counts, native_layers
 
 
 def is_exact(size: int, *, kernel_size: int, stride: int, padding: int) -> bool:
@@ -91,15 +90,6 @@ def measure(network: nn.Module, image: Tensor) -> dict[str, Tensor]:
             errors[f"float64 {mode}, {moment}"] = equivariance_errors(network.train(mode == "train"), image)
     errors["float32 eval, after"] = equivariance_errors(network.float(), image.float())
     return errors
-
-
-def paper_literal_unet(width: int = 8) -> UNet:
-    """A P4M U-Net with 3x3 pooling on every size, as the paper describes itself: the counter-example.
-
-    On 320 x 320 it is not equivariant, although every layer in it is a group convolution. (The same poolings are exact
-    on 321 x 321: that is the "odd" grid. This network itself runs on multiples of 16 only.)
-    """
-    return UNet(native_layers(P4M), field_counts(P4M, width, depth=4), in_channels=3, num_classes=1, grid=PAPER_LITERAL)
 
 
 def train_briefly(network: nn.Module, x: Tensor, *, steps: int = 3) -> None:

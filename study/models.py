@@ -4,11 +4,12 @@ import io
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
+import numpy as np
 import torch
 
 from study.errors import MissingPackageError, StudyError
 from study.files import replacing
-from study.groups import GROUPS
+from study.groups import APPROXIMATE_GROUPS, GROUPS, Z2, roto_reflections
 from study.unet import UNet, build_unet
 
 
@@ -22,21 +23,43 @@ class Architecture:
     grid: str
     implementation: str = "native"
     basis: str | None = None
+    budget: str = "equal parameters"
+    readout: str = "projection"
+    symmetric_kernels: bool = False
 
     def build(self) -> UNet:
         """A new network; the caller seeds torch."""
         return build_unet(**asdict(self))
 
+    @property
+    def symmetries(self) -> np.ndarray:
+        """Which of the eight roto-reflections of P4M the network commutes with by construction: booleans ``(8,)``."""
+        group = (GROUPS | APPROXIMATE_GROUPS)[self.group]
+        return roto_reflections(Z2 if self.grid == "literal" else group)
+
 
 @dataclass(frozen=True)
 class Model:
-    """A network and how it is trained: its layers, and whether the training patches are roto-reflected at random."""
+    """A network and how it is trained.
+
+    Attributes:
+        label: for people.
+        augmented: whether the training patches are roto-reflected at random.
+        width_factor: of the study's width.
+        grid: in the place of the study's.
+        group, implementation, basis, budget, readout, symmetric_kernels: of :func:`~study.unet.build_unet`.
+    """
 
     label: str
     group: str
     augmented: bool = False
     implementation: str = "native"
     basis: str | None = None
+    budget: str = "equal parameters"
+    readout: str = "projection"
+    symmetric_kernels: bool = False
+    width_factor: float = 1.0
+    grid: str | None = None
 
     @property
     def layers(self) -> str:
@@ -44,7 +67,18 @@ class Model:
         return f"{self.implementation}, full basis" if self.basis == "full" else self.implementation
 
     def architecture(self, *, width: int, depth: int, grid: str) -> Architecture:
-        return Architecture(self.group, width, depth, grid, self.implementation, self.basis)
+        """The network in a study of that width, depth and grid."""
+        return Architecture(
+            self.group,
+            round(width * self.width_factor),
+            depth,
+            self.grid or grid,
+            implementation=self.implementation,
+            basis=self.basis,
+            budget=self.budget,
+            readout=self.readout,
+            symmetric_kernels=self.symmetric_kernels,
+        )
 
 
 LAYERS = ("native", "escnn", "escnn, full basis")
@@ -58,6 +92,13 @@ PAPER_MODELS = {
 }
 """What the paper compares."""
 
+BASELINE_MODELS = {
+    "unet-time": Model("U-Net, P4M's time", "z2", augmented=True, width_factor=1.5),
+    "unet-sym": Model("U-Net, symmetric kernels", "p4m", symmetric_kernels=True),
+}
+"""What the P4M U-Net has to beat as well: an ordinary U-Net wide enough for its training step to take as long, and one
+that is exactly equivariant without orientation channels, of the U-Net's width and price and fewer parameters."""
+
 SUBGROUP_MODELS = {
     "p2": Model("P2 U-Net", "p2"),
     "pm": Model("PM U-Net", "pm"),
@@ -65,10 +106,22 @@ SUBGROUP_MODELS = {
 }
 """Beyond the paper: fewer symmetries than P4 and P4M, to see what each is worth."""
 
-NATIVE_MODELS = dict(
-    sorted((PAPER_MODELS | SUBGROUP_MODELS).items(), key=lambda item: list(GROUPS).index(item[1].group))
-)
-"""All on the layers from scratch, from the fewest symmetries to the most."""
+VARIANT_MODELS = {
+    "p4m-max": Model("P4M U-Net, max over orientations", "p4m", readout="max"),
+    "p4m-mean": Model("P4M U-Net, mean over orientations", "p4m", readout="mean"),
+    "p4m-equal-width": Model("P4M U-Net, equal width", "p4m", budget="equal width"),
+    "p4m-literal": Model("P4M U-Net, the paper's literal pooling", "p4m", grid="literal"),
+}
+"""The P4M U-Net with one decision changed. The last is the counter-example: its pooling makes it not equivariant."""
+
+NATIVE_MODELS = {
+    **{name: PAPER_MODELS[name] for name in ("unet", "unet-aug")},
+    **BASELINE_MODELS,
+    **SUBGROUP_MODELS,
+    **{name: PAPER_MODELS[name] for name in ("p4", "p4m")},
+    **VARIANT_MODELS,
+}
+"""All on the layers from scratch: without orientation channels, then from the fewest symmetries to the most."""
 
 ESCNN_MODELS = {
     "p4-escnn": Model("P4 U-Net, escnn", "p4", implementation="escnn", basis="escnn"),

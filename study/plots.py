@@ -1,7 +1,7 @@
 """Every figure of the study, each drawn from tables or arrays that were saved before.
 
-Colours are from the Okabe-Ito palette, and every model has a marker of its own, so that the figures can be read without
-colour. Sizes are for one column (3.5 inches) or two (7.2) of a paper.
+Colours are from the Okabe-Ito palette and Tol's muted one, and every model has a marker of its own, so that the figures
+can be read without colour. Sizes are for one column (3.5 inches) or two (7.2) of a paper.
 """
 
 from collections.abc import Callable
@@ -19,10 +19,20 @@ from study.models import MODELS, NATIVE_MODELS
 from study.report.summary import BASELINE
 
 COLOURS = {
-    **{"unet": "#000000", "unet-aug": "#E69F00", "p4": "#009E73", "p4m": "#0072B2"},
-    **{"p2": "#56B4E9", "pm": "#D55E00", "pmm": "#CC79A7"},
+    **{"unet": "#000000", "unet-aug": "#E69F00", "unet-time": "#888888", "unet-sym": "#882255"},
+    **{"p2": "#56B4E9", "pm": "#D55E00", "pmm": "#CC79A7", "p4": "#009E73", "p4m": "#0072B2"},
+    **{"p4m-max": "#332288", "p4m-mean": "#44AA99", "p4m-equal-width": "#999933", "p4m-literal": "#CC6677"},
+    **{"p4-escnn": "#009E73", "p4-escnn-full": "#009E73", "p4m-escnn": "#0072B2", "p4m-escnn-full": "#0072B2"},
+    **{"p8-escnn": "#CC79A7", "p8m-escnn": "#D55E00"},
 }
-MARKERS = {"unet": "o", "unet-aug": "s", "p4": "^", "p4m": "D", "p2": "<", "pm": ">", "pmm": "X"}
+"""Of every model; those on escnn have that of their twin, or of one that they never stand beside."""
+MARKERS = {
+    **{"unet": "o", "unet-aug": "s", "unet-time": "p", "unet-sym": "*"},
+    **{"p2": "<", "pm": ">", "pmm": "X", "p4": "^", "p4m": "D"},
+    **{"p4m-max": (4, 1, 0), "p4m-mean": "h", "p4m-equal-width": "d", "p4m-literal": "8"},
+    **{"p4-escnn": "1", "p4-escnn-full": "2", "p4m-escnn": "+", "p4m-escnn-full": "x"},
+    **{"p8-escnn": "v", "p8m-escnn": "P"},
+}
 LAYERS = {"native": ("#0072B2", "o"), "escnn": ("#D55E00", "s"), "escnn, full basis": ("#CC79A7", "D")}
 """Colour and marker of each implementation."""
 

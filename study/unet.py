@@ -6,7 +6,7 @@ connections, batch norm and ReLU after every convolution (transposed ones too), 
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from itertools import pairwise
 from numbers import Integral
@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from study import gconv
 from study.errors import StudyError
 from study.gconv import blocks
+from study.gconv.layers import PlaneGroupConv2d
 from study.groups import APPROXIMATE_GROUPS, GROUPS, Z2, PlaneGroup
 
 IMPLEMENTATIONS = ("native", "escnn")
@@ -27,24 +28,24 @@ class Grid:
     """How a U-Net halves and doubles its grid.
 
     ``pool`` and ``up`` are (kernel, stride, padding) of the pooling and of the transposed convolution.
-    ``remainder`` is the size modulo ``2 ** depth`` on which this is exactly equivariant, or None where no size is.
+    ``remainder`` is the size modulo ``2 ** depth`` that it takes, and ``exact`` whether it is equivariant there.
     """
 
     pool: tuple[int, int, int]
     up: tuple[int, int, int]
-    remainder: int | None
+    remainder: int
+    exact: bool = True
 
     def check(self, height: int, width: int, depth: int) -> None:
         """Raise a :class:`~study.errors.StudyError` that names the nearest sizes that work, unless both sides do."""
-        if self.remainder is None:
-            return
         period = 2**depth
         for size in (height, width):
             smaller = (size - self.remainder) // period * period + self.remainder
             if smaller != size or size < period:
                 fitting = [n for n in (smaller, smaller + period) if n >= period] or [period + self.remainder]
+                fault = "would break the equivariance" if self.exact else "does not fit the network"
                 raise StudyError(
-                    f"an image of {height} x {width} would break the equivariance: {size} is not a multiple of "
+                    f"an image of {height} x {width} {fault}: {size} is not a multiple of "
                     f"{period}{' plus 1' if self.remainder else ''}; crop or pad it symmetrically to "
                     f"{' or '.join(map(str, fitting))}"
                 )
@@ -56,9 +57,15 @@ GRIDS = {
 }
 """The two exact families; "odd" has the paper's 3x3 kernels."""
 
-PAPER_LITERAL = Grid(pool=(3, 2, 1), up=(4, 2, 1), remainder=None)
-"""The paper as written, 3x3 pooling on 320 x 320. Not equivariant: the counter-example of :mod:`study.equivariance`,
-which :func:`build_unet` does not build."""
+PAPER_LITERAL = Grid(pool=(3, 2, 1), up=(4, 2, 1), remainder=0, exact=False)
+"""The counter-example, by the name "literal": the paper as it describes itself, 3x3 pooling on 320 x 320. It is not
+equivariant there, although every layer is a group convolution; on 321 x 321 the same pooling is (the "odd" grid)."""
+
+BUDGETS = ("equal parameters", "equal width")
+"""What a group network has as much of as the plain U-Net: weights, or planes."""
+
+READOUTS = ("projection", "max", "mean")
+"""How the orientations are left at the end: by Eq. 3, or pooled."""
 
 
 @dataclass(frozen=True)
@@ -96,6 +103,23 @@ def native_layers(group: PlaneGroup) -> Layers:
         pool=gconv.GroupMaxPool2d,
         project=partial(gconv.ProjectionConv2d, group=group),
     )
+
+
+def symmetric_layers(group: PlaneGroup) -> Layers:
+    """The plain U-Net's layers with symmetric filters: equivariant without orientation channels."""
+    conv = partial(gconv.SymmetricConv2d, group=group)
+    return replace(PLAIN, lift=conv, conv=conv, up=partial(gconv.SymmetricConvTranspose2d, group=group), project=conv)
+
+
+def pooled_readout(
+    in_channels: int, out_channels: int, kernel_size: int, *, group: PlaneGroup, reduction: str, padding: int
+) -> nn.Sequential:
+    """In the place of the projection: ``(B, in, |G|, H, W)``, pooled over the orientations, -> ``(B, out, H, W)``.
+
+    What is left knows no direction, so the convolution that follows must not either: its filters are symmetric.
+    """
+    conv = gconv.SymmetricConv2d(in_channels, out_channels, kernel_size, group=group, padding=padding)
+    return nn.Sequential(gconv.OrientationPool2d(reduction), conv)
 
 
 def make_layers(group: PlaneGroup, implementation: str = "native", basis: str | None = None) -> Layers:
@@ -203,9 +227,13 @@ def _up(layers: Layers, in_channels: int, channels: int, grid: Grid) -> Block:
     )
 
 
-def field_counts(group: PlaneGroup, width: int, depth: int) -> list[int]:
-    """Fields at each level, from full resolution down: the U-Net's ``width * 2**level`` over sqrt(|G|), rounded."""
-    return [max(1, round(width * 2**level / math.sqrt(group.order))) for level in range(depth + 1)]
+def field_counts(group: PlaneGroup, width: int, depth: int, budget: str = "equal parameters") -> list[int]:
+    """Fields at each level, from full resolution down, where the U-Net has ``width * 2**level`` channels.
+
+    With "equal parameters" they are as many over sqrt(|G|), and with "equal width" over |G|, rounded.
+    """
+    share = group.order if budget == "equal width" else math.sqrt(group.order)
+    return [max(1, round(width * 2**level / share)) for level in range(depth + 1)]
 
 
 @torch.no_grad()
@@ -216,13 +244,15 @@ def equalise_steps(network: UNet) -> None:
     first steps are as long as the learning rate, whatever the scale, so it decides how far a step turns a filter. By
     their fan-in the layers draw weights that are ``|G| ** (1 / 4)`` times smaller, and the same learning rate would be
     a larger one on a larger group. Here the fan-in is counted as torch counts it in the plain U-Net, which has
-    ``sqrt(|G|)`` channels for each field: those of the input, or of the output of a transposed convolution.
+    ``sqrt(|G|)`` channels for each field: by the input's channels, in a transposed convolution by the output's.
     """
     for block in (*network.encoder, *network.up, *network.decoder):
         for conv in block:
-            if isinstance(conv, gconv.GroupConv2d):
-                fields = conv.out_channels if conv.plain is nn.ConvTranspose2d else conv.in_channels
-                plain_fan_in = fields * math.sqrt(conv.group.order) * conv.kernel_size**2
+            if isinstance(conv, PlaneGroupConv2d):
+                channels = conv.out_channels if conv.plain is nn.ConvTranspose2d else conv.in_channels
+                if isinstance(conv, gconv.GroupConv2d):  # not of an image, or of maps without orientations
+                    channels *= math.sqrt(conv.group.order)
+                plain_fan_in = channels * conv.kernel_size**2
                 conv.weight.mul_(math.sqrt(conv.fan_in() / plain_fan_in))
 
 
@@ -236,6 +266,9 @@ def build_unet(
     grid: str = "even",
     implementation: str = "native",
     basis: str | None = None,
+    budget: str = "equal parameters",
+    readout: str = "projection",
+    symmetric_kernels: bool = False,
 ) -> UNet:
     """Build the U-Net ("z2") or the U-Net of another group, as the P4M U-Net ("p4m").
 
@@ -246,22 +279,32 @@ def build_unet(
         group: "z2", "p2", "pm", "pmm", "p4" or "p4m"; on escnn also "p8" and "p8m", which turn by 45 degrees too,
             approximately.
         width: channels of the ordinary U-Net at full resolution; each level below has twice as many. A group network
-            has ``round(channels / sqrt(|G|))`` fields at each level instead, which keeps the number of parameters.
+            has fewer fields instead, by its budget.
         depth: number of poolings, 1 to 5.
         grid: "even" (2x2 pooling and 4x4 transposed convolution; sizes that 2 ** depth divides) or "odd" (the
-            paper's 3x3 for both; multiples of 2 ** depth, plus 1).
+            paper's 3x3 for both; multiples of 2 ** depth, plus 1). The counter-example "literal", the paper's 3x3
+            pooling on multiples of 2 ** depth, is not equivariant.
         implementation: "native", the layers of :mod:`study.gconv`, or "escnn", those of :mod:`study.escnn_layers`.
         basis: of the filters on escnn: "escnn" (its band-limited default, taken if None) or "full" (all filters, as the
             native layers have).
+        budget: "equal parameters", ``round(channels / sqrt(|G|))`` fields, or "equal width", ``round(channels / |G|)``
+            fields and so as many planes as the U-Net has channels.
+        readout: what the network ends in: "projection" (Eq. 3), or the "max" or "mean" over the orientations and a
+            convolution by symmetric filters.
+        symmetric_kernels: a U-Net without orientation channels, equivariant because its filters are symmetric under
+            the group. Its width is the ordinary U-Net's and so are its multiplications; its parameters are fewer.
 
     Raises:
         StudyError: for an unknown name or a number out of range, or if escnn is asked for and not installed; later,
             when the network is called on a size that would break its equivariance.
     """
     groups = GROUPS if implementation == "native" else GROUPS | APPROXIMATE_GROUPS
+    grids = GRIDS | {"literal": PAPER_LITERAL}
     for name, value, known in [
         ("implementation", implementation, IMPLEMENTATIONS),
-        ("grid", grid, GRIDS),
+        ("grid", grid, grids),
+        ("budget", budget, BUDGETS),
+        ("readout", readout, READOUTS),
     ]:
         if value not in known:
             raise StudyError(f"unknown {name} {value!r}; choose from {', '.join(known)}")
@@ -271,13 +314,24 @@ def build_unet(
         raise StudyError(f"unknown group {group!r}; choose from {', '.join(groups)}")
     if implementation == "native" and basis is not None:
         raise StudyError(f'basis is {basis!r}, but native layers have every filter; give implementation="escnn"')
+    if implementation != "native" and (symmetric_kernels or readout != "projection"):
+        raise StudyError(
+            'symmetric kernels and pooled orientations are not there on escnn; give implementation="native"'
+        )
+    if readout != "projection" and (symmetric_kernels or group == "z2"):
+        raise StudyError(f'readout is {readout!r}, but this U-Net has no orientations; give readout="projection"')
     if not isinstance(depth, Integral) or not 1 <= depth <= 5:
         raise StudyError(f"depth is {depth!r}; give an integer from 1 to 5")
     for name, value in [("width", width), ("in_channels", in_channels), ("num_classes", num_classes)]:
         if not isinstance(value, Integral) or value < 1:
             raise StudyError(f"{name} is {value!r}; give a positive integer")
-    channels = field_counts(groups[group], width, depth)
-    layers = make_layers(groups[group], implementation, basis)
-    network = UNet(layers, channels, in_channels=in_channels, num_classes=num_classes, grid=GRIDS[grid])
+    acting = groups[group]
+    if symmetric_kernels:
+        layers, channels = symmetric_layers(acting), field_counts(Z2, width, depth)
+    else:
+        layers, channels = make_layers(acting, implementation, basis), field_counts(acting, width, depth, budget)
+    if readout != "projection":
+        layers = replace(layers, project=partial(pooled_readout, group=acting, reduction=readout))
+    network = UNet(layers, channels, in_channels=in_channels, num_classes=num_classes, grid=grids[grid])
     equalise_steps(network)
     return network

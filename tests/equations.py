@@ -5,11 +5,21 @@ from itertools import product
 import numpy as np
 import torch
 
-from study.gconv import GroupConv2d, GroupConvTranspose2d, LiftingConv2d, ProjectionConv2d
+from study.gconv import (
+    GroupConv2d,
+    GroupConvTranspose2d,
+    LiftingConv2d,
+    ProjectionConv2d,
+    SymmetricConv2d,
+    SymmetricConvTranspose2d,
+)
+
+OF_IMAGES = (LiftingConv2d, SymmetricConv2d, SymmetricConvTranspose2d)
+TRANSPOSED = (GroupConvTranspose2d, SymmetricConvTranspose2d)
 
 
 def random_input(layer, size=(5, 4), batch=2, dtype=torch.float64):
-    planes = () if isinstance(layer, LiftingConv2d) else (layer.group.order,)
+    planes = () if isinstance(layer, OF_IMAGES) else (layer.group.order,)
     return torch.randn(batch, layer.in_channels, *planes, *size, dtype=dtype)
 
 
@@ -94,11 +104,41 @@ def equation_2_transposed(layer, f, psi):
     return out[:, :, :, *inside]
 
 
+def symmetric_filter(layer, psi):
+    """The filter ``(o, k, size, size)`` of a symmetric convolution, orbit after orbit as they are met."""
+    full = np.full((*psi.shape[:2], layer.kernel_size, layer.kernel_size), np.nan)
+    orbit = 0
+    for tap in np.ndindex(full.shape[2:]):
+        if np.isnan(full[0, 0, *tap]):
+            for matrix in layer.group.matrices:
+                full[:, :, *dict(taps(matrix, layer.kernel_size))[tap]] = psi[:, :, orbit]
+            orbit += 1
+    assert orbit == psi.shape[2]
+    return full
+
+
+def equation_symmetric(layer, f, psi):
+    full = symmetric_filter(layer, psi)
+    return sum(mix(read(f, tap, layer), full[:, :, *tap]) for tap in np.ndindex(full.shape[2:]))
+
+
+def equation_symmetric_transposed(layer, f, psi):
+    full, stride, k = symmetric_filter(layer, psi), layer.stride, layer.kernel_size
+    size = [(n - 1) * stride + k for n in f.shape[-2:]]
+    out = np.zeros((f.shape[0], layer.out_channels, *size))
+    for tap, y in product(np.ndindex(full.shape[2:]), np.ndindex(f.shape[-2:])):
+        out[:, :, stride * y[0] + tap[0], stride * y[1] + tap[1]] += f[:, :, *y] @ full[:, :, *tap].T
+    inside = [slice(layer.padding, n - layer.padding) for n in size]
+    return out[:, :, *inside]
+
+
 EQUATION = {
     LiftingConv2d: equation_1,
     GroupConv2d: equation_2,
     ProjectionConv2d: equation_3,
     GroupConvTranspose2d: equation_2_transposed,
+    SymmetricConv2d: equation_symmetric,
+    SymmetricConvTranspose2d: equation_symmetric_transposed,
 }
 
 

@@ -17,6 +17,7 @@ import study
 from study import cli
 from study.data.patches import PatchStore, write_patches
 from study.errors import StudyError
+from study.models import BASELINE_MODELS, MODELS, VARIANT_MODELS
 from study.trials import run_trial
 
 TINY = [
@@ -131,6 +132,21 @@ def test_subgroups_are_trained_and_stand_in_the_tables_and_figures(run, tmp_path
     assert output.count("│ yes ") == 2
 
 
+def test_baselines_and_variants_are_trained_checked_and_not_converted_to_what_escnn_lacks(run, tmp_path):
+    names = [*BASELINE_MODELS, *VARIANT_MODELS]
+    code, output, _ = run("reproduce", *TINY, "--set", f"models={','.join(names)}", "--set", "fractions=1")
+    assert code == 0
+    assert all(f"| {MODELS[name].label} |" in output for name in names)
+    drawn = (tmp_path / "figures/tiny/dice_against_data.svg").read_text()
+    assert all(f"<!-- {MODELS[name].label} -->" in drawn for name in names if "'" not in MODELS[name].label)
+    code, output, _ = run("check", tmp_path / "runs/tiny/p4m-literal-100-0/best.pt", "--size", "16")
+    assert code == 0
+    assert output.count("│ no ") == 7
+    for name in ("unet-sym", "p4m-max"):
+        refusal = refused(run("convert", tmp_path / f"runs/tiny/{name}-100-0/best.pt", "--to", "escnn"))
+        assert "not there on escnn" in refusal
+
+
 def test_tensorboard_logs_where_it_is_installed(run, tmp_path):
     pytest.importorskip("tensorboard")
     assert run("reproduce", *TINY, "--set", "models=unet", "--tensorboard")[0] == 0
@@ -143,7 +159,9 @@ def test_tensorboard_is_asked_for_where_it_is_not_installed(run, monkeypatch):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("model", "promised"), [("p4m", 8), ("p4", 4), ("pmm", 4), ("pm", 2), ("p2", 2), ("unet", 1)])
+@pytest.mark.parametrize(
+    ("model", "promised"), [("p4m", 8), ("unet-sym", 8), ("p4", 4), ("pmm", 4), ("pm", 2), ("p2", 2), ("unet", 1)]
+)
 def test_check_measures_every_element_and_keeps_the_promise(run, model, promised):
     code, output, _ = run("check", model, "--width", "8", "--depth", "2", "--size", "16")
     assert code == 0

@@ -32,7 +32,7 @@ def trained(network, dtype=torch.float32):
 
 
 def images(network, dtype=torch.float32):
-    side = 16 + (network.grid.remainder or 0)
+    side = 16 + network.grid.remainder
     return torch.randn(2, 3, side, side, dtype=dtype, generator=torch.Generator().manual_seed(2))
 
 

@@ -11,7 +11,6 @@ from study.equivariance import (
     assert_equivariant,
     equivariance_errors,
     is_exact,
-    paper_literal_unet,
     train_briefly,
     transform,
 )
@@ -123,7 +122,7 @@ def test_padding_or_cropping_one_side_is_not_equivariant(size, amount):
 
 
 def test_the_papers_literal_pooling_is_not_equivariant_but_the_odd_grid_is():
-    literal = paper_literal_unet(4).double()
+    literal = build_unet("p4m", width=4, grid="literal").double()
     x = image(64, 64, batch=1, channels=3)
     errors = equivariance_errors(literal.train(), x)
     assert errors[0] == 0
@@ -137,7 +136,7 @@ def test_the_papers_literal_pooling_is_not_equivariant_but_the_odd_grid_is():
 
 def test_the_papers_literal_pooling_is_not_equivariant_on_320_pixels():
     errors = equivariance_errors(
-        paper_literal_unet(4).train(), image(320, 320, batch=1, channels=3, dtype=torch.float32)
+        build_unet("p4m", width=4, grid="literal").train(), image(320, 320, batch=1, channels=3, dtype=torch.float32)
     )
     assert errors[1:].max() > BROKEN  # a thousand times float32's rounding
 

@@ -6,7 +6,7 @@ from itertools import product
 
 import pytest
 import torch
-from equations import assert_obeys_its_equation, random_input, relative_error
+from equations import TRANSPOSED, assert_obeys_its_equation, random_input, relative_error
 from torch import nn
 from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.nn import functional as F
@@ -20,16 +20,27 @@ from study.gconv import (
     LiftingConv2d,
     OrientationPool2d,
     ProjectionConv2d,
+    SymmetricConv2d,
+    SymmetricConvTranspose2d,
+    filters,
 )
 from study.groups import P2, P4, P4M, PM, PMM, Z2
 
 GROUPS = pytest.mark.parametrize("group", [Z2, P2, PM, PMM, P4, P4M], ids=lambda group: group.name)
 TURNING = pytest.mark.parametrize("group", [P2, PM, PMM, P4, P4M], ids=lambda group: group.name)
-CONVOLUTIONS = [LiftingConv2d, GroupConv2d, GroupConvTranspose2d, ProjectionConv2d]
+CONVOLUTIONS = [
+    LiftingConv2d,
+    GroupConv2d,
+    GroupConvTranspose2d,
+    ProjectionConv2d,
+    SymmetricConv2d,
+    SymmetricConvTranspose2d,
+]
 CONVOLUTION = pytest.mark.parametrize("kind", CONVOLUTIONS, ids=lambda kind: kind.__name__)
 FORWARD = pytest.mark.parametrize(
-    "kind", [LiftingConv2d, GroupConv2d, ProjectionConv2d], ids=lambda kind: kind.__name__
+    "kind", [kind for kind in CONVOLUTIONS if kind not in TRANSPOSED], ids=lambda kind: kind.__name__
 )
+UPWARD = pytest.mark.parametrize("kind", TRANSPOSED, ids=lambda kind: kind.__name__)
 
 
 @pytest.fixture(autouse=True)
@@ -43,18 +54,19 @@ def _seed():
 @pytest.mark.parametrize(
     ("stride", "padding", "bias"), [(1, 0, True), (1, 2, False), (2, 0, False), (2, 1, True)], ids=str
 )
-def test_convolutions_obey_equations_1_2_and_3(kind, group, kernel_size, stride, padding, bias):
+def test_convolutions_obey_their_equations(kind, group, kernel_size, stride, padding, bias):
     layer = kind(2, 3, kernel_size, group=group, stride=stride, padding=padding, bias=bias)
     assert_obeys_its_equation(layer, (8, 7))
 
 
+@UPWARD
 @GROUPS
 @pytest.mark.parametrize("kernel_size", [2, 3, 4])
 @pytest.mark.parametrize(
     ("stride", "padding", "bias"), [(1, 0, True), (1, 1, False), (2, 0, False), (2, 1, True)], ids=str
 )
-def test_transposed_convolution_obeys_its_equation(group, kernel_size, stride, padding, bias):
-    layer = GroupConvTranspose2d(2, 1, kernel_size, group=group, stride=stride, padding=padding, bias=bias)
+def test_transposed_convolutions_obey_their_equations(kind, group, kernel_size, stride, padding, bias):
+    layer = kind(2, 1, kernel_size, group=group, stride=stride, padding=padding, bias=bias)
     assert_obeys_its_equation(layer, (3, 4))
 
 
@@ -65,6 +77,30 @@ def test_on_z2_the_convolutions_are_those_of_torch():
     up = GroupConvTranspose2d(3, 4, 4, group=Z2, stride=2, padding=1).double()
     ordinary = F.conv_transpose2d(x, up.weight[:, :, 0].transpose(0, 1), up.bias, stride=2, padding=1)
     assert torch.equal(up(x[:, :, None])[:, :, 0], ordinary)
+    symmetric = SymmetricConv2d(3, 4, 3, group=Z2, padding=1).double()
+    weight = symmetric.weight.unflatten(2, (3, 3))
+    assert relative_error(symmetric(x), F.conv2d(x, weight, symmetric.bias, padding=1)) <= 1e-14
+
+
+@GROUPS
+@pytest.mark.parametrize("kernel_size", range(1, 8))
+def test_symmetric_filters_are_all_that_no_element_of_the_group_changes(group, kernel_size):
+    any_filter = torch.randn(3, 2, kernel_size, kernel_size, dtype=torch.float64)
+    mean = torch.stack([group.transform_image(any_filter, g) for g in range(group.order)]).mean(dim=0)
+    layer = SymmetricConv2d(2, 3, kernel_size, group=group).double()
+    orbits = torch.as_tensor(filters.tap_orbits(group, kernel_size))
+    with torch.no_grad():
+        for orbit in range(layer.weight.shape[2]):
+            layer.weight[:, :, orbit] = mean[:, :, orbits == orbit][:, :, 0]
+    torch.testing.assert_close(layer.expanded_weight(), mean, rtol=1e-12, atol=1e-12)
+    for g in range(group.order):
+        assert torch.equal(group.transform_image(layer.expanded_weight(), g), layer.expanded_weight())
+
+
+def test_under_p4m_nine_and_sixteen_taps_share_three_weights():
+    assert filters.tap_orbits(P4M, 3).tolist() == [[0, 1, 0], [1, 2, 1], [0, 1, 0]]
+    assert filters.tap_orbits(P4M, 4).tolist() == [[0, 1, 1, 0], [1, 2, 2, 1], [1, 2, 2, 1], [0, 1, 1, 0]]
+    assert filters.tap_orbits(PM, 3).tolist() == [[0, 1, 0], [2, 3, 2], [4, 5, 4]]
 
 
 @FORWARD
@@ -108,11 +144,12 @@ def test_convolutions_are_not_equivariant_where_the_stride_leaves_something_over
     assert errors[~keeps_the_corner].min() > 1e-2
 
 
+@UPWARD
 @GROUPS
 @pytest.mark.parametrize(("kernel_size", "stride", "padding"), [(2, 2, 0), (3, 1, 1), (3, 2, 1), (4, 2, 1), (3, 3, 0)])
 @pytest.mark.parametrize("size", [(4, 6), (5, 3), (4, 3)], ids=str)
-def test_transposed_convolution_is_equivariant_on_every_size(group, kernel_size, stride, padding, size):
-    layer = GroupConvTranspose2d(2, 3, kernel_size, group=group, stride=stride, padding=padding).double()
+def test_transposed_convolutions_are_equivariant_on_every_size(kind, group, kernel_size, stride, padding, size):
+    layer = kind(2, 3, kernel_size, group=group, stride=stride, padding=padding).double()
     assert_equivariant(layer, random_input(layer, size), group, tolerance=1e-12)
 
 
@@ -201,7 +238,7 @@ def test_batch_norm_of_every_plane_by_itself_would_not_be_equivariant(group):
 @CONVOLUTION
 @TURNING
 def test_gradients_are_those_of_finite_differences(kind, group):
-    if kind is GroupConvTranspose2d:
+    if kind in TRANSPOSED:
         layer = kind(1, 2, 2, group=group, stride=2).double()
     else:
         layer = kind(1, 2, 3, group=group, stride=2, padding=1).double()
@@ -225,6 +262,10 @@ def test_gradients_are_those_of_finite_differences(kind, group):
         (GroupConvTranspose2d, 2, 2),
         (GroupConvTranspose2d, 3, 2),
         (GroupConvTranspose2d, 4, 2),
+        (SymmetricConv2d, 3, 1),
+        (SymmetricConv2d, 4, 2),
+        (SymmetricConvTranspose2d, 3, 2),
+        (SymmetricConvTranspose2d, 4, 2),
     ],
 )
 def test_weights_start_within_one_over_the_root_of_the_true_fan_in(group, kind, kernel_size, stride):
@@ -234,6 +275,8 @@ def test_weights_start_within_one_over_the_root_of_the_true_fan_in(group, kind, 
         GroupConv2d: 6 * group.order * kernel_size**2,
         ProjectionConv2d: 6 * group.order * kernel_size**2,
         GroupConvTranspose2d: 6 * group.order * kernel_size**2 / stride**2,
+        SymmetricConv2d: 6 * kernel_size**2,
+        SymmetricConvTranspose2d: 6 * kernel_size**2 / stride**2,
     }[kind]
     bound = fan_in**-0.5
     assert 0.98 * bound < layer.weight.abs().max() <= bound
@@ -243,7 +286,7 @@ def test_weights_start_within_one_over_the_root_of_the_true_fan_in(group, kind, 
     nn.init.ones_(layer.weight)
     nn.init.zeros_(layer.bias)
     counts = layer(torch.ones_like(random_input(layer, (8, 8), dtype=torch.float32)))
-    margin = kernel_size if kind is GroupConvTranspose2d else 0
+    margin = kernel_size if kind in TRANSPOSED else 0
     inside = slice(margin, margin + 2)  # two by two pixels: one of each kind, where a transposed stride of 2 makes four
     assert counts[..., inside, inside].mean().item() == pytest.approx(fan_in)
 
@@ -447,7 +490,7 @@ def test_an_exported_layer_is_torchs_own_with_the_same_padding(kind, padding_mod
             kind(2, 3, 3, group=P4M, padding_mode=padding_mode)
         return
     layer = kind(2, 3, 3, group=P4M, stride=2, padding=1, padding_mode=padding_mode, bias=bias).double()
-    x = torch.randn(2, 2, *([] if kind is LiftingConv2d else [8]), 7, 7, dtype=torch.float64)
+    x = random_input(layer, (7, 7))
     plain = layer.export()
     assert type(plain).__module__.startswith("torch.")
     out = layer(x)

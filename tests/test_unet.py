@@ -6,8 +6,10 @@ import pickle
 import pytest
 import torch
 from torch import nn
+from torch.utils.flop_counter import FlopCounterMode
 
 from study.equivariance import assert_equivariant, equivariance_errors, train_briefly
+from study.errors import StudyError
 from study.groups import GROUPS, roto_reflections
 from study.unet import GRIDS, Block, UNet, build_unet, field_counts, make_layers
 
@@ -27,6 +29,15 @@ def fitting(n, grid):
 
 def count(network):
     return sum(parameter.numel() for parameter in network.parameters())
+
+
+def convolutions(network):
+    """All that a batch norm follows, by name."""
+    return {
+        name: module
+        for name, module in network.named_modules()
+        if hasattr(module, "kernel_size") and name.partition(".")[0] in ("encoder", "up", "decoder")
+    }
 
 
 @GROUP
@@ -72,6 +83,78 @@ def test_networks_are_exactly_equivariant_before_and_after_training(group, grid,
     assert_equivariant(network, x, GROUPS[group], tolerance=1e-10)
 
 
+VARIANTS = {
+    "symmetric kernels, p4m": {"group": "p4m", "symmetric_kernels": True},
+    "symmetric kernels, pmm": {"group": "pmm", "symmetric_kernels": True},  # not p4: under it 3x3 filters are p4m's
+    "symmetric kernels, pm": {"group": "pm", "symmetric_kernels": True},
+    "max, p4m": {"group": "p4m", "readout": "max"},
+    "mean, p4m": {"group": "p4m", "readout": "mean"},
+    "max, p4": {"group": "p4", "readout": "max"},
+    "equal width, p4m": {"group": "p4m", "budget": "equal width"},
+}
+VARIANT = pytest.mark.parametrize("options", VARIANTS.values(), ids=list(VARIANTS))
+
+
+@VARIANT
+@GRID
+def test_variants_are_exactly_equivariant_under_their_group_alone_before_and_after_training(options, grid):
+    network = build_unet(**options, width=8, depth=2, grid=grid).double()
+    x = torch.randn(2, 3, fitting(16, grid), fitting(12, grid), dtype=torch.float64)
+    own = roto_reflections(GROUPS[options["group"]])
+    before = copy.deepcopy(network.state_dict())
+    for moment in ("before", "after"):
+        if moment == "after":
+            train_briefly(network, x)
+        for mode in (True, False):
+            errors = equivariance_errors(network.train(mode), x).numpy()
+            assert errors[own].max() <= 1e-10
+            assert errors[~own].min(initial=1) > 1e-3
+    assert all((after != before[name]).any() for name, after in network.state_dict().items())
+
+
+@VARIANT
+def test_variants_export_and_copy(options):
+    network = build_unet(**options, width=4, depth=1).eval()
+    x = torch.randn(1, 3, 4, 6)
+    torch.testing.assert_close(torch.export.export(network, (x,)).module()(x), network(x))
+    assert torch.equal(copy.deepcopy(network)(x), network(x))
+
+
+@GRID
+def test_symmetric_kernels_cost_what_the_plain_unet_costs_with_fewer_parameters(grid):
+    plain, symmetric = (
+        build_unet("z2", width=8, grid=grid),
+        build_unet("p4m", width=8, grid=grid, symmetric_kernels=True),
+    )
+    multiplications = []
+    for network in (plain, symmetric):
+        with FlopCounterMode(display=False) as counter, torch.no_grad():
+            network.eval()(torch.zeros(1, 3, fitting(32, grid), fitting(32, grid)))
+        multiplications.append(counter.get_total_flops())
+    assert multiplications[0] == multiplications[1]
+    assert count(symmetric) < 0.35 * count(plain)
+    for name, conv in convolutions(symmetric).items():
+        assert conv.expanded_weight().shape == convolutions(plain)[name].weight.shape
+
+
+@pytest.mark.parametrize("group", ["p4", "p4m"])
+def test_at_equal_width_a_group_network_has_as_many_planes_as_the_unet_has_channels(group):
+    plain, network = build_unet("z2", width=16), build_unet(group, width=16, budget="equal width")
+    for name, conv in convolutions(network).items():
+        assert conv.out_channels * GROUPS[group].order == convolutions(plain)[name].out_channels
+
+
+def test_the_papers_literal_pooling_trains_though_it_is_not_equivariant_and_names_the_sizes_it_takes():
+    network, x = build_unet("p4m", width=8, depth=2, grid="literal").double(), torch.randn(2, 3, 16, 16).double()
+    before = copy.deepcopy(network.state_dict())
+    train_briefly(network, x)
+    assert all((after != before[name]).any() for name, after in network.state_dict().items())
+    for mode in (True, False):
+        assert equivariance_errors(network.train(mode), x)[1] > 1e-2
+    with pytest.raises(StudyError, match=r"^an image of 17 x 17 does not fit the network: 17 is not .* to 16 or 20$"):
+        network(torch.zeros(1, 3, 17, 17).double())
+
+
 @GROUP
 @GRID
 def test_networks_are_equivariant_under_the_elements_of_their_group_alone(group, grid):
@@ -106,19 +189,12 @@ def test_group_networks_have_as_many_parameters_as_the_unet(group, grid, width):
     assert counts[1] == pytest.approx(counts[0], rel=0.02)
 
 
-def convolutions(network):
-    """All that a batch norm follows, by name."""
-    return {
-        name: module
-        for name, module in network.named_modules()
-        if hasattr(module, "kernel_size") and name.partition(".")[0] in ("encoder", "up", "decoder")
-    }
-
-
-@pytest.mark.parametrize("group", list(GROUPS)[1:])
+@pytest.mark.parametrize(
+    "options", [{"group": name} for name in GROUPS] + [{"group": "p4m", "symmetric_kernels": True}], ids=str
+)
 @GRID
-def test_weights_start_as_large_as_those_of_the_plain_unet_so_that_adams_steps_turn_them_as_far(group, grid):
-    plain, network = (convolutions(build_unet(name, width=32, grid=grid)) for name in ("z2", group))
+def test_weights_start_as_large_as_those_of_the_plain_unet_so_that_adams_steps_turn_them_as_far(options, grid):
+    plain, network = (convolutions(build_unet(**one, width=32, grid=grid)) for one in ({"group": "z2"}, options))
     assert network.keys() == plain.keys()
     for name, conv in network.items():
         sizes = [weight.detach().abs().mean().item() for weight in (conv.weight, plain[name].weight)]
@@ -192,6 +268,12 @@ def test_what_is_not_a_batch_of_images_is_refused(group, shape):
         ({"group": "P4M"}, "unknown group 'P4M'; choose from z2, p2, pm, pmm, p4, p4m"),
         ({"grid": "paper"}, "unknown grid 'paper'; choose from even, odd"),
         ({"implementation": "groupy"}, "unknown implementation 'groupy'; choose from native"),
+        ({"budget": "equal time"}, "unknown budget 'equal time'; choose from equal parameters, equal width"),
+        ({"readout": "sum"}, "unknown readout 'sum'; choose from projection, max, mean"),
+        ({"readout": "max", "group": "z2"}, "readout is 'max', but this U-Net has no orientations; give readout="),
+        ({"readout": "max", "symmetric_kernels": True}, "readout is 'max', but this U-Net has no orientations"),
+        ({"readout": "max", "implementation": "escnn"}, "symmetric kernels and pooled orientations are not there on"),
+        ({"symmetric_kernels": True, "implementation": "escnn"}, "symmetric kernels and pooled orientations are not"),
         ({"depth": 0}, "depth is 0; give an integer from 1 to 5"),
         ({"depth": 6}, "depth is 6; give an integer from 1 to 5"),
         ({"depth": 2.0}, "depth is 2.0; give an integer from 1 to 5"),

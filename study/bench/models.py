@@ -14,7 +14,7 @@ from study.errors import StudyError
 from study.groups import GROUPS, P4M
 from study.models import LAYERS, PAPER_MODELS
 from study.provenance import provenance
-from study.unet import GRIDS, UNet, field_counts, make_layers
+from study.unet import BUDGETS, GRIDS, UNet, field_counts, make_layers
 
 LABELS = {model.group: model.label for model in PAPER_MODELS.values() if not model.augmented}
 
@@ -52,9 +52,8 @@ class Candidate:
 
     Attributes:
         group: "z2", "p4" or "p4m".
-        budget: what it has as much of as the U-Net: "equal parameters" (width / sqrt(|G|) fields), "equal width"
-            (width / |G| fields, hence as many planes), or "compute of P4M", a U-Net with as many multiplications as
-            the P4M U-Net of equal parameters has in its dense form.
+        budget: what it has as much of as the U-Net, one of :data:`~study.unet.BUDGETS`; or "compute of P4M", a U-Net
+            with as many multiplications as the P4M U-Net of equal parameters has in its dense form.
         implementation: one of :data:`~study.models.LAYERS`.
     """
 
@@ -70,11 +69,10 @@ class Candidate:
     def build(self, settings: Settings) -> UNet:
         """A new network: images ``(B, 3, H, W)`` -> logits ``(B, 1, H, W)``; the caller seeds torch."""
         group, width = GROUPS[self.group], settings.width
-        channels = {
-            "equal parameters": field_counts(group, width, settings.depth),
-            "equal width": [width * 2**level // group.order for level in range(settings.depth + 1)],
-            "compute of P4M": [round(math.sqrt(P4M.order) * width) * 2**level for level in range(settings.depth + 1)],
-        }[self.budget]
+        if self.budget in BUDGETS:
+            channels = field_counts(group, width, settings.depth, self.budget)
+        else:
+            channels = [round(math.sqrt(P4M.order) * width) * 2**level for level in range(settings.depth + 1)]
         implementation, _, basis = self.implementation.partition(", ")
         layers = make_layers(group, implementation, "full" if basis else None)
         return UNet(layers, channels, in_channels=3, num_classes=1, grid=GRIDS["even"])

@@ -6,7 +6,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import FuncFormatter, NullLocator
 
-from study.models import MODELS, PAPER_MODELS
+from study.models import MODELS
 from study.plots import COLOURS, LAYERS, MARKERS, PAGE, captioned, styled
 
 _COSTS = {"training_ratio": "Training step", "inference_ratio": "Inference", "peak_ratio": "Peak memory of training"}
@@ -159,12 +159,13 @@ def angles(rows: pd.DataFrame, caption: str) -> Figure:
     """
     figure = Figure(figsize=(PAGE, 2.7), layout="constrained")
     panels = figure.subplots(1, 2)
-    for model, look in _ANGLES.items():
+    for model in MODELS:
         line = rows[rows.model == model]
         if line.empty:
             continue
+        look = {"color": COLOURS[model], "marker": MARKERS[model], "label": MODELS[model].label}
         for axes, column, unit in zip(panels, ("difference", "changed"), (1, 100), strict=True):
-            axes.plot(line.degrees, unit * line[column], label=MODELS[model].label, lw=1.2, **look)
+            axes.plot(line.degrees, unit * line[column], lw=1.2, **look)
     panels[0].set_ylabel("Mean difference of the probability")
     panels[1].set_ylabel("Pixels whose decision changes (%)")
     for axes in panels:
@@ -173,9 +174,3 @@ def angles(rows: pd.DataFrame, caption: str) -> Figure:
         axes.set_ylim(bottom=0)
     panels[1].legend(frameon=False, loc="center left", bbox_to_anchor=(1.0, 0.5))
     return captioned(figure, caption)
-
-
-_ANGLES = {model: {"color": COLOURS[model], "marker": MARKERS[model]} for model in PAPER_MODELS} | {
-    "p8-escnn": {"color": "#CC79A7", "marker": "v"},
-    "p8m-escnn": {"color": "#D55E00", "marker": "P"},
-}

@@ -8,6 +8,8 @@ from study.gconv.layers import (
     LiftingConv2d,
     OrientationPool2d,
     ProjectionConv2d,
+    SymmetricConv2d,
+    SymmetricConvTranspose2d,
 )
 
 __all__ = [
@@ -18,4 +20,6 @@ __all__ = [
     "LiftingConv2d",
     "OrientationPool2d",
     "ProjectionConv2d",
+    "SymmetricConv2d",
+    "SymmetricConvTranspose2d",
 ]

@@ -8,11 +8,13 @@ With ``L_g`` the action of :class:`~study.groups.PlaneGroup` and ``s = r_g t`` t
   ``g`` is ``psi(g^-1 h, g^-1 s) = [L_g psi](h, s)``.
 - Eq. 3, projection ``out(y) = sum_{k,h,t} f_k(h, y + r_h t) psi_k(t)``: the weight from input ``h`` is
   ``[L_h psi](s)``.
+- Symmetric filters, ``psi(g t) = psi(t)`` for all g, are no equation of the paper: one weight for each orbit of taps.
 
 A weight is thus a copy of the filter's taps in another order. The order is found once, by letting the group act on the
 tap numbers themselves; expanding a filter then is one gather, differentiable and never cached, so it cannot go stale.
 """
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -32,6 +34,18 @@ def feature_filter_taps(group: PlaneGroup, kernel_size: int, device: torch.devic
     return torch.cat([group.transform_feature(taps, g) for g in range(group.order)], dim=1)[0]
 
 
+def tap_orbits(group: PlaneGroup, kernel_size: int) -> np.ndarray:
+    """The number of the orbit that each tap belongs to: ``(k, k)``, counted from 0.
+
+    Taps are in one orbit if an element of the group maps one to the other. Under P4M a 3x3 filter has three: corners,
+    edges and the centre. A 4x4 filter has three too.
+    """
+    steps = 2 * np.indices((kernel_size, kernel_size)).reshape(2, -1) - (kernel_size - 1)  # from the centre, in halves
+    rows, columns = (group.matrices @ steps + kernel_size - 1).swapaxes(0, 1) // 2  # (|G|, k * k) each
+    first = (rows * kernel_size + columns).min(axis=0)  # the first tap of the orbit stands for it
+    return np.unique(first, return_inverse=True)[1].reshape(kernel_size, kernel_size)
+
+
 def lifting_weight(psi: Tensor, taps: Tensor) -> Tensor:
     """Eq. 1: filters ``(out, in, k, k)`` -> conv2d weight ``(out * |G|, in, k, k)``."""
     transformed = _gather(psi, taps)  # (out, in, g, k, k)
@@ -47,6 +61,11 @@ def group_weight(psi: Tensor, taps: Tensor) -> Tensor:
 def projection_weight(psi: Tensor, taps: Tensor) -> Tensor:
     """Eq. 3: filters ``(out, in, k, k)`` -> conv2d weight ``(out, in * |G|, k, k)``."""
     return _gather(psi, taps).flatten(1, 2)  # (out, in, h, k, k) -> (out, in * h, k, k)
+
+
+def symmetric_weight(psi: Tensor, orbits: Tensor) -> Tensor:
+    """Symmetric filters: one value per orbit ``(out, in, orbits)`` -> conv2d weight ``(out, in, k, k)``."""
+    return _gather(psi, orbits)
 
 
 def _gather(psi: Tensor, taps: Tensor) -> Tensor:

@@ -31,12 +31,12 @@ def check_arguments(*, padding_mode: str, padding_modes: tuple[str, ...], **size
 
 
 class PlaneGroupConv2d(nn.Module):
-    """What the four convolutions share: one learned filter, its table of taps, and one bias per field."""
+    """What all convolutions here share: one learned filter, its table of taps, and one bias per field."""
 
     plain = nn.Conv2d
     padding_modes = ("zeros", "reflect", "replicate", "circular")
     _expand: Callable[[Tensor, Tensor], Tensor]
-    """From the filter and the table to the weight: one of the equations in :mod:`study.gconv.filters`."""
+    """From the filter and the table to the weight: one of the functions of :mod:`study.gconv.filters`."""
 
     def __init__(
         self,
@@ -281,15 +281,8 @@ class GroupConv2d(PlaneGroupConv2d):
         return operators.convolve(f, psi, self.group.name, padding)
 
 
-class GroupConvTranspose2d(GroupConv2d):
-    """Equivariant up-sampling: Eq. 2 with the transposed convolution's way of walking the grid.
-
-    ``out(g, z) = sum f_k(gu, y) psi_k(u, t)`` over all k, u, y, t with ``z = stride * y + r_g t``
-
-    Shapes: input ``(B, in_channels, |G|, H, W)``, output ``(B, out_channels, |G|, H', W')`` with
-    ``H' = (H - 1) * stride - 2 * padding + kernel_size``, weight ``(out, in, |G|, k, k)``. There is no
-    ``output_padding``: it pads one side only, which breaks the symmetry. As in torch, padding is with zeros.
-    """
+class _Transposed:
+    """What the transposed convolutions have of their own, above the class of the convolution."""
 
     plain = nn.ConvTranspose2d
     padding_modes = ("zeros",)
@@ -300,6 +293,20 @@ class GroupConvTranspose2d(GroupConv2d):
     def expanded_weight(self) -> Tensor:
         return super().expanded_weight().transpose(0, 1)  # conv_transpose2d wants (in, out, k, k)
 
+    def _convolve(self, planes: Tensor) -> Tensor:
+        return F.conv_transpose2d(planes, self.expanded_weight(), self._plane_bias(), self.stride, self.padding)
+
+
+class GroupConvTranspose2d(_Transposed, GroupConv2d):
+    """Equivariant up-sampling: Eq. 2 with the transposed convolution's way of walking the grid.
+
+    ``out(g, z) = sum f_k(gu, y) psi_k(u, t)`` over all k, u, y, t with ``z = stride * y + r_g t``
+
+    Shapes: input ``(B, in_channels, |G|, H, W)``, output ``(B, out_channels, |G|, H', W')`` with
+    ``H' = (H - 1) * stride - 2 * padding + kernel_size``, weight ``(out, in, |G|, k, k)``. There is no
+    ``output_padding``: it pads one side only, which breaks the symmetry. As in torch, padding is with zeros.
+    """
+
     def _has_fourier_form(self) -> bool:
         return self.group.order > 1
 
@@ -309,9 +316,6 @@ class GroupConvTranspose2d(GroupConv2d):
 
     def _transform_and_multiply(self, f: Tensor, psi: Tensor) -> Tensor:
         return operators.convolve_transposed(f, psi, self.group.name, self.stride, self.padding)
-
-    def _convolve(self, planes: Tensor) -> Tensor:
-        return F.conv_transpose2d(planes, self.expanded_weight(), self._plane_bias(), self.stride, self.padding)
 
 
 class ProjectionConv2d(PlaneGroupConv2d):
@@ -330,6 +334,47 @@ class ProjectionConv2d(PlaneGroupConv2d):
 
     def _plane_bias(self) -> Tensor | None:
         return self.bias
+
+
+class SymmetricConv2d(PlaneGroupConv2d):
+    """From an image to an image by filters that no element of the group changes: no orientation channels at all.
+
+    ``out(y) = sum_{k,t} f_k(y + t) psi_k(t)`` with ``psi_k(r_g t) = psi_k(t)`` for all g
+
+    Equivariant at the price of an ordinary convolution, for which it gives away every filter that has a direction: one
+    weight is learned for each orbit of taps, three instead of nine in a 3x3 filter on P4M (as in GMR-Conv, arXiv
+    2504.02819, and the SRE U-Net, 2501.14592).
+
+    Shapes: input ``(B, in_channels, H, W)``, output ``(B, out_channels, H', W')``, weight ``(out, in, orbits)`` in the
+    order of :func:`~study.gconv.filters.tap_orbits`. Arguments and errors as for :class:`LiftingConv2d`.
+    """
+
+    _expand = staticmethod(filters.symmetric_weight)
+
+    def _weight_shape(self) -> tuple[int, ...]:
+        return (self.out_channels, self.in_channels, int(filters.tap_orbits(self.group, self.kernel_size).max()) + 1)
+
+    def _make_taps(self, device: torch.device) -> Tensor:
+        return torch.as_tensor(filters.tap_orbits(self.group, self.kernel_size), device=device)
+
+    def fan_in(self) -> float:
+        return self.in_channels * self.kernel_size**2
+
+    def forward(self, x: Tensor) -> Tensor:
+        if x.ndim != 4 or x.shape[1] != self.in_channels:
+            raise ValueError(f"{type(self).__name__} expects (B, {self.in_channels}, H, W), not {tuple(x.shape)}")
+        return self._convolve(x)
+
+    def _plane_bias(self) -> Tensor | None:
+        return self.bias
+
+
+class SymmetricConvTranspose2d(_Transposed, SymmetricConv2d):
+    """Up-sampling by symmetric filters: :class:`SymmetricConv2d` with the transposed convolution's way of walking.
+
+    ``out(z) = sum f_k(y) psi_k(t)`` over all k, y, t with ``z = stride * y + t``; sizes and padding as of
+    :class:`GroupConvTranspose2d`.
+    """
 
 
 class GroupBatchNorm2d(nn.BatchNorm3d):
