@@ -62,7 +62,6 @@ def tune(study: Study, run: TuningRun, fabric: Fabric) -> dict:
         fabric=fabric,
         folder=folder,
         workers=study.preset.workers,
-        title=run.name,
     )
     record = identity | {"history": trained.history, "provenance": provenance(fabric.device, fabric.world_size)}
     with replacing(path) as temporary:

@@ -3,13 +3,12 @@
 from pathlib import Path
 from typing import Annotated
 
-import torch
 import typer
 from rich.console import Console
 from rich.table import Table
 
 from study.cli.studies import Data, Name, PresetName, Root, Settings, open_study
-from study.devices import launch_fabric
+from study.devices import launch_fabric, one_thread
 from study.errors import StudyError
 from study.models import MODELS
 from study.trials import results_folder
@@ -34,12 +33,11 @@ def tune_rates(
         if model not in MODELS:
             raise StudyError(f"unknown model {model!r}; choose from {', '.join(MODELS)}")
     study = open_study(preset, data, settings, name, root, devices=1)
-    torch.set_num_threads(1)
     fabric = launch_fabric(study.preset.recipe.precision)
-    for run in runs(models, fraction, seed):
-        record = tune(study, run, fabric)
-        last = record["history"][-1]
-        print(f"{run.name}: validation Dice {100 * last['validation_dice']:.1f} %", flush=True)
+    with one_thread():  # as trials have on a CPU
+        for run in runs(models, fraction, seed):
+            last = tune(study, run, fabric)["history"][-1]
+            print(f"{run.name}: validation Dice {100 * last['validation_dice']:.1f} %", flush=True)
     rows = tuning_rows(results_folder(root, study.name))
     chosen = chosen_rates(rows[rows.model.isin(models)])
     table = Table("Model", *(f"{rate:g}" for rate in RATES), "Chosen", title="Validation Dice (%) by learning rate")
