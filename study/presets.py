@@ -114,7 +114,7 @@ _TISSUE = Recipe(width=16, depth=4, grid="even", batch_size=16, epochs=16, batch
 
 PRESETS = {
     "quick": Preset(
-        "cancer on EBHI-SEG in ten minutes: real tissue, short trainings",
+        "cancer on EBHI-SEG in ten minutes: real patients, short trainings",
         source="ebhi",
         task="cancer",
         size=64,
@@ -134,9 +134,24 @@ PRESETS = {
         seeds=tuple(range(10)),
         more=(
             (("unet-aug", "p4m"), (1.0,), tuple(range(10))),
-            (("unet", "p4"), (0.125,), tuple(range(10))),
-            (("unet-aug", "p4m"), (0.25, 0.5), tuple(range(10))),
+            (("unet", "unet-sym", "unet-time", "p4"), (0.125,), tuple(range(6))),
+            (("unet-aug", "p4m"), (0.25, 0.5), tuple(range(5))),
+            (("unet", "p4"), (1.0,), tuple(range(5))),
+            (("pm", "p2", "pmm"), (0.125,), tuple(range(5))),
+            (("p4m-max", "p4m-mean", "p4m-equal-width", "p4m-literal"), (0.125,), tuple(range(3))),
+            (("p4m-escnn", "p4m-escnn-full"), (0.125,), tuple(range(2))),
         ),
+    ),
+    "ebhi-cancer-odd": Preset(
+        "P4M on the odd grid, with the paper's 3x3 pooling: cancer on EBHI-SEG at 65 px",
+        source="ebhi",
+        task="cancer",
+        size=65,
+        design="folds",
+        recipe=replace(_TISSUE, grid="odd"),
+        models=("unet-aug", "p4m"),
+        fractions=(0.125,),
+        seeds=tuple(range(3)),
     ),
     "ebhi-glands": Preset(
         "the study's second task: glands on EBHI-SEG",
@@ -147,7 +162,18 @@ PRESETS = {
         recipe=_TISSUE,
         models=("unet-aug", "p4m"),
         fractions=(0.125,),
-        seeds=tuple(range(10)),
+        seeds=tuple(range(5)),
+    ),
+    "nuclei": Preset(
+        "the study beyond EBHI-SEG: nuclei of 31 organs (NuInsSeg), by blocks of neighbouring images",
+        source="nuinsseg",
+        task="nuclei",
+        size=64,
+        design="folds",
+        recipe=_TISSUE,
+        models=("unet-aug", "p4m"),
+        fractions=(0.125,),
+        seeds=tuple(range(5)),
     ),
     "ebhi-gpu": Preset(
         "cancer on EBHI-SEG at its full 224 px, for a GPU",

@@ -13,6 +13,8 @@ from rich.console import Console
 from study.cli.live import LiveTable, show_outlook
 from study.cli.stores import describe
 from study.data.ebhi import source_name
+from study.data.miniature import SOURCE as MINIATURE
+from study.data.nuinsseg import SOURCE as NUINSSEG
 from study.data.sources import prepare
 from study.devices import launch_fabric, one_thread
 from study.errors import StudyError
@@ -195,10 +197,12 @@ def open_study(
         task=preset.task,
         make=make,
     )
-    source = None if store is None else store.source
-    own = preset.source == "miniature" or (preset.source == "ebhi" and source not in (None, source_name(preset.task)))
-    if name is None and data is not None and own:
-        raise StudyError(f"{data} holds other data ({source}) than {preset_name} is about; give the study a --name")
+    ebhi = source_name(preset.task) if preset.source == "ebhi" else None
+    about = {"miniature": MINIATURE, "ebhi": ebhi, "nuinsseg": NUINSSEG}.get(preset.source)
+    if name is None and store is not None and about not in (None, store.source):
+        raise StudyError(
+            f"{data} holds other data ({store.source}) than {preset_name} is about; give the study a --name"
+        )
     return Study(name or preset_name, changed, store, root)
 
 
