@@ -1,6 +1,7 @@
-"""Writing files so that a reader finds the old one or the new one, whole, and never half of either."""
+"""Writing files so that a reader finds the old one or the new one, whole, and noticing those that were damaged."""
 
 import errno
+import hashlib
 import os
 import re
 import shutil
@@ -48,6 +49,25 @@ def require_space(path: Path | str, size: int) -> None:
     if free < size + RESERVE:
         lacking = f" (it needs {size / 1e9:.1f} GB, {free / 1e9:.1f} GB are free)" if size > 1e8 else ""
         raise StudyError(f"cannot write {path}: {_REASONS[errno.ENOSPC]}{lacking}")
+
+
+def sha256_of(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def require_intact(path: Path, sha256: str) -> None:
+    """Make sure that a file which comes with the package is here, and is the one of this SHA-256.
+
+    Raises:
+        StudyError: if it is missing or damaged.
+    """
+    try:
+        found = sha256_of(path)
+    except OSError as error:
+        raise StudyError(f"{path} cannot be read ({error.strerror}); install the package again") from error
+    if found != sha256:
+        raise StudyError(f"{path} is damaged: its SHA-256 is {found[:8]}, not {sha256[:8]}; install the package again")
 
 
 def _number(error: BaseException) -> int | None:

@@ -8,10 +8,11 @@ import pytest
 from data_helpers import add_pair, assert_refused, contents, make_store
 
 from study.data import ebhi_box
-from study.data.ebhi_box import pack_box, sha256_of
+from study.data.ebhi_box import pack_box
 from study.data.miniature import VERSION, make_slide
 from study.data.patches import PatchStore
 from study.data.sources import MINIATURE, prepare
+from study.files import sha256_of
 
 SOURCES = ["miniature", "ebhi", "nuinsseg", "store"]
 

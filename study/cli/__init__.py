@@ -5,7 +5,7 @@ import sys
 import torch
 import typer
 
-from study.cli import bench, networks, prediction, slides, stores, studies, tuning
+from study.cli import bench, networks, packaging, prediction, slides, stores, studies, tuning
 from study.errors import StudyError
 
 app = typer.Typer(
@@ -21,7 +21,7 @@ app = typer.Typer(
 
 for command in (
     *(studies.reproduce, studies.train, networks.evaluate, prediction.predict),
-    *(studies.figures, networks.check, networks.convert),
+    *(studies.figures, networks.check, networks.convert, packaging.package),
 ):
     app.command()(command)
 app.command("tune")(tuning.tune_rates)

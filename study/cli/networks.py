@@ -4,7 +4,6 @@ import sys
 from pathlib import Path
 from typing import Annotated
 
-import numpy as np
 import torch
 import typer
 from rich.console import Console
@@ -15,16 +14,17 @@ from study.bench.angles import turned_both_ways
 from study.cli.stores import check_new, describe
 from study.conversion import convert_checkpoint
 from study.data.patches import PatchStore
-from study.data.splits import split
 from study.devices import launch_fabric
 from study.equivariance import equivariance_errors, measure
 from study.errors import StudyError
 from study.evaluation import READINGS, summarise
 from study.groups import P4M
 from study.measures import TOLERANCE
-from study.models import MODELS, Architecture, load_checkpoint, rebuild
+from study.models import MODELS, Architecture, rebuild
+from study.pretrained import available, read_network
 from study.trials import score_patches
 from study.unet import IMPLEMENTATIONS, build_unet
+from study.unseen import own_store, unseen_patches
 
 _MEASURES = {
     "dice": "Dice, pooled over pixels",
@@ -37,18 +37,33 @@ _MEASURES = {
 
 
 def evaluate(
-    checkpoint: Annotated[Path, typer.Argument(help="The best.pt of a trial, below runs/.", show_default=False)],
-    data: Annotated[Path, typer.Option(help="A patch store; its test patches are used.", metavar="PATH")],
+    network: Annotated[
+        str,
+        typer.Argument(
+            help="A pretrained network, or the best.pt of a trial, below runs/.",
+            metavar="NAME|CHECKPOINT",
+            show_default=False,
+        ),
+    ],
+    data: Annotated[
+        Path | None,
+        typer.Option(
+            help="A patch store; its test patches are used.",
+            metavar="PATH",
+            show_default="the patches of its training and test, if they come with the package",
+        ),
+    ] = None,
     batch_size: Annotated[int, typer.Option(help="Patches at a time.", min=1)] = 16,
 ) -> None:
     """The measures of a trained network on the test patches of a store, and its stability under roto-reflections."""
-    trained, store = load_checkpoint(checkpoint), PatchStore(data)
-    network = rebuild(trained, checkpoint)
-    network.grid.check(*store.size, network.depth)
-    test = _test_patches(trained, store)
+    trained = read_network(network)
+    store = PatchStore(data) if data is not None else own_store(trained, network, Path("data"))
+    rebuilt = rebuild(trained, network)
+    rebuilt.grid.check(*store.size, rebuilt.depth)
+    test = unseen_patches(trained, store)
     fabric = launch_fabric()
-    scores = summarise(score_patches(network.to(fabric.device), store, test, fabric, batch_size))
-    title = f"{checkpoint} on {describe(store)}"
+    scores = summarise(score_patches(rebuilt.to(fabric.device), store, test, fabric, batch_size))
+    title = f"{network} on {describe(store)}"
     table = Table(f"{len(test)} test patches", "One view", "Mean of eight views", title=title)
     for key, label in _MEASURES.items():
         table.add_row(label, *(_percent(scores[reading + key]) for reading in READINGS))
@@ -59,11 +74,16 @@ def evaluate(
     table.add_row("Largest standard deviation", f"{scores['deviation_max']:.1e}")
     table.add_row("Flip rate", *(_percent(scores[f"changed{region}"]) for region in ("", "_border", "_interior")))
     Console().print(table)
+    if data is None and "expected" in trained:
+        print(f"Its card promises a Dice of {100 * trained['expected']['dice']:.2f} % in one view.")
 
 
 def check(
     model: Annotated[
-        str, typer.Argument(help=f"One of {', '.join(MODELS)}, or a checkpoint.", metavar="MODEL|CHECKPOINT")
+        str,
+        typer.Argument(
+            help=f"One of {', '.join(MODELS)}, a pretrained network, or a checkpoint.", metavar="MODEL|NAME|CHECKPOINT"
+        ),
     ],
     width: Annotated[int, typer.Option(help="Channels of the U-Net at full resolution.")] = 16,
     depth: Annotated[int, typer.Option(help="Number of poolings, 1 to 5.")] = 3,
@@ -74,15 +94,16 @@ def check(
 ) -> None:
     """Measure how equivariant a model is: on all eight roto-reflections, before and after a few training steps."""
     torch.manual_seed(0)
-    if Path(model).suffix == ".pt":
-        checkpoint = load_checkpoint(model)
-        network = rebuild(checkpoint, model)
-        architecture = Architecture(**checkpoint["architecture"])
-    elif model in MODELS:
+    if model in MODELS:
         architecture = MODELS[model].architecture(width=width, depth=depth, grid=grid)
         network = architecture.build()
+    elif Path(model).suffix == ".pt" or model in available():
+        trained = read_network(model)
+        network = rebuild(trained, model)
+        architecture = Architecture(**trained["architecture"])
     else:
-        raise StudyError(f"unknown model {model!r}; choose from {', '.join(MODELS)}, or give a checkpoint (.pt)")
+        known = ", ".join([*MODELS, *available()])
+        raise StudyError(f"unknown model {model!r}; choose from {known}, or give a checkpoint (.pt)")
     side = size if size is not None else 65 if architecture.grid == "odd" else 64
     smooth = nn.functional.interpolate(torch.randn(2, 3, 8, 8), size=(side, side), mode="bicubic")
     behind, before = turned_both_ways(network.eval(), smooth, 45)  # before `measure` trains it
@@ -157,14 +178,6 @@ def convert(
         f"{len(converted.residuals)} convolutions; largest residual {converted.residuals[worst]:.1e} ({worst}); "
         f"probabilities on noise differ by at most {converted.difference:.1e}.\n{output}"
     )
-
-
-def _test_patches(trained: dict, store: PatchStore) -> np.ndarray:
-    """Of the trial that a checkpoint is from, if it had a split of its own of this very store; or as the store says."""
-    settings, trial = trained.get("settings", {}), trained.get("trial", {})
-    if settings.get("design") == "folds" and trained["data"]["fingerprint"] == store.fingerprint:
-        return split("folds", store, trial["fraction"], trial["seed"]).test
-    return store.indices("test")
 
 
 def _percent(share: float | None) -> str:

@@ -10,15 +10,23 @@ from study.cli.slides import Magnification, Mpp, SlideMpp, one_scale
 from study.cli.stores import check_new
 from study.data.slides import Slide
 from study.devices import launch_fabric
-from study.models import load_model
+from study.models import rebuild
 from study.prediction.outputs import Outputs, predict_slide
 from study.prediction.slide import SIDE
+from study.pretrained import read_network
 from study.provenance import provenance
 
 
 def predict(
     slide: Annotated[Path, typer.Argument(help="Any slide that OpenSlide reads.", show_default=False)],
-    checkpoint: Annotated[Path, typer.Option(help="The best.pt of a trial, below runs/.", show_default=False)],
+    checkpoint: Annotated[
+        str,
+        typer.Option(
+            help="The best.pt of a trial, below runs/, or a pretrained network.",
+            metavar="CHECKPOINT|NAME",
+            show_default=False,
+        ),
+    ],
     output: Annotated[Path, typer.Option(help="Where the files go.", metavar="FOLDER")] = Path("runs/predictions"),
     magnification: Magnification = None,
     mpp: Mpp = None,
@@ -38,7 +46,7 @@ def predict(
     """
     started = time.perf_counter()
     magnification, mpp = one_scale(magnification, mpp, slide_mpp)
-    network = load_model(checkpoint)
+    network = rebuild(read_network(checkpoint), checkpoint)
     with Slide(slide, mpp=slide_mpp) as opened:
         view = (
             opened.at(mpp=mpp)

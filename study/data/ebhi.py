@@ -22,8 +22,17 @@ CLASSES = ("Adenocarcinoma", "High-grade IN", "Low-grade IN", "Normal", "Polyp",
 CANCER = ("Adenocarcinoma", "High-grade IN")
 """The classes whose glands are the foreground of the task "cancer": carcinoma, invasive or in situ."""
 
-TASKS = ("cancer", "glands")
-"""What is segmented: the glands of the classes of :data:`CANCER` against all else, or the glands of every class."""
+TASKS = {
+    "cancer": "glands of adenocarcinoma or high-grade intraepithelial neoplasia",
+    "glands": "glands, healthy or not",
+}
+"""What is segmented, and against all else: the glands of the classes of :data:`CANCER`, or those of every class."""
+
+SIZE = 224
+"""Side of the patches of the download, in pixels."""
+
+MAGNIFICATION = 400
+"""Of the download; how many micrometres a pixel has was not published."""
 
 THRESHOLD = 127
 """The masks have soft grey edges; foreground is what is brighter than this."""

@@ -8,7 +8,6 @@ its name and folder say, and ``LICENSE.txt``: CC BY 4.0, whose work it is, and w
 """
 
 import csv
-import hashlib
 import io
 import zipfile
 from pathlib import Path
@@ -19,8 +18,7 @@ from PIL import Image
 from tqdm import tqdm
 
 from study.data.ebhi import case_of, class_of, ebhi_patches, find_pairs, slide_of
-from study.errors import StudyError
-from study.files import replacing
+from study.files import replacing, require_intact
 
 BOX = Path(__file__).with_name("ebhi_seg.zip")
 """The archive."""
@@ -46,18 +44,8 @@ def open_box() -> zipfile.Path:
     Raises:
         StudyError: if it is missing or damaged.
     """
-    try:
-        found = sha256_of(BOX)
-    except OSError as error:
-        raise StudyError(f"{BOX} cannot be read ({error.strerror}); install the package again") from error
-    if found != SHA256:
-        raise StudyError(f"{BOX} is damaged: its SHA-256 is {found[:8]}, not {SHA256[:8]}; install the package again")
+    require_intact(BOX, SHA256)
     return zipfile.Path(BOX)
-
-
-def sha256_of(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def pack_box(folder: Path, path: Path, *, progress: bool = False) -> None:
