@@ -39,9 +39,10 @@ def tune_rates(
             last = tune(study, run, fabric)["history"][-1]
             print(f"{run.name}: validation Dice {100 * last['validation_dice']:.1f} %", flush=True)
     rows = tuning_rows(results_folder(root, study.name))
-    chosen = chosen_rates(rows[rows.model.isin(models)])
+    rows = rows[rows.model.isin(models) & rows.fraction.isin(fraction) & rows.seed.isin(seed)]
+    chosen = chosen_rates(rows)
     table = Table("Model", *(f"{rate:g}" for rate in RATES), "Chosen", title="Validation Dice (%) by learning rate")
-    for model, own in rows[rows.model.isin(models)].groupby("model"):
+    for model, own in rows.groupby("model"):
         means = own.groupby("learning_rate").dice.mean()
         table.add_row(MODELS[model].label, *(f"{100 * means[rate]:.1f}" for rate in RATES), f"{chosen[model]:g}")
     Console().print(table)
