@@ -3,16 +3,15 @@
 All of it is generated from what the file of weights says of itself, so the two cannot differ.
 """
 
-from study.groups import APPROXIMATE_GROUPS, GROUPS, roto_reflections
-from study.models import MODELS
+from study.models import MODELS, Architecture
 from study.trials import Trial
 from study.unet import GRIDS
 
 LIMITS = {
     "cancer": (
         "**What it marks** are whole glands of patches that were graded adenocarcinoma or high-grade intraepithelial "
-        "neoplasia: the grade is of the patch, the outline of the glands. Glands of lower grades are background, and "
-        "so is tumour outside of glands."
+        "neoplasia: the grade is of the patch, the outline of the glands. All other glands are background, and so "
+        "is tumour outside of glands."
     ),
     "glands": "**What it marks** are glands of every grade, healthy ones too: it does not look for tumour.",
 }
@@ -28,13 +27,13 @@ def model_card(name: str, about: dict) -> str:
     """
     settings, patches, training = (about[key] for key in ("settings", "patches", "training"))
     trial, expected = Trial(**about["trial"]), about["expected"]
-    model = MODELS[trial.model]
+    model, architecture = MODELS[trial.model], Architecture(**about["architecture"])
     train, validation, test = (_count(about["parts"][part]) for part in ("train", "validation", "test"))
     size, original = (f"{patches[side]} x {patches[side]}" for side in ("size", "original_size"))
     return f"""# {name}
 
 A {model.label} that finds {about["classes"][1]} in H&E patches of colorectal biopsies.
-{_symmetry(about["architecture"])}
+{_symmetry(architecture)}
 It has {about["parameters"]:,} parameters: filters in half precision, all else in float32, in which it computes.
 
 ## Use it
@@ -48,7 +47,7 @@ network = study.load_pretrained("{name}")  # in eval mode, on the CPU
 probability = torch.sigmoid(network(to_input(images)))  # images: uint8 (B, 3, H, W), RGB
 ```
 
-H and W are {_sizes(about["architecture"])}; the tissue is at the scale of the training patches (below).
+H and W are {_sizes(architecture)}; the tissue is at the scale of the training patches (below).
 
 ## What to expect
 
@@ -96,16 +95,16 @@ Their authors do not endorse this network.
 """
 
 
-def _symmetry(architecture: dict) -> str:
-    kept = roto_reflections((GROUPS | APPROXIMATE_GROUPS)[architecture["group"]]).sum()
+def _symmetry(architecture: Architecture) -> str:
+    kept = architecture.symmetries.sum()
     if kept == 1:
         return "Its answer depends on how a patch is turned."
     which = "all eight" if kept == 8 else f"{kept} of the eight"
     return f"By construction it is equivariant to {which} roto-reflections of the pixel grid."
 
 
-def _sizes(architecture: dict) -> str:
-    period, remainder = 2 ** architecture["depth"], GRIDS[architecture["grid"]].remainder
+def _sizes(architecture: Architecture) -> str:
+    period, remainder = 2**architecture.depth, GRIDS[architecture.grid].remainder
     return f"multiples of {period}, plus 1" if remainder else f"multiples of {period}"
 
 

@@ -10,18 +10,21 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import tifffile
 import torch
 from data_helpers import add_pair, assert_refused, contents
 from lightning_fabric import Fabric
 from PIL import Image
 from safetensors import safe_open
 from scipy.ndimage import gaussian_filter
+from slide_helpers import make_slide
 from torch.utils.data import DataLoader
 
 import study
 from study import cli, pretrained
 from study.cli.networks import check, evaluate
 from study.cli.packaging import package as package_command
+from study.cli.prediction import predict
 from study.data import ebhi_box
 from study.data.ebhi import CANCER, CLASSES
 from study.data.ebhi_box import pack_box
@@ -290,6 +293,15 @@ def test_check_takes_a_pretrained_network(tiny, capsys):
         check("p4m-tyni")
 
 
+def test_predict_takes_a_pretrained_network(tiny, capsys):
+    predict(make_slide(tiny / "s.tif"), "p4m-tiny", tiny / "by-name")
+    predict(tiny / "s.tif", str(checkpoint_of(tiny)), tiny / "by-path")
+    by_name, by_path = (tifffile.imread(tiny / folder / "s-probability.tif") for folder in ("by-name", "by-path"))
+    np.testing.assert_allclose(by_name, by_path, atol=2)  # of 255
+    with assert_refused("'p4m-tyni'", *TINY.values()):
+        predict(tiny / "s.tif", "p4m-tyni", tiny / "by-typo")
+
+
 def test_tested_patients_are_known_at_every_size_and_for_every_task_of_the_data_set(tiny):
     about = read_pretrained("p4m-tiny")
     for size, task in [(64, "cancer"), (96, "cancer"), (64, "glands")]:
@@ -408,7 +420,8 @@ def test_all_of_it_is_small():
 @pytest.mark.parametrize("name", SHIPPED)
 def test_a_shipped_network_has_its_own_card_and_was_trained_by_committed_code(name):
     about = read_pretrained(name)
-    assert (WEIGHTS / f"{name}.md").read_text(encoding="utf-8") == model_card(name, about)
+    card = WEIGHTS / f"{name}.md"
+    assert card.read_text(encoding="utf-8") == model_card(name, about), f"write model_card's text to {card} again"
     assert "+" in about["training"]["version"]
     assert not about["training"]["version"].endswith("-dirty")
     assert abs(about["expected"]["dice"] - about["dice_before_rounding"]) <= TOLERANCE / 100
