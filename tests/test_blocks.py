@@ -177,6 +177,7 @@ def test_who_counts_casts_or_transforms_sees_the_modules():
 
 
 def test_a_whole_network_is_the_same_and_compiles(monkeypatch):
+    torch.compiler.reset()  # forget what other tests compiled: there is a limit to it
     network, x = build_unet("p4m", width=6, depth=2), torch.randn(2, 3, 16, 16)
     for layer in network.modules():
         if isinstance(layer, GroupConv2d):
