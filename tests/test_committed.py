@@ -11,6 +11,7 @@ from study.maps import load_stability_maps
 from study.models import ESCNN_MODELS, MODELS
 from study.presets import PRESETS
 from study.trials import Trial
+from study.tuning import chosen_rates, tuning_rows
 
 ROOT = Path(__file__).parents[1]
 STUDIES = sorted(folder.parent.name for folder in (ROOT / "results").glob("*/trials"))
@@ -72,6 +73,12 @@ def test_both_bases_of_escnn_were_trained_on_all_regimes_of_the_real_tissue():
     assert set(cells.index) == {(n, k) for n in ("p4", "p4m") for k in ("native", "escnn", "escnn, full basis")}
     assert all(fractions == {0.125, 0.25, 0.5, 1.0} for fractions in cells)
     assert (rows[rows.layers == "escnn, full basis"].parameters > rows[rows.layers == "escnn"].parameters.max()).all()
+
+
+@pytest.mark.parametrize("study", sorted(folder.parent.name for folder in (ROOT / "results").glob("*/tuning")))
+def test_learning_rates_are_those_that_tuning_chose(study):
+    preset, rows = PRESETS[study], tuning_rows(ROOT / "results" / study)
+    assert {model: preset.recipe_of(model).learning_rate for model in rows.model} == chosen_rates(rows)
 
 
 def test_costs_are_of_all_networks_and_of_committed_code():
