@@ -1,5 +1,6 @@
 """What is committed in results/ and figures/ belongs together, and to the presets of today."""
 
+import subprocess
 from pathlib import Path
 
 import pandas as pd
@@ -49,6 +50,16 @@ def test_the_code_that_made_them_is_named_and_was_committed(records):
         version = record["provenance"]["version"]
         assert "+" in version
         assert not version.endswith("-dirty")
+
+
+def test_the_protocol_was_committed_before_the_code_that_made_them_ran(study, records):
+    if not study.startswith(("ebhi-cancer", "ebhi-glands", "nuclei")):
+        pytest.skip("this study is older than the protocol")
+    for commit in {record["provenance"]["version"].partition("+")[2] for record in records}:
+        shown = subprocess.run(["git", "show", f"{commit}:docs/protocol.md"], cwd=ROOT, capture_output=True, text=True)
+        if "unknown revision" in shown.stderr or "invalid object" in shown.stderr or "not a git" in shown.stderr:
+            pytest.skip("this checkout has no history")
+        assert "Primary contrast" in shown.stdout, f"{commit} had no protocol: {shown.stderr}"
 
 
 def test_tables_are_those_of_the_records(study, records):
