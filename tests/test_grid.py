@@ -226,7 +226,10 @@ def test_interrupting_takes_seconds_and_one_line(store, tmp_path):
     process = start(store, tmp_path)
     workers = workers_of(process.pid)
     os.killpg(process.pid, signal.SIGINT)  # as a terminal does
-    _, error = process.communicate(timeout=60)
+    try:
+        _, error = process.communicate(timeout=60)
+    finally:
+        process.kill()
     assert process.returncode == 130
     assert error == "interrupted; the same command goes on where it was\n"
     assert not [worker for worker in workers if worker.is_running()]

@@ -1,7 +1,10 @@
 """Commands on a study: ``reproduce``, ``train`` and ``figures``."""
 
+import os
 import re
+import signal
 import sys
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -52,16 +55,45 @@ Devices = Annotated[int, typer.Option(help="GPUs that share each training; 1 is 
 TensorBoard = Annotated[bool, typer.Option("--tensorboard", help="Log every epoch for TensorBoard, to runs/.")]
 
 
+GRACE_SECONDS = 15
+"""For what runs to come to an end after Ctrl-C."""
+
+_INTERRUPTED = "interrupted; the same command goes on where it was"
+
+
 @contextmanager
 def interruptible() -> Iterator[None]:
-    """Ctrl-C is no accident: it says how to go on."""
+    """Ctrl-C is no accident: it says how to go on, and ends the process in :data:`GRACE_SECONDS` at the latest.
+
+    An interrupt that arrives in the wrong place, as in a callback of a library, is lost, and Dask may wait for its
+    workers for long. Ending at once loses nothing but the epoch that was running, and workers end with this process.
+    """
+    timer = threading.Timer(GRACE_SECONDS, _end)
+    timer.daemon = True
+
+    def interrupt(*_) -> None:
+        if timer.ident is None:  # the first Ctrl-C
+            timer.start()
+        raise KeyboardInterrupt
+
+    before = signal.signal(signal.SIGINT, interrupt) if threading.current_thread() is threading.main_thread() else None
     try:
         yield
     except BaseException as error:
         if not _was_interrupted(error):
             raise
-        print("interrupted; the same command goes on where it was", file=sys.stderr)
+        print(_INTERRUPTED, file=sys.stderr)
         raise typer.Exit(130) from error
+    else:
+        timer.cancel()
+    finally:
+        if before is not None:
+            signal.signal(signal.SIGINT, before)
+
+
+def _end() -> None:
+    print(_INTERRUPTED, file=sys.stderr, flush=True)
+    os._exit(130)
 
 
 def _was_interrupted(error: BaseException | None) -> bool:
