@@ -46,7 +46,7 @@ def make_figures(root: Path, study: str) -> list[Path]:
     text = caption(records)
     write_tables(records, results, figures)
     if not any(study in further for further in FURTHER_TASKS.values()):
-        tasks = _tasks(root, study, records)
+        tasks = tasks_of(root, study, records)
         write_answers(tasks, results, figures)
         contrasts = contrast_rows(tasks)
         if len(contrasts):
@@ -68,7 +68,7 @@ def make_figures(root: Path, study: str) -> list[Path]:
     return sorted(file for file in figures.iterdir() if not file.name.startswith("."))
 
 
-def _tasks(root: Path, study: str, records: list[dict]) -> dict[str, list[dict]]:
+def tasks_of(root: Path, study: str, records: list[dict]) -> dict[str, list[dict]]:
     """The records of a study by task, and those of the further tasks that have some."""
     found = {study: records}
     for other in FURTHER_TASKS.get(study, ()):

@@ -1,7 +1,7 @@
 """The comparisons of the study: which there are, what was found, and which tests are adjusted together."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields
 
 import numpy as np
 import pandas as pd
@@ -94,12 +94,11 @@ def contrast_rows(studies: Mapping[str, Sequence[dict]]) -> pd.DataFrame:
             if found:
                 row = {"task": task, "contrast": str(contrast), "role": role, **asdict(found)}
                 rows.append(row | {"equivalent": found.equivalent(MARGIN)})
-    table = pd.DataFrame(rows)
-    if rows:
-        table.loc[table.role == "described", "p"] = np.nan
-        tested = (table.role == "secondary") & table.p.notna()
-        table["p_holm"] = np.nan
-        table.loc[tested, "p_holm"] = holm(table.p[tested].to_numpy())
+    columns = ["task", "contrast", "role", *(field.name for field in fields(Difference)), "equivalent"]
+    table = pd.DataFrame(rows, columns=columns).assign(p_holm=np.nan)
+    table.loc[table.role == "described", "p"] = np.nan
+    tested = (table.role == "secondary") & table.p.notna()
+    table.loc[tested, "p_holm"] = holm(table.p[tested].to_numpy())
     return table
 
 
