@@ -3,18 +3,24 @@
 from pathlib import Path
 
 from study import plots
+from study.forest import forest
 from study.maps import load_stability_maps
 from study.models import NATIVE_MODELS
 from study.report import (
     caption,
+    contrast_rows,
     has_escnn,
     implementation_rows,
     load_records,
     summary_rows,
     trial_rows,
+    write_answers,
     write_tables,
 )
-from study.trials import results_folder
+from study.trials import record_files, results_folder
+
+FURTHER_TASKS = {"ebhi-cancer": ("ebhi-glands", "nuclei")}
+"""Studies whose contrasts are tested together with those of another, and whose claims stand beside its own."""
 
 
 def maps_path(root: Path, study: str) -> Path:
@@ -22,9 +28,10 @@ def maps_path(root: Path, study: str) -> Path:
 
 
 def make_figures(root: Path, study: str) -> list[Path]:
-    """Write ``figures/<study>/``: the Dice and stability tables, and the figures, each as PNG and SVG.
+    """Write ``figures/<study>/``: the tables, contrasts and claims, and the figures, each as PNG and SVG.
 
-    Dice against data and the ablation are of the models from scratch only. The comparison of implementations is drawn
+    A study that :data:`FURTHER_TASKS` names has its contrasts and claims beside those of the other one. Dice against
+    data and the ablation are of the models from scratch only. The comparison of implementations is drawn
     where there are trials on escnn and their twins, and the stability panel where the study has stability maps of its
     own data.
 
@@ -37,11 +44,18 @@ def make_figures(root: Path, study: str) -> list[Path]:
     results, figures = results_folder(root, study), root / "figures" / study
     records = load_records(results)
     text = caption(records)
-    write_tables(results, figures)
+    write_tables(records, results, figures)
+    if not any(study in further for further in FURTHER_TASKS.values()):
+        tasks = tasks_of(root, study, records)
+        write_answers(tasks, results, figures)
+        contrasts = contrast_rows(tasks)
+        if len(contrasts):
+            plots.save(forest(contrasts, text), figures / "contrasts")
     trials = trial_rows(records)
     if trials.model.isin(NATIVE_MODELS).any():
-        plots.save(plots.dice_against_data(trials, text), figures / "dice_against_data")
-        plots.save(plots.p4_against_p4m(summary_rows(records), text), figures / "p4_against_p4m")
+        summary = summary_rows(records)
+        plots.save(plots.dice_against_data(summary, trials, text), figures / "dice_against_data")
+        plots.save(plots.p4_against_p4m(summary, text), figures / "p4_against_p4m")
     if has_escnn(records):
         plots.save(plots.implementations(implementation_rows(records), text), figures / "implementations")
     if maps_path(root, study).is_file():
@@ -52,3 +66,12 @@ def make_figures(root: Path, study: str) -> list[Path]:
             for suffix in ("png", "svg"):
                 (figures / f"stability.{suffix}").unlink(missing_ok=True)
     return sorted(file for file in figures.iterdir() if not file.name.startswith("."))
+
+
+def tasks_of(root: Path, study: str, records: list[dict]) -> dict[str, list[dict]]:
+    """The records of a study by task, and those of the further tasks that have some."""
+    found = {study: records}
+    for other in FURTHER_TASKS.get(study, ()):
+        if record_files(results_folder(root, other)):
+            found[other] = load_records(results_folder(root, other))
+    return {one[0]["settings"].get("task") or name: one for name, one in found.items()}

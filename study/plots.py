@@ -16,7 +16,7 @@ from matplotlib.ticker import FuncFormatter, NullLocator
 
 from study.files import replacing
 from study.models import MODELS, NATIVE_MODELS
-from study.report.summary import BASELINE
+from study.report.contrasts import BASELINE
 
 COLOURS = {
     **{"unet": "#000000", "unet-aug": "#E69F00", "unet-time": "#888888", "unet-sym": "#882255"},
@@ -63,24 +63,23 @@ def styled(draw: Callable[..., Figure]) -> Callable[..., Figure]:
 
 
 @styled
-def dice_against_data(trials: pd.DataFrame, caption: str) -> Figure:
-    """Sample efficiency: Dice against the amount of training data, for every model; mean and spread over seeds.
+def dice_against_data(summary: pd.DataFrame, trials: pd.DataFrame, caption: str) -> Figure:
+    """Sample efficiency: Dice against the amount of training data, for every model.
 
     Args:
-        trials: of :func:`study.report.trial_rows`; each seed is a small point, their range a bar.
+        summary: of :func:`study.report.summary_rows`; bars are its 95 % intervals over seeds and cases.
+        trials: of :func:`study.report.trial_rows`; each is a small point.
         caption: of :func:`study.report.caption`.
     """
     figure = Figure(figsize=(COLUMN, 3.2), layout="constrained")
     axes = figure.subplots()
-    for model, offset in _present(trials):
-        rows = trials[trials.model == model]
-        seeds = rows.groupby("fraction").dice.agg(["mean", "min", "max"]) * 100
-        x = seeds.index.to_numpy() * offset
-        spread = [seeds["mean"] - seeds["min"], seeds["max"] - seeds["mean"]]
-        axes.plot(x, seeds["mean"], lw=1.2, **_look(model))
-        axes.errorbar(x, seeds["mean"], spread, fmt="none", capsize=2, elinewidth=0.8, color=COLOURS[model])
-        axes.scatter(rows.fraction * offset, 100 * rows.dice, s=5, color=COLOURS[model], alpha=0.5, lw=0)
-    _data_axis(axes, trials)
+    for model, offset in _present(summary):
+        rows = summary[summary.model == model].sort_values("fraction")
+        seeds = trials[trials.model == model]
+        spread = np.nan_to_num(np.clip([rows.dice - rows.dice_low, rows.dice_high - rows.dice], 0, None))
+        axes.errorbar(rows.fraction * offset, rows.dice, spread, capsize=2, lw=1.2, elinewidth=0.8, **_look(model))
+        axes.scatter(seeds.fraction * offset, 100 * seeds.dice, s=5, color=COLOURS[model], alpha=0.5, lw=0)
+    _data_axis(axes, summary)
     axes.set_ylabel("Test Dice (%)")
     figure.legend(loc="outside upper left", ncols=2, frameon=False)
     return captioned(figure, caption)

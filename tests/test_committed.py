@@ -1,5 +1,6 @@
 """What is committed in results/ and figures/ belongs together, and to the presets of today."""
 
+import itertools
 import subprocess
 from pathlib import Path
 
@@ -8,6 +9,7 @@ import pytest
 
 from study import report
 from study.bench import report as bench_report
+from study.figures import FURTHER_TASKS, tasks_of
 from study.maps import load_stability_maps
 from study.models import ESCNN_MODELS, MODELS
 from study.presets import PRESETS
@@ -69,6 +71,17 @@ def test_tables_are_those_of_the_records(study, records):
     if report.has_escnn(records):
         assert (figures / "implementation_table.md").read_text() == report.implementation_table(records)
     assert len((ROOT / "results" / study / "trials.csv").read_text().splitlines()) == len(records) + 1
+
+
+def test_contrasts_and_claims_are_those_of_the_records(study, records):
+    figures = ROOT / "figures" / study
+    if study in itertools.chain(*FURTHER_TASKS.values()):
+        assert not (figures / "claims.md").exists()  # they stand beside those of another study
+        return
+    tasks = tasks_of(ROOT, study, records)
+    assert (figures / "claims.md").read_text().startswith(report.claim_table(tasks))
+    assert (figures / "contrasts.md").read_text().startswith(report.contrast_table(tasks))
+    assert (figures / "contrasts.svg").is_file()
 
 
 @pytest.mark.parametrize("table", ["dice_table.md", "implementation_table.md"])

@@ -8,10 +8,11 @@ import pytest
 from lightning_fabric import Fabric
 from record_helpers import CASES, WORSE, own_cases, record, scaled
 
-from study import plots, report
+from study import figures, plots, report
 from study.data.miniature import SOURCE as MINIATURE
 from study.errors import StudyError
 from study.figures import make_figures, maps_path
+from study.forest import forest
 from study.maps import load_stability_maps, save_stability_maps
 from study.presets import Preset
 from study.training import Recipe
@@ -123,8 +124,12 @@ def finished(trained, tmp_path):
 
 def test_a_study_gets_all_its_tables_and_figures(finished):
     written = {path.name for path in make_figures(finished.root, finished.name)}
-    figures = {"dice_against_data", "p4_against_p4m", "stability"}
-    assert written == {f"{name}.{kind}" for name in figures for kind in ("png", "svg")} | {
+    drawn = {"dice_against_data", "p4_against_p4m", "stability", "contrasts"}
+    assert written == {f"{name}.{kind}" for name in drawn for kind in ("png", "svg")} | {
+        "claims.csv",
+        "claims.md",
+        "contrasts.csv",
+        "contrasts.md",
         "dice_table.csv",
         "dice_table.md",
         "stability_table.md",
@@ -154,6 +159,40 @@ def test_trials_that_diverged_are_named_and_in_no_table_or_figure(finished):
         diverge(finished, other)
     with pytest.raises(StudyError, match=r"all trials in .* diverged"):
         make_figures(finished.root, finished.name)
+
+
+def test_contrasts_and_claims_name_what_diverged(finished):
+    trial = finished.trials()[0]
+    diverge(finished, trial)
+    make_figures(finished.root, finished.name)
+    for table in ("claims.md", "contrasts.md"):
+        assert f"{trial}.\n" in (finished.root / "figures" / "tiny" / table).read_text()
+
+
+def test_a_study_of_one_model_has_claims_and_no_contrast(finished):
+    for trial in finished.trials():
+        if trial.model == "unet":
+            finished.record_path(trial).unlink()
+    written = {path.stem for path in make_figures(finished.root, finished.name)}
+    assert "claims" in written
+    assert "contrasts" not in written
+
+
+def test_further_tasks_stand_beside_the_first_and_have_no_tests_of_their_own(finished, monkeypatch):
+    monkeypatch.setattr(figures, "FURTHER_TASKS", {"tiny": ("other", "absent")})
+    results = finished.root / "results"
+    shutil.copytree(results / "tiny" / "trials", results / "other" / "trials")
+    make_figures(finished.root, "tiny")
+    head = (finished.root / "figures" / "tiny" / "claims.md").read_text()
+    assert "| Claim of the paper | Paper | Ours: tiny | Ours: other |" in head
+    assert not {"claims", "contrasts"} & {path.stem for path in make_figures(finished.root, "other")}
+
+
+def test_the_forest_has_a_line_for_every_contrast(records):
+    rows = report.contrast_rows({"glands": records})
+    axes, beside = forest(rows, "").axes
+    assert [label.get_text() for label in axes.get_yticklabels()] == rows.contrast.tolist()
+    assert len(beside.get_yticklabels()) == len(rows)
 
 
 def test_the_same_results_give_the_same_files(finished):
@@ -187,7 +226,9 @@ def test_damaged_maps_are_named(finished, content):
 def test_one_case_alone_gets_no_interval(records):
     alone = [record("unet-aug", 1.0, 0, {"only": [10, 2, 3]}), record("p4m", 1.0, 0, {"only": [11, 2, 2]})]
     assert "[" not in report.dice_table(alone)
-    plots.p4_against_p4m(report.summary_rows(alone), report.caption(alone))
+    plots.p4_against_p4m(report.summary_rows(alone), "")
+    plots.dice_against_data(report.summary_rows(alone), report.trial_rows(alone), "")
+    forest(report.contrast_rows({"glands": alone}), "")
 
 
 def test_the_gain_is_over_the_seeds_that_both_models_have(records):
@@ -259,7 +300,7 @@ def test_implementations_are_compared_with_the_layers_from_scratch(with_escnn):
 
 def test_the_dice_table_has_every_model_and_the_figures_of_the_paper_only_its_own(with_escnn):
     assert "P8 U-Net, escnn" in report.dice_table(with_escnn)
-    figure = plots.dice_against_data(report.trial_rows(with_escnn), "")
+    figure = plots.dice_against_data(report.summary_rows(with_escnn), report.trial_rows(with_escnn), "")
     labels = [text.get_text() for text in figure.legends[0].get_texts()]
     assert labels == ["U-Net, augmented", "P4M U-Net"]
     figure = plots.implementations(report.implementation_rows(with_escnn), "")

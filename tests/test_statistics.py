@@ -4,10 +4,20 @@ import numpy as np
 import pandas as pd
 import pytest
 from record_helpers import CASES, WORSE, own_cases, record, scaled
+from scipy import stats
 
 from study.errors import StudyError
+from study.report import statistics
 from study.report.records import counts
-from study.report.statistics import bootstrap_weights, dice_draws, difference, interval, pooled_dice
+from study.report.statistics import (
+    Difference,
+    bootstrap_weights,
+    dice_draws,
+    difference,
+    holm,
+    interval,
+    pooled_dice,
+)
 
 ERRORS = (0, 15, 3, -2)  # of each seed: seeds differ
 
@@ -135,12 +145,27 @@ def test_one_seed_has_no_spread_over_seeds_but_an_interval_over_cases():
     assert found.low < found.estimate < found.high
 
 
-def test_cases_that_some_seeds_share_are_drawn_like_crossed_ones():
-    parts = [dict(list(CASES.items())[start : start + 8]) for start in (0, 4)]
-    units = counts([record("p4m", 1.0, seed, part) for seed, part in enumerate(parts)])
-    assert np.isfinite(dice_draws(units)).all()
-    disjoint = counts([record("p4m", 1.0, s, {c: [9, 1, 1]}) for s, c in enumerate("aba")])
-    assert dice_draws(disjoint) == pytest.approx(pooled_dice(disjoint))  # even where a draw has no unit at all
+def in_partitions(times: int) -> pd.DataFrame:
+    """Three folds of four cases, and the same again in other partitions."""
+    names = [name for turn in range(times) for name in np.roll(list(CASES), turn)]
+    folds = [names[start : start + 4] for start in range(0, len(names), 4)]
+    return counts([record("p4m", 1.0, s, {name: CASES[name] for name in fold}) for s, fold in enumerate(folds)])
+
+
+@pytest.mark.parametrize(("times", "apart"), [(1, True), (2, True), (3, False)])
+def test_cases_are_drawn_within_seeds_unless_more_than_two_share_them(times, apart):
+    units = in_partitions(times)
+    weights = bootstrap_weights(tuple(units.index))
+    sizes = units.groupby("seed").size()
+    assert set(sizes) == {4}
+    of_seeds = pd.DataFrame(weights.T, units.index).groupby("seed").sum()
+    drawn_whole = (of_seeds.to_numpy() % 4 == 0).all()  # each drawn seed has as many cases as it has
+    assert drawn_whole == apart
+
+
+def test_a_draw_without_any_unit_is_left_out():
+    units = counts([record("p4m", 1.0, s, {c: [9, 1, 1]}) for s, c in enumerate("aaab")])
+    assert dice_draws(units) == pytest.approx(pooled_dice(units))
 
 
 def test_counts_are_found_by_their_names():
@@ -154,3 +179,81 @@ def test_counts_are_found_by_their_names():
 
 def test_a_reading_that_no_record_has_is_none():
     assert counts([record("p4m", 1.0, 0, CASES)], "tta_") is None
+
+
+def test_the_p_value_is_students_on_the_bootstraps_error():
+    ours, theirs = nested(), nested(errors=(4, 4, 9, 9))
+    found = difference([ours], [theirs])
+    t = found.estimate / (dice_draws(ours) - dice_draws(theirs)).std()
+    assert found.p == pytest.approx(2 * stats.t.sf(abs(t), df=3))
+    assert difference([theirs], [ours]).p == pytest.approx(found.p)
+
+
+def test_a_p_value_needs_two_seeds_and_a_difference():
+    assert np.isnan(difference([nested(errors=[0])], [nested(errors=[5])]).p)
+    assert difference([nested()], [nested()]).p == 1
+    alike = [counts([record("p4m", 1.0, s, {"a": [9, e, e], "b": [9, e, e]}) for s in (0, 1)]) for e in (1, 2)]
+    assert difference(*([one] for one in alike)).p == 0
+
+
+@pytest.mark.parametrize(
+    ("p", "adjusted"),
+    [
+        ([0.01, 0.04, 0.03, 0.005], [0.03, 0.06, 0.06, 0.02]),  # times 3, 1 (not below the one before), 2 and 4
+        ([0.5, 0.9], [1.0, 1.0]),
+        ([0.02], [0.02]),
+        ([], []),
+    ],
+)
+def test_holm_by_hand(p, adjusted):
+    assert holm(np.array(p)) == pytest.approx(adjusted)
+
+
+@pytest.mark.parametrize(
+    ("low", "high", "equivalent"), [(-0.9, 0.9, True), (0.1, 0.9, True), (-1.1, 0.2, False), (0.2, 1.0, False)]
+)
+def test_equivalence_is_a_90_percent_interval_within_the_margin(low, high, equivalent):
+    found = Difference(0, -2, 2, low_90=low, high_90=high, p=1, sd=1, seeds=5, cases=9)
+    assert found.equivalent(1) == equivalent
+
+
+def test_the_90_percent_interval_is_within_the_95_percent_one():
+    found = difference([nested()], [nested(errors=(4, 4, 9, 9))])
+    assert found.low < found.low_90 < found.estimate < found.high_90 < found.high
+
+
+def simulated(ratio: float, repetitions: int, seeds: int = 10, cases: int = 34) -> list[Difference]:
+    """Differences between two networks that are equally good, in a nested design of cases of unequal size.
+
+    Args:
+        ratio: of the variance that a network's seeds add to its Dice to that which the cases of one seed add.
+        repetitions: how many studies.
+    """
+    rng = np.random.default_rng(1)
+    index = pd.MultiIndex.from_tuples([(s, f"{s}-{c}") for s in range(seeds) for c in range(cases)])
+    index.names = ["seed", "case"]
+    of_case = 0.05
+    of_seed = np.sqrt(ratio / cases) * of_case
+
+    def network(pixels):
+        shares = 0.2 + np.repeat(rng.normal(0, of_seed, seeds), cases) + rng.normal(0, of_case, seeds * cases)
+        wrong = np.round(pixels * np.clip(shares, 0, 1))
+        return pd.DataFrame({"tp": pixels - wrong, "fp": wrong, "fn": wrong}, index)
+
+    found = []
+    for _ in range(repetitions):
+        pixels = np.round(rng.lognormal(8, 0.7, seeds * cases))
+        found.append(difference([network(pixels)], [network(pixels)]))
+    return found
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("ratio", [0.5, 1, 4])
+def test_the_interval_covers_the_truth_95_times_in_100_with_ten_seeds_of_34_cases(ratio, monkeypatch):
+    monkeypatch.setattr(statistics, "DRAWS", 1000)
+    bootstrap_weights.cache_clear()
+    found = simulated(ratio, repetitions=400)
+    bootstrap_weights.cache_clear()
+    assert 0.925 <= np.mean([one.low <= 0 <= one.high for one in found]) <= 0.985
+    assert 0.875 <= np.mean([one.low_90 <= 0 <= one.high_90 for one in found]) <= 0.965
+    assert np.mean([one.p < 0.05 for one in found]) <= 0.05  # never more errors than the test is said to make

@@ -7,22 +7,11 @@ import numpy as np
 import pandas as pd
 
 from study.models import ESCNN_MODELS, MODELS, native_counterpart
+from study.report.contrasts import BASELINE
+from study.report.published import PAPER_DICE
 from study.report.records import by_cell, counts, trial_rows
 from study.report.statistics import dice_draws, dice_of_seeds, difference, interval, pooled_dice
 from study.trials import Trial
-
-BASELINE = "unet-aug"
-"""What gains are measured from: the paper's U-Net was trained with roto-reflections (section 3.4)."""
-
-PAPER_DICE = {
-    BASELINE: {0.125: 74.2, 0.25: 77.6, 0.5: 78.5, 1.0: 79.8},
-    "p4": {1.0: 82.5},
-    "p4m": {0.125: 79.6, 0.25: 81.6, 0.5: 82.1, 1.0: 83.7},
-}
-"""Dice in % as published (Linmans et al. 2018, Table 1), on Camelyon16; P4 only on all of the data.
-
-The paper has no number for a U-Net without augmentation.
-"""
 
 
 def summary_rows(records: Sequence[dict]) -> pd.DataFrame:

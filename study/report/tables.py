@@ -1,20 +1,17 @@
-"""The tables of a study in Markdown, and the files that they are written to."""
+"""The tables of a study in Markdown: Dice, stability, implementations."""
 
 from collections.abc import Sequence
-from pathlib import Path
 
 import numpy as np
 import pandas as pd
 
-from study.files import replacing
 from study.models import LAYERS, MODELS
-from study.report.records import caption, load_records, trial_rows
-from study.report.summary import PAPER_DICE, has_escnn, implementation_rows, summary_rows
-from study.trials import diverged_trials
+from study.report.published import PAPER_DICE
+from study.report.records import caption
+from study.report.statistics import FEW_SEEDS
+from study.report.summary import implementation_rows, summary_rows
 
 _INTERVAL = "95 % interval over seeds and test cases together (hierarchical bootstrap)"
-FEW_SEEDS = 6
-"""With fewer, an interval over seeds is too narrow (see :mod:`study.report.statistics`), and tables say so."""
 
 
 def dice_table(records: Sequence[dict]) -> str:
@@ -102,29 +99,6 @@ def _few_seeds(seeds: pd.Series) -> str:
 def _seeds_text(rows: pd.DataFrame) -> str:
     seeds = rows[rows.layers != "native"].seeds
     return f"{seeds.min()}" if seeds.min() == seeds.max() else f"{seeds.min()} to {seeds.max()}"
-
-
-def write_tables(results: Path, figures: Path) -> None:
-    """Write ``trials.csv`` beside the records, and the tables to the folder of the figures.
-
-    Raises:
-        StudyError: if there are no results, or a file cannot be written.
-    """
-    records = load_records(results)
-    texts = {
-        results / "trials.csv": trial_rows(records).to_csv(index=False),
-        figures / "dice_table.csv": summary_rows(records).to_csv(index=False, float_format="%.6g"),
-        figures / "dice_table.md": dice_table(records),
-        figures / "stability_table.md": stability_table(records),
-    }
-    if has_escnn(records):
-        texts[figures / "implementation_table.md"] = implementation_table(records)
-    if diverged := diverged_trials(results):
-        note = f"\nLeft out, as they ended worse than a constant prediction: {'; '.join(map(str, diverged))}.\n"
-        texts = {path: text + note * (path.suffix == ".md") for path, text in texts.items()}
-    for path, text in texts.items():
-        with replacing(path) as temporary:
-            temporary.write_text(text)
 
 
 def _difference_text(row: pd.Series) -> str:
