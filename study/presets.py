@@ -112,26 +112,30 @@ class Preset:
 _TISSUE = Recipe(width=16, depth=4, grid="even", batch_size=16, epochs=16, batches_per_epoch=100, schedule="cosine")
 """Of the study on real tissue on CPUs; ``docs/protocol.md`` says how each value was chosen."""
 
+_CANCER = Preset(
+    "the study on real tissue, its primary task: cancer on EBHI-SEG, at 64 px, by patient",
+    source="ebhi",
+    task="cancer",
+    size=64,
+    design="folds",
+    recipe=_TISSUE,
+    models=("unet-aug", "p4m"),
+    fractions=(0.125,),
+    seeds=tuple(range(10)),
+)
+"""The primary contrast; the other studies on real tissue differ from it in what they name."""
+
 PRESETS = {
-    "quick": Preset(
-        "cancer on EBHI-SEG in ten minutes: real patients, short trainings",
-        source="ebhi",
-        task="cancer",
-        size=64,
-        design="folds",
+    "quick": replace(
+        _CANCER,
+        description="cancer on EBHI-SEG in ten minutes: real patients, short trainings",
         recipe=replace(_TISSUE, epochs=5, batches_per_epoch=80),
+        models=tuple(PAPER_MODELS),
         fractions=(0.125, 1.0),
+        seeds=(0,),
     ),
-    "ebhi-cancer": Preset(
-        "the study on real tissue, its primary task: cancer on EBHI-SEG, at 64 px, by patient",
-        source="ebhi",
-        task="cancer",
-        size=64,
-        design="folds",
-        recipe=_TISSUE,
-        models=("unet-aug", "p4m"),
-        fractions=(0.125,),
-        seeds=tuple(range(10)),
+    "ebhi-cancer": replace(
+        _CANCER,
         more=(
             (("unet-aug", "p4m"), (1.0,), tuple(range(10))),
             (("unet", "unet-sym", "unet-time", "p4"), (0.125,), tuple(range(6))),
@@ -142,58 +146,32 @@ PRESETS = {
             (("p4m-escnn", "p4m-escnn-full"), (0.125,), tuple(range(2))),
         ),
     ),
-    "ebhi-cancer-odd": Preset(
-        "P4M on the odd grid, with the paper's 3x3 pooling: cancer on EBHI-SEG at 65 px",
-        source="ebhi",
-        task="cancer",
+    "ebhi-cancer-odd": replace(
+        _CANCER,
+        description="P4M on the odd grid, with the paper's 3x3 pooling: cancer on EBHI-SEG at 65 px",
         size=65,
-        design="folds",
         recipe=replace(_TISSUE, grid="odd"),
-        models=("unet-aug", "p4m"),
-        fractions=(0.125,),
         seeds=tuple(range(3)),
     ),
-    "ebhi-glands": Preset(
-        "the study's second task: glands on EBHI-SEG",
-        source="ebhi",
+    "ebhi-glands": replace(
+        _CANCER,
+        description="the study's second task: glands on EBHI-SEG",
         task="glands",
-        size=64,
-        design="folds",
-        recipe=_TISSUE,
-        models=("unet-aug", "p4m"),
-        fractions=(0.125,),
         seeds=tuple(range(5)),
     ),
-    "nuclei": Preset(
-        "the study beyond EBHI-SEG: nuclei of 31 organs (NuInsSeg), by blocks of neighbouring images",
+    "nuclei": replace(
+        _CANCER,
+        description="the study beyond EBHI-SEG: nuclei of 31 organs (NuInsSeg), by blocks of neighbouring images",
         source="nuinsseg",
         task="nuclei",
-        size=64,
-        design="folds",
-        recipe=_TISSUE,
-        models=("unet-aug", "p4m"),
-        fractions=(0.125,),
         seeds=tuple(range(5)),
     ),
-    "ebhi-gpu": Preset(
-        "cancer on EBHI-SEG at its full 224 px, for a GPU",
-        source="ebhi",
-        task="cancer",
+    "ebhi-gpu": replace(
+        _CANCER,
+        description="cancer on EBHI-SEG at its full 224 px, for a GPU",
         size=224,
-        design="folds",
-        recipe=Recipe(
-            width=32,
-            depth=4,
-            grid="even",
-            batch_size=32,
-            epochs=20,
-            batches_per_epoch=100,
-            schedule="cosine",
-            precision="bf16-mixed",
-        ),
-        models=("unet-aug", "p4m"),
+        recipe=replace(_TISSUE, width=32, batch_size=32, epochs=20, precision="bf16-mixed"),
         fractions=(0.125, 1.0),
-        seeds=tuple(range(10)),
         workers=8,
     ),
     "ebhi-cpu": Preset(
