@@ -19,19 +19,7 @@ def contrast_table(studies: Mapping[str, Sequence[dict]]) -> str:
     Args:
         studies: records by task, see :func:`~study.report.contrasts.contrast_rows`.
     """
-    head = [
-        "Contrast",
-        "Task",
-        "Role",
-        "Seeds",
-        "Dice, difference in points",
-        "Over seeds",
-        "p",
-        "Holm",
-        f"±{MARGIN:g}",
-    ]
-    head = ["Contrast", "Role", "Seeds", "Points of Dice", "Over seeds", "p", "Holm", f"Within ±{MARGIN:g}"]
-    lines = [head]
+    lines = [["Contrast", "Role", "Seeds", "Points of Dice", "Over seeds", "p", "Holm", f"Within ±{MARGIN:g}"]]
     for row in contrast_rows(studies).itertuples():
         lines.append(
             [
