@@ -77,7 +77,7 @@ def dice_against_data(summary: pd.DataFrame, trials: pd.DataFrame, caption: str)
         rows = summary[summary.model == model].sort_values("fraction")
         seeds = trials[trials.model == model]
         spread = np.nan_to_num(np.clip([rows.dice - rows.dice_low, rows.dice_high - rows.dice], 0, None))
-        axes.errorbar(rows.fraction * offset, rows.dice, spread, capsize=2, lw=1.2, elinewidth=0.8, **_look(model))
+        axes.errorbar(rows.fraction * offset, rows.dice, spread, capsize=2, lw=1.2, elinewidth=0.8, **look(model))
         axes.scatter(seeds.fraction * offset, 100 * seeds.dice, s=5, color=COLOURS[model], alpha=0.5, lw=0)
     _data_axis(axes, summary)
     axes.set_ylabel("Test Dice (%)")
@@ -101,10 +101,10 @@ def p4_against_p4m(summary: pd.DataFrame, caption: str) -> Figure:
         if model != BASELINE:
             interval = [rows.gain - rows.gain_low, rows.gain_high - rows.gain]
             gain_axes.errorbar(
-                x, rows.gain, np.clip(interval, 0, None), capsize=2, lw=1.2, elinewidth=0.8, **_look(model)
+                x, rows.gain, np.clip(interval, 0, None), capsize=2, lw=1.2, elinewidth=0.8, **look(model)
             )
         # an exact zero has no place on a logarithmic axis
-        deviation_axes.plot(x, rows.deviation.clip(lower=1e-12), lw=1.2, **_look(model))
+        deviation_axes.plot(x, rows.deviation.clip(lower=1e-12), lw=1.2, **look(model))
     gain_axes.axhline(0, color=COLOURS[BASELINE], lw=0.8, ls=":")
     gain_axes.set_ylabel("Dice above the augmented\nU-Net's (points)")
     deviation_axes.set_yscale("log")
@@ -207,7 +207,8 @@ def _aside(names: list[str]) -> list[tuple[str, float]]:
     return [(name, 2 ** (0.06 * (n - (len(names) - 1) / 2))) for n, name in enumerate(names)]
 
 
-def _look(model: str) -> dict:
+def look(model: str) -> dict:
+    """Colour, marker and label of a model, for matplotlib."""
     return {"color": COLOURS[model], "marker": MARKERS[model], "label": MODELS[model].label}
 
 

@@ -7,7 +7,7 @@ from matplotlib.lines import Line2D
 from matplotlib.ticker import FuncFormatter, NullLocator
 
 from study.models import MODELS
-from study.plots import COLOURS, LAYERS, MARKERS, PAGE, captioned, styled
+from study.plots import COLOURS, LAYERS, MARKERS, PAGE, captioned, look, styled
 
 _COSTS = {"training_ratio": "Training step", "inference_ratio": "Inference", "peak_ratio": "Peak memory of training"}
 """Columns of the table of costs, as multiples of the plain U-Net's."""
@@ -130,8 +130,8 @@ def steps(rows: pd.DataFrame, caption: str) -> Figure:
     for axes, (column, title) in zip(panels, titles.items(), strict=True):
         for label, line in rows.groupby("label", sort=False):
             group, form = line.group.iloc[0], line.form.iloc[0]
-            look = {"color": colours[form] or COLOURS[group], "marker": MARKERS[group], "ms": 4, "lw": 1.2}
-            axes.plot(line.width, line[column], label=label, **look)
+            style = {"color": colours[form] or COLOURS[group], "marker": MARKERS[group], "ms": 4, "lw": 1.2}
+            axes.plot(line.width, line[column], label=label, **style)
         axes.axhline(1, color="0.7", lw=0.8, zorder=0)
         if column != "memory":
             axes.axhline(1.5, color="0.7", lw=0.8, ls=":", zorder=0)
@@ -163,9 +163,8 @@ def angles(rows: pd.DataFrame, caption: str) -> Figure:
         line = rows[rows.model == model]
         if line.empty:
             continue
-        look = {"color": COLOURS[model], "marker": MARKERS[model], "label": MODELS[model].label}
         for axes, column, unit in zip(panels, ("difference", "changed"), (1, 100), strict=True):
-            axes.plot(line.degrees, unit * line[column], lw=1.2, **look)
+            axes.plot(line.degrees, unit * line[column], lw=1.2, **look(model))
     panels[0].set_ylabel("Mean difference of the probability")
     panels[1].set_ylabel("Pixels whose decision changes (%)")
     for axes in panels:
