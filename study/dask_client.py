@@ -10,7 +10,7 @@ from typing import TypeVar
 import dask
 from distributed import Client, Future, KilledWorker, LocalCluster, WorkerPlugin, as_completed
 
-from study.errors import StudyError
+from study.errors import StudyError, one_line
 
 CONNECT_SECONDS = 20
 """To wait for a scheduler."""
@@ -86,9 +86,9 @@ def reason(error: BaseException) -> str:
     """Why a task failed, in one line."""
     if isinstance(error, KilledWorker):
         return "its process was killed again and again, for want of memory perhaps; give fewer workers"
+    if isinstance(error, StudyError):
+        return one_line(error)
     text = str(error).strip().splitlines()
-    if isinstance(error, StudyError):  # that of a loader process arrives with its traceback in front
-        return text[-1].removeprefix("study.errors.StudyError: ")
     return f"{type(error).__name__}: {text[0][:200] if text else 'no message'}"
 
 

@@ -10,3 +10,8 @@ class StudyError(ValueError):
 
 class MissingPackageError(StudyError, ImportError):
     """What was asked for needs a package that is not installed; the line says how to install it."""
+
+
+def one_line(error: StudyError) -> str:
+    """What an error says, without the traceback in front that it arrives with from a loader process."""
+    return str(error).strip().splitlines()[-1].removeprefix("study.errors.StudyError: ")

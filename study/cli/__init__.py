@@ -6,7 +6,7 @@ import torch
 import typer
 
 from study.cli import bench, networks, packaging, prediction, slides, stores, studies, tuning
-from study.errors import StudyError
+from study.errors import StudyError, one_line
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -49,7 +49,5 @@ def main() -> None:
         print(f"error: the GPU's memory is full; {remedy}", file=sys.stderr)
         sys.exit(2)
     except StudyError as error:
-        # an error of a loader process arrives with its traceback in front
-        line = str(error).strip().splitlines()[-1].removeprefix("study.errors.StudyError: ")
-        print(f"error: {line}", file=sys.stderr)
+        print(f"error: {one_line(error)}", file=sys.stderr)
         sys.exit(2)
