@@ -212,6 +212,16 @@ def open_study(
     devices: int,
     make: bool = True,
 ) -> Study:
+    """The study that a command is about: a preset, changed by ``--set``, on its data, which are made if need be.
+
+    Args:
+        preset_name, data, settings, name, root, devices: of the command line.
+        make: the data, if they are not there yet; else the study has no store then.
+
+    Raises:
+        StudyError: if a setting or the name is wrong, the data cannot be made, or they or the settings are not the
+            preset's and the study has no name of its own.
+    """
     preset = find_preset(preset_name)
     changed = override(preset, settings)
     if name is None and any(changed.trial_settings(m) != preset.trial_settings(m) for m in changed.models):
