@@ -15,6 +15,9 @@ from study.errors import StudyError, one_line
 CONNECT_SECONDS = 20
 """To wait for a scheduler."""
 
+SILENT = logging.CRITICAL + 1
+"""Level of Dask's logs: its scheduler calls it critical when an event finds a client that Ctrl-C has closed."""
+
 Task = TypeVar("Task")
 
 
@@ -32,7 +35,7 @@ def dask_client(workers: int, scheduler: str | None = None) -> Iterator[Client]:
         StudyError: if no scheduler answers.
     """
     for logger in ("distributed", "distributed.client"):
-        logging.getLogger(logger).setLevel(logging.CRITICAL)  # what goes wrong is said in one line
+        logging.getLogger(logger).setLevel(SILENT)  # what goes wrong is said in one line
     if scheduler is not None:
         try:
             client = Client(scheduler, timeout=CONNECT_SECONDS, set_as_default=False)
@@ -63,7 +66,7 @@ def dask_client(workers: int, scheduler: str | None = None) -> Iterator[Client]:
                 processes=True,
                 dashboard_address="127.0.0.1:0",  # any free port, and not to be seen from elsewhere
                 memory_limit=0,
-                silence_logs=logging.CRITICAL,
+                silence_logs=SILENT,
             )
             stack.enter_context(cluster)
             client = stack.enter_context(Client(cluster, set_as_default=False))

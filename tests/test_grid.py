@@ -235,6 +235,19 @@ def test_interrupting_takes_seconds_and_one_line(store, tmp_path):
     assert not [worker for worker in workers if worker.is_running()]
 
 
+@pytest.mark.slow
+@on_a_cpu
+def test_nothing_that_dask_logs_reaches_the_terminal():
+    code = (
+        "import logging\nfrom study.dask_client import dask_client\n"
+        "def shout(): logging.getLogger('distributed.scheduler').critical('as when Ctrl-C closes a client')\n"
+        "if __name__ == '__main__':\n"
+        "    with dask_client(1) as client: shout(), client.submit(shout).result()\n"
+    )
+    run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=120)
+    assert (run.returncode, run.stderr) == (0, "")
+
+
 # --- the maps of the networks ---
 
 
