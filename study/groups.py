@@ -165,7 +165,7 @@ GROUPS = {group.name: group for group in (Z2, P2, PM, PMM, P4, P4M)}
 P8 = PlaneGroup("p8", rotations=8, reflections=False)
 P8M = PlaneGroup("p8m", rotations=8, reflections=True)
 APPROXIMATE_GROUPS = {group.name: group for group in (P8, P8M)}
-"""Beyond the paper, with rotations by 45 degrees: known to :mod:`study.escnn_layers` alone."""
+"""Beyond the paper, with rotations by 45 degrees: known to :mod:`study.escnn.layers` alone."""
 
 
 def roto_reflections(group: PlaneGroup) -> np.ndarray:

@@ -9,10 +9,10 @@ import torch
 from data_helpers import make_blobs
 from lightning_fabric import Fabric
 
-from study.data.patches import PatchStore
-from study.presets import Preset
-from study.training import Recipe
-from study.trials import Study
+from study.data.patches.store import PatchStore
+from study.experiments.presets import Preset
+from study.experiments.training import Recipe
+from study.experiments.trials import Study
 
 HAS_ESCNN = all(find_spec(package) for package in ("escnn", "lie_learn"))
 """Not on Python 3.13 and newer, for which lie_learn has no release (test_environment.py insists on older ones)."""

@@ -9,8 +9,8 @@ import pytest
 from PIL import Image
 from scipy.ndimage import gaussian_filter
 
-from study.data.patches import Patch, PatchStore, write_patches
-from study.data.splits import split_by_case
+from study.data.patches.splits import split_by_case
+from study.data.patches.store import Patch, PatchStore, write_patches
 from study.errors import StudyError
 
 SPLIT = {"a": "train", "b": "validation", "c": "test"}

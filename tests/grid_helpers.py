@@ -3,7 +3,7 @@
 import copy
 from pathlib import Path
 
-from study.trials import Study, Trial, read_record
+from study.experiments.trials import Study, Trial, read_record
 
 TIMES = {"seconds", "training_seconds", "evaluation_seconds"}
 

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import numpy as np
 
-from study.data.pyramid import write_pyramid
+from study.data.slides.pyramid import write_pyramid
 
 SIDE = 768  # of level 0, at 0.5 µm per pixel; 384 at 10x
 TISSUE = (128, 640)  # of level 0, from and to, in both directions

@@ -10,7 +10,7 @@ import shapely
 from data_helpers import assert_refused
 from defusedxml.ElementTree import parse
 
-from study.data.annotations import GROUPS, Annotation, read_annotation
+from study.data.slides.annotations import GROUPS, Annotation, read_annotation
 
 REAL = Path(__file__).parents[2] / "shared" / "data" / "camelyon16_annotations"
 SQUARE = [(10, 10), (50, 10), (50, 50), (10, 50)]

@@ -14,8 +14,8 @@ from study.bench import angles, models, pitfalls, plots, report, timing
 from study.equivariance import rotate
 from study.errors import StudyError
 from study.gconv import GroupConv2d
-from study.plots import save
-from study.unet import build_unet
+from study.networks.unet import build_unet
+from study.report.plots import save
 
 ROOT = Path(__file__).parents[1]
 CPU = torch.device("cpu")

@@ -10,11 +10,12 @@ from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from study.equivariance import assert_equivariant, train_briefly
-from study.gconv import GroupConv2d, blocks, compiler, planar, pooling
+from study.gconv import GroupConv2d, pooling
+from study.gconv.fast import blocks, compiler, planar
 from study.groups import GROUPS, P4, P4M
 from study.memory import keep_freed_memory
-from study.unet import _block as block_of
-from study.unet import build_unet, make_layers
+from study.networks.unet import _block as block_of
+from study.networks.unet import build_unet, make_layers
 
 pytestmark = pytest.mark.skipif(compiler.load() is None, reason="there is no C++ compiler")
 ALL = pytest.mark.parametrize("group", [g for g in GROUPS.values() if g.order > 1], ids=lambda group: group.name)

@@ -15,10 +15,10 @@ from data_helpers import SPLIT, contents, make_blobs, make_patches
 
 import study
 from study import cli
-from study.data.patches import PatchStore, write_patches
+from study.data.patches.store import PatchStore, write_patches
 from study.errors import StudyError
-from study.models import BASELINE_MODELS, MODELS, VARIANT_MODELS
-from study.trials import run_trial
+from study.experiments.trials import run_trial
+from study.networks.models import BASELINE_MODELS, MODELS, VARIANT_MODELS
 
 TINY = [
     *("--preset", "miniature", "--data", "store.h5", "--set", "size=16", "--set", "width=4", "--set", "depth=1"),
@@ -33,7 +33,7 @@ def run(tmp_path, monkeypatch, capsys, store):
     monkeypatch.chdir(tmp_path)
     shutil.copy(store.path, "store.h5")
     monkeypatch.setenv("COLUMNS", "200")
-    monkeypatch.setattr("study.grid.CPU_COUNT", 1)  # in this process, one trial after another
+    monkeypatch.setattr("study.experiments.grid.CPU_COUNT", 1)  # in this process, one trial after another
 
     def command(*arguments: str) -> tuple[int, str, str]:
         monkeypatch.setattr(sys, "argv", ["study", *map(str, arguments)])
@@ -97,7 +97,7 @@ def test_failed_trials_are_listed_at_the_end_and_the_others_are_in_the_tables(ru
             raise StudyError("it rained")
         return run_trial(study, trial, *args, **kwargs)
 
-    monkeypatch.setattr("study.grid.run_trial", fails)
+    monkeypatch.setattr("study.experiments.grid.run_trial", fails)
     code, output, error = run("reproduce", *TINY, "--set", "models=unet,p4m", "--set", "fractions=1")
     assert code == 1
     assert error == "failed: P4M U-Net on 100 % of the data, seed 0: it rained\n"

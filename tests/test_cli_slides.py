@@ -8,9 +8,9 @@ import tifffile
 from slide_helpers import SIDE, TUMOUR, asap, make_slides, square
 
 from study import cli
-from study.data import miniature
-from study.data.manifest import read_manifest
-from study.data.patches import PatchStore
+from study.data.datasets import miniature
+from study.data.patches.manifest import read_manifest
+from study.data.patches.store import PatchStore
 
 NAMES = ["normal_001", "normal_002", "tumor_001", "tumor_002"]
 

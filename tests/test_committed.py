@@ -9,12 +9,12 @@ import pytest
 
 from study import report
 from study.bench import report as bench_report
-from study.figures import FURTHER_TASKS, tasks_of
-from study.maps import load_stability_maps
-from study.models import ESCNN_MODELS, MODELS
-from study.presets import PRESETS
-from study.trials import Trial
-from study.tuning import chosen_rates, tuning_rows
+from study.experiments.maps import load_stability_maps
+from study.experiments.presets import PRESETS
+from study.experiments.trials import Trial
+from study.experiments.tuning import chosen_rates, tuning_rows
+from study.networks.models import ESCNN_MODELS, MODELS
+from study.report.figures import FURTHER_TASKS, tasks_of
 
 ROOT = Path(__file__).parents[1]
 STUDIES = sorted(folder.parent.name for folder in (ROOT / "results").glob("*/trials"))

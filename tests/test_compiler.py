@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from study.gconv import compiler
+from study.gconv.fast import compiler
 
 pytestmark = pytest.mark.skipif(not (shutil.which("c++") or shutil.which("g++")), reason="there is no C++ compiler")
 
@@ -65,14 +65,14 @@ def test_a_truncated_library_ends_no_process_but_is_built_anew(cache):
     whole = library.read_bytes()
     damage(library, whole[:4096])  # beyond this it is mapped to nothing: SIGBUS, where it is loaded
     program = (
-        "import pathlib, sys; from study.gconv import compiler; "
+        "import pathlib, sys; from study.gconv.fast import compiler; "
         "compiler.SOURCES = tuple(map(pathlib.Path, sys.argv[1:])); print(compiler.load().two())"
     )
     done = subprocess.run(
         [sys.executable, "-c", program, *map(str, compiler.SOURCES)],
         capture_output=True,
         text=True,
-        env=os.environ | {"PYTHONPATH": str(Path(compiler.__file__).parents[2])},
+        env=os.environ | {"PYTHONPATH": str(Path(compiler.__file__).parents[3])},
     )
     assert (done.returncode, done.stdout) == (0, "2\n"), done.stderr
     assert library.read_bytes() == whole

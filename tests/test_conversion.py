@@ -8,12 +8,12 @@ import pytest
 import torch
 
 from study import gconv
-from study.conversion import GROUPY_ELEMENTS, convert_checkpoint, copy_filter, copy_weights
 from study.equivariance import equivariance_errors, train_briefly
 from study.errors import StudyError
 from study.groups import GROUPS, P4, P4M
-from study.models import Architecture, load_checkpoint, load_model, save_checkpoint
-from study.unet import build_unet
+from study.networks.conversion import GROUPY_ELEMENTS, convert_checkpoint, copy_filter, copy_weights
+from study.networks.models import Architecture, load_checkpoint, load_model, save_checkpoint
+from study.networks.unet import build_unet
 
 every_group = pytest.mark.parametrize("group", GROUPS)
 
@@ -183,9 +183,9 @@ def test_everything_else_works_without_escnn(tmp_path):
     script = """if True:
         import sys
         sys.modules["escnn"] = None  # an import of it fails, as if it were not there
-        import study.cli, study.conversion
-        from study.models import load_model
-        from study.unet import build_unet
+        import study.cli, study.networks.conversion
+        from study.networks.models import load_model
+        from study.networks.unet import build_unet
         build_unet("p4m", width=4, depth=1)
         for ask in (lambda: build_unet("p4", width=4, implementation="escnn"), lambda: load_model(sys.argv[1])):
             try:

@@ -10,12 +10,13 @@ from torch.nn.utils import weight_norm as old_weight_norm
 from torch.nn.utils.parametrizations import spectral_norm, weight_norm
 from torch.utils.flop_counter import FlopCounterMode
 
-from study.deploy import ReadyGroupConv2d, deploy
 from study.equivariance import equivariance_errors, train_briefly
 from study.errors import StudyError
-from study.gconv import GroupBatchNorm2d, GroupConv2d, GroupConvTranspose2d, OrientationPool2d, compiler
+from study.gconv import GroupBatchNorm2d, GroupConv2d, GroupConvTranspose2d, OrientationPool2d
+from study.gconv.fast import compiler
 from study.groups import GROUPS
-from study.unet import build_unet
+from study.networks.deploy import ReadyGroupConv2d, deploy
+from study.networks.unet import build_unet
 
 
 def trained(group: str, grid: str, algorithm: str = "auto") -> nn.Module:

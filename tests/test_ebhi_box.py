@@ -13,9 +13,9 @@ from PIL import Image
 from scipy.ndimage import gaussian_filter
 
 from study import cli
-from study.data import ebhi_box
-from study.data.ebhi import CANCER, CLASSES, case_of, class_of, ebhi_patches, find_pairs, slide_of
-from study.data.ebhi_box import BOX, LICENSE, SIZE, open_box, pack_box
+from study.data.datasets import ebhi_box
+from study.data.datasets.ebhi import CANCER, CLASSES, case_of, class_of, ebhi_patches, find_pairs, slide_of
+from study.data.datasets.ebhi_box import BOX, LICENSE, SIZE, open_box, pack_box
 from study.files import sha256_of
 
 COUNTS = {

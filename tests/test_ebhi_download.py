@@ -19,9 +19,9 @@ from werkzeug.serving import make_server
 
 from study import cli
 from study.data import transfer
-from study.data.ebhi import find_pairs
-from study.data.ebhi_download import download_ebhi
-from study.data.patches import PatchStore
+from study.data.datasets.ebhi import find_pairs
+from study.data.datasets.ebhi_download import download_ebhi
+from study.data.patches.store import PatchStore
 from study.data.transfer import VERIFIED
 
 NAMES = ("GT1-1-400-001", "GT2-1-400-001", "GT3-1-400-001")

@@ -16,7 +16,7 @@ from study.equivariance import (
 )
 from study.gconv import GroupBatchNorm2d, LiftingConv2d
 from study.groups import GROUPS, P4, P4M, Z2
-from study.unet import build_unet
+from study.networks.unet import build_unet
 
 ROUNDING, BROKEN = 1e-12, 1e-2
 

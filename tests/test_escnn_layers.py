@@ -5,12 +5,13 @@ import torch
 from escnn import nn as enn
 from escnn.nn.init import generalized_he_init
 
-from study import escnn_layers, gconv
-from study.conversion import copy_filter
+from study import gconv
 from study.equivariance import equivariance_errors
 from study.errors import StudyError
-from study.escnn_layers import BASES
+from study.escnn import layers as escnn_layers
+from study.escnn.layers import BASES
 from study.groups import P2, P4, P4M, P8, P8M, PM, PMM, Z2
+from study.networks.conversion import copy_filter
 
 KINDS = ("LiftingConv2d", "GroupConv2d", "GroupConvTranspose2d", "ProjectionConv2d")
 TOLERANCE = 1e-6

@@ -7,13 +7,13 @@ import torch
 from torch import nn
 from torch.utils.data import DataLoader
 
-from study.data.loading import PatchDataset
-from study.data.patches import IGNORE
-from study.evaluation import CASE_COLUMNS, READINGS, calibration, evaluate, summarise
+from study.data.patches.loading import PatchDataset
+from study.data.patches.store import IGNORE
+from study.experiments.evaluation import CASE_COLUMNS, READINGS, calibration, evaluate, summarise
 from study.groups import P4M
-from study.measures import BINS, counts
-from study.stability import stability
-from study.unet import build_unet
+from study.networks.unet import build_unet
+from study.tasks.measures import BINS, counts
+from study.tasks.stability import stability
 
 CPU = torch.device("cpu")
 

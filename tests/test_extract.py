@@ -22,14 +22,14 @@ from data_helpers import assert_refused, flip_byte
 from distributed import LocalCluster
 from slide_helpers import SIDE, TISSUE, TUMOUR, asap, make_slides, square
 
-from study.data.camelyon16 import EMPTY_ANNOTATION, find_slides
-from study.data.extract import Scale, extract_slide, read_rows
-from study.data.loading import PatchDataset
-from study.data.manifest import manifest_path, read_manifest, slide_file
-from study.data.patches import IGNORE, PatchStore
-from study.data.slide_store import Plan, extract_store, plan, plan_again
-from study.data.slides import Slide
-from study.data.splits import stored_split
+from study.data.datasets.camelyon16 import EMPTY_ANNOTATION, find_slides
+from study.data.extraction.one_slide import Scale, extract_slide, read_rows
+from study.data.extraction.plan import Plan, extract_store, plan, plan_again
+from study.data.patches.loading import PatchDataset
+from study.data.patches.manifest import manifest_path, read_manifest, slide_file
+from study.data.patches.splits import stored_split
+from study.data.patches.store import IGNORE, PatchStore
+from study.data.slides.slide import Slide
 
 NAMES = ["normal_001", "normal_002", "normal_003", "tumor_001", "tumor_002", "tumor_003", "tumor_010"]
 PARTIAL = "tumor_010"  # by the table of exclusions

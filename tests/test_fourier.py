@@ -15,7 +15,8 @@ from torch.utils._pytree import tree_leaves
 from torch.utils.flop_counter import FlopCounterMode
 
 from study.equivariance import assert_equivariant
-from study.gconv import GroupConv2d, GroupConvTranspose2d, compiler, filter_transform, fourier, operators, rules
+from study.gconv import GroupConv2d, GroupConvTranspose2d
+from study.gconv.fast import compiler, filter_transform, fourier, operators, rules
 from study.groups import P4, P4M, Z2
 
 GROUPS = pytest.mark.parametrize("group", [P4, P4M], ids=lambda group: group.name)

@@ -9,13 +9,13 @@ from conftest import HAS_ESCNN
 from equations import relative_error
 from lightning_fabric import Fabric
 
-from study.conversion import copy_weights
 from study.equivariance import assert_equivariant, train_briefly
+from study.experiments.trials import run_trial
 from study.gconv import GroupConv2d, GroupConvTranspose2d
 from study.groups import P4, P4M
-from study.stability import stability
-from study.trials import run_trial
-from study.unet import build_unet
+from study.networks.conversion import copy_weights
+from study.networks.unet import build_unet
+from study.tasks.stability import stability
 
 pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs an NVIDIA GPU")
 

@@ -22,13 +22,13 @@ from grid_helpers import Notes, figures, numbers, records
 from rich.console import Console
 
 import study
-from study import grid, training
 from study.cli.live import LiveTable, duration
 from study.errors import StudyError
-from study.estimate import outlook, recorded_cost, timed_cost, together
-from study.grid import open_place, run_grid, run_trials, side_by_side
-from study.models import load_checkpoint, save_tensors
-from study.trials import Study, Trial, run_trial
+from study.experiments import grid, training
+from study.experiments.estimate import outlook, recorded_cost, timed_cost, together
+from study.experiments.grid import open_place, run_grid, run_trials, side_by_side
+from study.experiments.trials import Study, Trial, run_trial
+from study.networks.models import load_checkpoint, save_tensors
 
 on_a_cpu = pytest.mark.skipif(torch.cuda.is_available(), reason="a GPU trains one trial after another")
 

@@ -10,7 +10,7 @@ import torch
 
 from study.errors import StudyError
 from study.groups import APPROXIMATE_GROUPS, GROUPS, P2, P4, P4M, P8, P8M, PM, PMM, Z2, PlaneGroup, roto_reflections
-from study.tour import element_name, expanded, orbit
+from study.report.tour import element_name, expanded, orbit
 
 ALL = pytest.mark.parametrize("group", GROUPS.values(), ids=lambda group: group.name)
 SIZES = pytest.mark.parametrize(

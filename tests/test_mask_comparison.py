@@ -5,8 +5,8 @@ import pytest
 import shapely
 from mask_helpers import FakeView, annotation_of, write_tiff
 
-from study.data.annotations import Annotation
-from study.data.masks import Comparison, OutlineMask, TiffMask, compare
+from study.data.slides.annotations import Annotation
+from study.data.slides.masks import Comparison, OutlineMask, TiffMask, compare
 
 
 @pytest.fixture

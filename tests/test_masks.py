@@ -18,9 +18,9 @@ from mask_helpers import (
     write_tiff,
 )
 
-from study.data.annotations import Annotation, read_annotation
-from study.data.masks import OutlineMask, TiffMask, compare
-from study.data.patches import IGNORE
+from study.data.patches.store import IGNORE
+from study.data.slides.annotations import Annotation, read_annotation
+from study.data.slides.masks import OutlineMask, TiffMask, compare
 
 REAL = Path(__file__).parents[2] / "shared" / "data" / "camelyon16_annotations"
 

@@ -8,9 +8,9 @@ from hypothesis import strategies as st
 from scipy.ndimage import distance_transform_edt
 from torchmetrics.functional.classification import binary_calibration_error, binary_f1_score, binary_jaccard_index
 
-from study.data.patches import IGNORE
+from study.data.patches.store import IGNORE
 from study.groups import P4M
-from study.measures import (
+from study.tasks.measures import (
     BINS,
     TOLERANCE,
     boundary,

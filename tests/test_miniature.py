@@ -10,11 +10,11 @@ from data_helpers import assert_refused, contents
 from rasterio.features import rasterize
 from scipy.ndimage import binary_dilation, binary_erosion
 
-from study.data import miniature
-from study.data.annotations import GROUPS, read_annotation
-from study.data.camelyon16 import exclusions, find_slides
-from study.data.miniature import MARKER, PARTIAL, PLANS, make_miniature, make_slide
-from study.data.slides import Slide
+from study.data.datasets import miniature
+from study.data.datasets.camelyon16 import exclusions, find_slides
+from study.data.datasets.miniature import MARKER, PARTIAL, PLANS, make_miniature, make_slide
+from study.data.slides.annotations import GROUPS, read_annotation
+from study.data.slides.slide import Slide
 
 NAMES = ("normal_001", "tumor_001", "tumor_002", "tumor_003", "tumor_010")  # pen, holes, two points, spline, partial
 TUMOUR = NAMES[1:]

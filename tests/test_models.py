@@ -2,10 +2,10 @@ import pytest
 import torch
 from conftest import HAS_ESCNN
 
-from study.deploy import deploy
 from study.equivariance import equivariance_errors, train_briefly
 from study.errors import StudyError
-from study.models import (
+from study.networks.deploy import deploy
+from study.networks.models import (
     BASELINE_MODELS,
     ESCNN_MODELS,
     MODELS,
@@ -18,8 +18,8 @@ from study.models import (
     native_counterpart,
     save_checkpoint,
 )
-from study.plots import COLOURS, MARKERS
 from study.prediction.tiling import lawful_size, plan_tiles, run_tiles
+from study.report.plots import COLOURS, MARKERS
 
 
 @pytest.mark.parametrize("name", MODELS if HAS_ESCNN else NATIVE_MODELS)

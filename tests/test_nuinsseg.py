@@ -5,8 +5,8 @@ import pytest
 from data_helpers import assert_refused
 from PIL import Image
 
-from study.data.nuinsseg import block_of, find_nuclei, nuclei_patches
-from study.data.sources import prepare
+from study.data.datasets.nuinsseg import block_of, find_nuclei, nuclei_patches
+from study.data.datasets.sources import prepare
 
 
 def add(root, number, *, height=12, width=12):

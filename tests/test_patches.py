@@ -18,8 +18,8 @@ import torch
 from data_helpers import SPLIT, assert_refused, contents, flip_byte, make_patches, make_store
 from torch.utils.data import DataLoader
 
-from study.data.loading import PatchDataset, ShuffledBatches, to_input
-from study.data.patches import PatchStore, write_patches
+from study.data.patches.loading import PatchDataset, ShuffledBatches, to_input
+from study.data.patches.store import PatchStore, write_patches
 from study.errors import StudyError
 from study.files import replacing
 from study.groups import P4M
@@ -151,7 +151,7 @@ def test_a_full_disk_is_named_and_leaves_the_old_store(path, monkeypatch, count)
             yield temporary
 
     old = contents(path.parent)
-    monkeypatch.setattr("study.data.patches.replacing", on_a_full_disk)
+    monkeypatch.setattr("study.data.patches.store.replacing", on_a_full_disk)
     with assert_refused(path, "the disk is full", "free some space"):
         write(path, make_patches(count, size=32))
     assert contents(path.parent) == old

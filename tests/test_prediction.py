@@ -20,16 +20,16 @@ from slide_helpers import TISSUE, make_slide
 from test_tiling import random_unet
 
 from study.cli.prediction import predict
-from study.data.loading import to_input
-from study.data.pyramid import write_pyramid
-from study.data.slides import Slide
-from study.models import Architecture, load_model, save_checkpoint
+from study.data.patches.loading import to_input
+from study.data.slides.pyramid import write_pyramid
+from study.data.slides.slide import Slide
+from study.networks.models import Architecture, load_model, save_checkpoint
 from study.prediction import slide as prediction
 from study.prediction.contours import SPECK, regions, trace, write_geojson
 from study.prediction.disk_map import DiskMap
 from study.prediction.overlay import LONGEST, OPACITY, blend, picture_step, scale_bar, shrink, thumbnail, write_overlay
 from study.prediction.tiling import lawful_size, plan_tiles
-from study.stability import stability
+from study.tasks.stability import stability
 
 SLIDE = Path(__file__).parents[2] / "shared" / "data" / "slides" / "CMU-1-Small-Region.svs"
 FILES = {"s-probability.tif", "s-overlay.png", "s-contours.geojson"}

@@ -3,9 +3,9 @@ from dataclasses import replace
 import pytest
 
 from study.errors import StudyError
-from study.presets import FRACTIONS, PRESETS, find_preset, override
-from study.trials import Study
-from study.unet import build_unet
+from study.experiments.presets import FRACTIONS, PRESETS, find_preset, override
+from study.experiments.trials import Study
+from study.networks.unet import build_unet
 
 
 def test_the_paper_preset_has_the_papers_numbers():

@@ -21,26 +21,27 @@ from slide_helpers import make_slide
 from torch.utils.data import DataLoader
 
 import study
-from study import cli, pretrained
+from study import cli
 from study.cli.networks import check, evaluate
 from study.cli.packaging import package as package_command
 from study.cli.prediction import predict
-from study.data import ebhi_box
-from study.data.ebhi import CANCER, CLASSES
-from study.data.ebhi_box import pack_box
-from study.data.loading import PatchDataset, to_input
-from study.data.sources import ebhi_store, prepare
+from study.data.datasets import ebhi_box
+from study.data.datasets.ebhi import CANCER, CLASSES
+from study.data.datasets.ebhi_box import pack_box
+from study.data.datasets.sources import ebhi_store, prepare
+from study.data.patches.loading import PatchDataset, to_input
 from study.equivariance import equivariance_errors
 from study.errors import StudyError
+from study.experiments.model_card import model_card
+from study.experiments.packaging import TOLERANCE, package
+from study.experiments.presets import PRESETS
+from study.experiments.trials import Study, Trial, run_trial
+from study.experiments.unseen import own_store, unseen_patches
 from study.files import sha256_of
-from study.measures import counts, dice
-from study.model_card import model_card
-from study.models import load_checkpoint, load_model
-from study.packaging import TOLERANCE, package
-from study.presets import PRESETS
-from study.pretrained import CHECKSUMS, WEIGHTS, available, load_pretrained, read_checksums, read_pretrained
-from study.trials import Study, Trial, run_trial
-from study.unseen import own_store, unseen_patches
+from study.networks import pretrained
+from study.networks.models import load_checkpoint, load_model
+from study.networks.pretrained import CHECKSUMS, WEIGHTS, available, load_pretrained, read_checksums, read_pretrained
+from study.tasks.measures import counts, dice
 
 TINY = {"p4m": "p4m-tiny", "unet-aug": "unet-tiny"}
 """Models that are trained for some batches, and the names that they are packaged under."""
@@ -383,7 +384,7 @@ def test_a_packaging_that_was_cut_is_noticed_and_can_be_repeated(tiny, fabric, m
         raise OSError(28, "No space left on device")
 
     with monkeypatch.context() as patch:
-        patch.setattr("study.packaging.model_card", full)
+        patch.setattr("study.experiments.packaging.model_card", full)
         with assert_refused("new.md", "disk is full"):
             package(checkpoint_of(tiny), "new", tiny / "weights", root=tiny, fabric=fabric)
     with assert_refused("new.safetensors", "install the package again"):

@@ -12,9 +12,9 @@ import tifffile
 from data_helpers import assert_refused, contents
 from PIL import Image
 
-from study.data import pyramid
-from study.data.pyramid import write_pyramid
-from study.data.slides import Slide
+from study.data.slides import pyramid
+from study.data.slides.pyramid import write_pyramid
+from study.data.slides.slide import Slide
 from study.errors import StudyError
 
 SHAPE = (1301, 1090)  # three levels, an odd number of rows and no whole number of tiles
@@ -167,7 +167,7 @@ def test_a_disk_too_small_is_refused_before_the_first_strip(tmp_path):
 MEMORY = """
 import resource, sys
 import numpy as np
-from study.data.pyramid import write_pyramid
+from study.data.slides.pyramid import write_pyramid
 
 def peak():
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)

@@ -12,7 +12,8 @@ import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from study.gconv import GroupConv2d, GroupConvTranspose2d, compiler, fourier
+from study.gconv import GroupConv2d, GroupConvTranspose2d
+from study.gconv.fast import compiler, fourier
 from study.groups import GROUPS, P4M
 
 EXAMPLES = int(os.environ.get("EXAMPLES", "60"))

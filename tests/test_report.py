@@ -8,15 +8,16 @@ import pytest
 from lightning_fabric import Fabric
 from record_helpers import CASES, WORSE, own_cases, record, scaled
 
-from study import figures, plots, report
-from study.data.miniature import SOURCE as MINIATURE
+from study import report
+from study.data.datasets.miniature import SOURCE as MINIATURE
 from study.errors import StudyError
-from study.figures import make_figures, maps_path
-from study.forest import forest
-from study.maps import load_stability_maps, save_stability_maps
-from study.presets import Preset
-from study.training import Recipe
-from study.trials import Study, read_record, run_trial
+from study.experiments.maps import load_stability_maps, save_stability_maps
+from study.experiments.presets import Preset
+from study.experiments.training import Recipe
+from study.experiments.trials import Study, read_record, run_trial
+from study.report import figures, plots
+from study.report.figures import make_figures, maps_path
+from study.report.forest import forest
 
 
 @pytest.fixture

@@ -5,8 +5,8 @@ from itertools import product
 import numpy as np
 import pytest
 
-from study.data.sampling import Source, draw_positions, draws, split_slides
-from study.data.tissue import CELL
+from study.data.extraction.sampling import Source, draw_positions, draws, split_slides
+from study.data.slides.tissue import CELL
 
 MANY = [Source(f"tumor_{n:03}", True, partial=n % 5 == 0) for n in range(60)] + [
     Source(f"normal_{n:03}", False) for n in range(90)

@@ -10,7 +10,7 @@ from data_helpers import assert_refused
 from PIL import Image
 from slide_helpers import SIDE, make_slide
 
-from study.data.slides import Slide
+from study.data.slides.slide import Slide
 
 SVS = Path(__file__).parents[2] / "shared" / "data" / "slides" / "CMU-1-Small-Region.svs"
 

@@ -7,11 +7,11 @@ import numpy as np
 import pytest
 from data_helpers import add_pair, assert_refused, contents, make_store
 
-from study.data import ebhi_box
-from study.data.ebhi_box import pack_box
-from study.data.miniature import VERSION, make_slide
-from study.data.patches import PatchStore
-from study.data.sources import MINIATURE, prepare
+from study.data.datasets import ebhi_box
+from study.data.datasets.ebhi_box import pack_box
+from study.data.datasets.miniature import VERSION, make_slide
+from study.data.datasets.sources import MINIATURE, prepare
+from study.data.patches.store import PatchStore
 from study.files import sha256_of
 
 SOURCES = ["miniature", "ebhi", "nuinsseg", "store"]

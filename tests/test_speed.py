@@ -14,7 +14,8 @@ from conftest import HAS_ESCNN
 from study.bench import layers, speed, steps
 from study.bench import rules as choice
 from study.errors import StudyError
-from study.gconv import GroupConv2d, rules
+from study.gconv import GroupConv2d
+from study.gconv.fast import rules
 from study.groups import GROUPS, P4M
 
 ROOT = Path(__file__).parents[1]

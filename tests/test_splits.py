@@ -6,8 +6,8 @@ import pandas as pd
 import pytest
 from data_helpers import assert_refused, make_store
 
-from study.data.patches import Patch, PatchStore, write_patches
-from study.data.splits import FOLDS, fold_split, split_by_case, stored_split
+from study.data.patches.splits import FOLDS, fold_split, split_by_case, stored_split
+from study.data.patches.store import Patch, PatchStore, write_patches
 
 
 @pytest.fixture(scope="module")

@@ -1,8 +1,8 @@
 import torch
 from torch import nn
 
-from study.stability import stability
-from study.unet import build_unet
+from study.networks.unet import build_unet
+from study.tasks.stability import stability
 
 
 class Ramp(nn.Module):

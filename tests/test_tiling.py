@@ -8,12 +8,12 @@ import torch
 from data_helpers import assert_refused
 from torch import Tensor, nn
 
-from study.data.loading import to_input
-from study.data.slides import Slide
+from study.data.patches.loading import to_input
+from study.data.slides.slide import Slide
+from study.networks.unet import UNet, build_unet
 from study.prediction import tiling
 from study.prediction.tiling import Tile, lawful_size, plan_tiles, receptive_radius, run_tiles
-from study.stability import stability
-from study.unet import UNet, build_unet
+from study.tasks.stability import stability
 
 SLIDE = Path(__file__).parents[2] / "shared" / "data" / "slides" / "CMU-1-Small-Region.svs"
 

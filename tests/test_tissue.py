@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from study.data.tissue import tissue_map
+from study.data.slides.tissue import tissue_map
 
 CELL = 16
 PATCHES = {

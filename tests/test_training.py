@@ -5,13 +5,13 @@ import numpy as np
 import pytest
 import torch
 
-from study import training
-from study.data.loading import PatchDataset
-from study.data.patches import IGNORE
-from study.data.splits import stored_split
+from study.data.patches.loading import PatchDataset
+from study.data.patches.splits import stored_split
+from study.data.patches.store import IGNORE
 from study.errors import StudyError
+from study.experiments import training
+from study.experiments.training import Trained, roto_reflect, shared_loader, summed_loss, train, validate
 from study.groups import P4M
-from study.training import Trained, roto_reflect, shared_loader, summed_loss, train, validate
 
 
 def run(recipe, store, fabric, folder, **kwargs):

@@ -9,9 +9,9 @@ from data_helpers import make_blobs
 from grid_helpers import numbers
 
 from study.errors import StudyError
-from study.measures import boundary_dice, calibration_error, dice
-from study.models import load_model
-from study.trials import Study, Trial, read_record, read_records, run_trial, score_patches
+from study.experiments.trials import Study, Trial, read_record, read_records, run_trial, score_patches
+from study.networks.models import load_model
+from study.tasks.measures import boundary_dice, calibration_error, dice
 
 
 def test_the_grid_of_trials_is_complete_and_whole_seed_by_seed(preset, store, tmp_path):
@@ -90,10 +90,10 @@ def test_a_trial_that_was_cut_in_its_evaluation_repeats_only_that(study, done, f
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patched:
-        patched.setattr("study.trials.score_patches", killed)
+        patched.setattr("study.experiments.trials.score_patches", killed)
         with pytest.raises(KeyboardInterrupt):
             run_trial(cut, trial, fabric)
-    monkeypatch.setattr("study.training._train_epoch", killed)
+    monkeypatch.setattr("study.experiments.training._train_epoch", killed)
     assert numbers(run_trial(cut, trial, fabric)) == numbers(whole)
 
 

@@ -14,8 +14,9 @@ import numpy as np
 import pytest
 import torch
 
-from study.gconv import GroupConv2d, GroupConvTranspose2d, operators, triton_kernels
-from study.gconv.filter_transform import FilterTransform
+from study.gconv import GroupConv2d, GroupConvTranspose2d
+from study.gconv.fast import operators, triton_kernels
+from study.gconv.fast.filter_transform import FilterTransform
 from study.groups import P4, P4M
 
 INTERPRETED = triton_kernels.INTERPRETED

@@ -4,7 +4,7 @@ from dataclasses import replace
 import pytest
 from data_helpers import assert_refused
 
-from study.tuning import RATES, TuningRun, chosen_rates, runs, tune, tuning_rows
+from study.experiments.tuning import RATES, TuningRun, chosen_rates, runs, tune, tuning_rows
 
 RUN = TuningRun("unet", 0.5, 100, 3e-3)
 

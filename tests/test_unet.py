@@ -11,7 +11,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from study.equivariance import assert_equivariant, equivariance_errors, train_briefly
 from study.errors import StudyError
 from study.groups import GROUPS, roto_reflections
-from study.unet import GRIDS, Block, UNet, build_unet, field_counts, make_layers
+from study.networks.unet import GRIDS, Block, UNet, build_unet, field_counts, make_layers
 
 GROUP = pytest.mark.parametrize("group", GROUPS)
 GRID = pytest.mark.parametrize("grid", ["even", "odd"])

@@ -16,11 +16,11 @@ from tqdm import tqdm
 from study.bench.memory import extra_mb
 from study.bench.networks import DEPTH, autocast, check_input, has_escnn
 from study.bench.timing import summarise, time_in_turn
-from study.gconv import fourier
-from study.gconv.filter_transform import products_per_tap
+from study.gconv.fast import fourier
+from study.gconv.fast.filter_transform import products_per_tap
 from study.groups import GROUPS, P4, P4M
+from study.networks.unet import field_counts, make_layers
 from study.provenance import provenance
-from study.unet import field_counts, make_layers
 
 FORMS = ("dense", "dense, channels last", "fourier", "escnn", "plain")
 """An ordinary convolution of planes, on a GPU also in the memory format that it likes best; by the Fourier transform;

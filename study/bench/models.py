@@ -12,9 +12,9 @@ from study.bench import networks as net
 from study.bench.timing import summarise, time_in_turn
 from study.errors import StudyError
 from study.groups import GROUPS, P4M
-from study.models import LAYERS, PAPER_MODELS
+from study.networks.models import LAYERS, PAPER_MODELS
+from study.networks.unet import BUDGETS, GRIDS, UNet, field_counts, make_layers
 from study.provenance import provenance
-from study.unet import BUDGETS, GRIDS, UNet, field_counts, make_layers
 
 LABELS = {model.group: model.label for model in PAPER_MODELS.values() if not model.augmented}
 
@@ -52,9 +52,9 @@ class Candidate:
 
     Attributes:
         group: "z2", "p4" or "p4m".
-        budget: what it has as much of as the U-Net, one of :data:`~study.unet.BUDGETS`; or "compute of P4M", a U-Net
-            with as many multiplications as the P4M U-Net of equal parameters has in its dense form.
-        implementation: one of :data:`~study.models.LAYERS`.
+        budget: what it has as much of as the U-Net, one of :data:`~study.networks.unet.BUDGETS`; or "compute of P4M", a
+            U-Net with as many multiplications as the P4M U-Net of equal parameters has in its dense form.
+        implementation: one of :data:`~study.networks.models.LAYERS`.
     """
 
     group: str

@@ -13,11 +13,11 @@ from torch import nn
 from torch.nn import functional as F
 
 from study.bench.memory import peak_mb
-from study.cost import multiplications
 from study.errors import MissingPackageError, StudyError
 from study.groups import P4M
 from study.memory import keep_freed_memory
-from study.unet import GRIDS, make_layers
+from study.networks.cost import multiplications
+from study.networks.unet import GRIDS, make_layers
 
 
 class Input(Protocol):

@@ -62,7 +62,7 @@ class Escnn:
     """
 
     def __init__(self) -> None:
-        from study import escnn_layers
+        from study.escnn import layers as escnn_layers
 
         self._layers = escnn_layers
 

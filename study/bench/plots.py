@@ -6,8 +6,8 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import FuncFormatter, NullLocator
 
-from study.models import MODELS
-from study.plots import COLOURS, LAYERS, MARKERS, PAGE, captioned, look, styled
+from study.networks.models import MODELS
+from study.report.plots import COLOURS, LAYERS, MARKERS, PAGE, captioned, look, styled
 
 _COSTS = {"training_ratio": "Training step", "inference_ratio": "Inference", "peak_ratio": "Peak memory of training"}
 """Columns of the table of costs, as multiples of the plain U-Net's."""

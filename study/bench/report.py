@@ -8,8 +8,8 @@ import pandas as pd
 from study.bench import plots
 from study.errors import StudyError
 from study.files import replacing
-from study.plots import save
 from study.report import markdown
+from study.report.plots import save
 
 COSTS = Path("results/costs")
 PITFALLS = Path("results/escnn/pitfalls.csv")

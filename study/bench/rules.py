@@ -13,7 +13,8 @@ from study.bench.networks import PRECISIONS
 from study.bench.timing import summarise, time_in_turn
 from study.errors import StudyError
 from study.files import replacing
-from study.gconv import GroupConv2d, GroupConvTranspose2d, fourier, rules
+from study.gconv import GroupConv2d, GroupConvTranspose2d
+from study.gconv.fast import fourier, rules
 from study.groups import GROUPS
 
 LAYERS = {
@@ -30,7 +31,7 @@ MOST_PRODUCTS = 5e8
 
 
 def measure(device: torch.device, precision: str = "float32", *, rounds: int = 3) -> pd.DataFrame:
-    """One row for each layer and size, with the columns of :data:`study.gconv.rules.COLUMNS`.
+    """One row for each layer and size, with the columns of :data:`study.gconv.fast.rules.COLUMNS`.
 
     Raises:
         StudyError: for an unknown precision.

@@ -8,8 +8,8 @@ from matplotlib.figure import Figure
 from study.bench import layers, plots
 from study.bench.report import conditions, device_name, network_sizes, times, write_csv, write_text
 from study.errors import StudyError
-from study.plots import save
 from study.report import markdown
+from study.report.plots import save
 
 SPEED = Path("results/speed")
 _NAMES = {"p4": "P4", "p4m": "P4M", "z2": "U-Net"}

@@ -12,10 +12,10 @@ from tqdm import tqdm
 from study.bench import networks as net
 from study.bench.networks import DEPTH
 from study.bench.timing import summarise, time_in_turn
-from study.deploy import deploy
 from study.gconv import GroupConv2d
+from study.networks.deploy import deploy
+from study.networks.unet import build_unet
 from study.provenance import provenance
-from study.unet import build_unet
 
 
 @dataclass(frozen=True)
@@ -101,7 +101,7 @@ def measure(settings: Settings, device: torch.device) -> pd.DataFrame:
     """One row per width and candidate; times are multiples of those of the plain U-Net of that width.
 
     Columns: the candidate's, those of :func:`~study.bench.networks.measure_alone`, and for ``training``,
-    ``inference`` and ``deployed`` (inference after :func:`~study.deploy.deploy`; not for escnn) those of
+    ``inference`` and ``deployed`` (inference after :func:`~study.networks.deploy.deploy`; not for escnn) those of
     :func:`~study.bench.timing.summarise`, of a batch; the settings and the provenance.
     """
     rows = pd.concat([compare(candidates(width, device), settings, device) for width in settings.widths])

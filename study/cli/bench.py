@@ -19,11 +19,11 @@ from study.bench.layers import Settings as LayerSettings
 from study.bench.models import Settings
 from study.bench.steps import Settings as StepSettings
 from study.cli.slides import PATCHES
-from study.data.loading import PatchDataset, to_input
-from study.data.sources import prepare
+from study.data.datasets.sources import prepare
+from study.data.patches.loading import PatchDataset, to_input
 from study.errors import StudyError
-from study.gconv import rules as choice
-from study.models import load_checkpoint, rebuild
+from study.gconv.fast import rules as choice
+from study.networks.models import load_checkpoint, rebuild
 from study.provenance import provenance
 
 Root = Annotated[Path, typer.Option(help="Where results/ and figures/ are.", metavar="FOLDER")]

@@ -9,15 +9,15 @@ from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
-from study.estimate import Outlook, together
-from study.models import MODELS
-from study.trials import Study, Trial, is_diverged
+from study.experiments.estimate import Outlook, together
+from study.experiments.trials import Study, Trial, is_diverged
+from study.networks.models import MODELS
 
 
 class LiveTable:
     """Where there is a terminal, a table of the trials that run; everywhere, a line for each that ends.
 
-    It is a :class:`~study.grid.Watcher`, and a context manager that shows and removes the table.
+    It is a :class:`~study.experiments.grid.Watcher`, and a context manager that shows and removes the table.
     """
 
     def __init__(self, study: Study, todo: Sequence[Trial], console: Console) -> None:

@@ -12,19 +12,19 @@ from torch import nn
 
 from study.bench.angles import turned_both_ways
 from study.cli.stores import check_new, describe
-from study.conversion import convert_checkpoint
-from study.data.patches import PatchStore
+from study.data.patches.store import PatchStore
 from study.devices import launch_fabric
 from study.equivariance import equivariance_errors, measure
 from study.errors import StudyError
-from study.evaluation import READINGS, summarise
+from study.experiments.evaluation import READINGS, summarise
+from study.experiments.trials import score_patches
+from study.experiments.unseen import own_store, unseen_patches
 from study.groups import P4M
-from study.measures import TOLERANCE
-from study.models import MODELS, Architecture, rebuild
-from study.pretrained import available, read_network
-from study.trials import score_patches
-from study.unet import IMPLEMENTATIONS, build_unet
-from study.unseen import own_store, unseen_patches
+from study.networks.conversion import convert_checkpoint
+from study.networks.models import MODELS, Architecture, rebuild
+from study.networks.pretrained import available, read_network
+from study.networks.unet import IMPLEMENTATIONS, build_unet
+from study.tasks.measures import TOLERANCE
 
 _MEASURES = {
     "dice": "Dice, pooled over pixels",

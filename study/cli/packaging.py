@@ -7,15 +7,15 @@ import typer
 
 from study.cli.studies import Root
 from study.devices import launch_fabric
-from study.packaging import package as write_package
-from study.pretrained import WEIGHTS
+from study.experiments.packaging import package as write_package
+from study.networks.pretrained import WEIGHTS
 
 
 def package(
     checkpoint: Annotated[Path, typer.Argument(help="The best.pt of a trial, below runs/.", show_default=False)],
     name: Annotated[str, typer.Argument(help="What the pretrained network is called.", show_default=False)],
     output: Annotated[
-        Path, typer.Option(help="Where the files go.", metavar="FOLDER", show_default="study/weights")
+        Path, typer.Option(help="Where the files go.", metavar="FOLDER", show_default="study/networks/weights")
     ] = WEIGHTS,
     root: Root = Path(),
 ) -> None:

@@ -8,12 +8,12 @@ import typer
 
 from study.cli.slides import Magnification, Mpp, SlideMpp, one_scale
 from study.cli.stores import check_new
-from study.data.slides import Slide
+from study.data.slides.slide import Slide
 from study.devices import launch_fabric
-from study.models import rebuild
+from study.networks.models import rebuild
+from study.networks.pretrained import read_network
 from study.prediction.outputs import Outputs, predict_slide
 from study.prediction.slide import SIDE
-from study.pretrained import read_network
 from study.provenance import provenance
 
 

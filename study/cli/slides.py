@@ -8,17 +8,17 @@ from typing import Annotated
 import typer
 
 from study.cli.stores import show_store
-from study.data.annotations import read_annotation
-from study.data.camelyon16 import SlideFiles, find_slides
-from study.data.download import BUCKET_URL, download
-from study.data.extract import Scale
-from study.data.manifest import read_manifest
-from study.data.masks import OutlineMask, TiffMask, compare
-from study.data.miniature import MARKER, make_miniature
-from study.data.miniature import SOURCE as MINIATURE
-from study.data.patches import SPLITS, PatchStore
-from study.data.slide_store import extract_store, plan, plan_again
-from study.data.slides import Slide
+from study.data.datasets.camelyon16 import SlideFiles, find_slides
+from study.data.datasets.miniature import MARKER, make_miniature
+from study.data.datasets.miniature import SOURCE as MINIATURE
+from study.data.extraction.download import BUCKET_URL, download
+from study.data.extraction.one_slide import Scale
+from study.data.extraction.plan import extract_store, plan, plan_again
+from study.data.patches.manifest import read_manifest
+from study.data.patches.store import SPLITS, PatchStore
+from study.data.slides.annotations import read_annotation
+from study.data.slides.masks import OutlineMask, TiffMask, compare
+from study.data.slides.slide import Slide
 from study.errors import StudyError
 
 PATCHES, SIZE = 300_000, 320

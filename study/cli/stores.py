@@ -8,11 +8,11 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from study.data.ebhi import TASKS
-from study.data.ebhi_box import pack_box
-from study.data.ebhi_download import ARTICLE_URL, download_ebhi
-from study.data.patches import SPLITS, PatchStore
-from study.data.sources import ebhi_store
+from study.data.datasets.ebhi import TASKS
+from study.data.datasets.ebhi_box import pack_box
+from study.data.datasets.ebhi_download import ARTICLE_URL, download_ebhi
+from study.data.datasets.sources import ebhi_store
+from study.data.patches.store import SPLITS, PatchStore
 from study.errors import StudyError
 from study.files import sha256_of
 

@@ -15,18 +15,18 @@ from rich.console import Console
 
 from study.cli.live import LiveTable, show_outlook
 from study.cli.stores import describe
-from study.data.ebhi import source_name
-from study.data.miniature import SOURCE as MINIATURE
-from study.data.nuinsseg import SOURCE as NUINSSEG
-from study.data.sources import prepare
+from study.data.datasets.ebhi import source_name
+from study.data.datasets.miniature import SOURCE as MINIATURE
+from study.data.datasets.nuinsseg import SOURCE as NUINSSEG
+from study.data.datasets.sources import prepare
 from study.devices import launch_fabric, one_thread
 from study.errors import StudyError
-from study.estimate import outlook
-from study.figures import make_figures
-from study.grid import open_place, run_grid, run_trials, side_by_side
-from study.models import MODELS
-from study.presets import PRESETS, find_preset, override
-from study.trials import Study, results_folder
+from study.experiments.estimate import outlook
+from study.experiments.grid import open_place, run_grid, run_trials, side_by_side
+from study.experiments.presets import PRESETS, find_preset, override
+from study.experiments.trials import Study, results_folder
+from study.networks.models import MODELS
+from study.report.figures import make_figures
 
 _PRESETS_HELP = "What to run.\n\n" + "\n\n".join(
     f"[bold]{name}[/bold]: {p.description}." for name, p in PRESETS.items()

@@ -10,9 +10,9 @@ from rich.table import Table
 from study.cli.studies import Data, Name, PresetName, Root, Settings, open_study
 from study.devices import launch_fabric, one_thread
 from study.errors import StudyError
-from study.models import MODELS
-from study.trials import results_folder
-from study.tuning import RATES, chosen_rates, runs, tune, tuning_rows
+from study.experiments.trials import results_folder
+from study.experiments.tuning import RATES, chosen_rates, runs, tune, tuning_rows
+from study.networks.models import MODELS
 
 
 def tune_rates(

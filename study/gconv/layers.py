@@ -3,7 +3,8 @@
 Images are ``(B, C, H, W)`` and functions on the group ``(B, K, |G|, H, W)``. Channels always count fields, not planes.
 Every layer is equivariant exactly, whatever its weights; a strided convolution or pooling on sizes with
 ``(size + 2 * padding - kernel_size) % stride == 0``, where its stride leaves nothing over (see
-:mod:`study.equivariance`). The networks of :mod:`study.unet` check that; a single layer computes what it is asked.
+:mod:`study.equivariance`). The networks of :mod:`study.networks.unet` check that; a single layer computes what it is
+asked.
 """
 
 import math
@@ -14,7 +15,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from study.gconv import filters, operators, planar, pooling, rules
+from study.gconv import filters, pooling
+from study.gconv.fast import operators, planar, rules
 from study.groups import PlaneGroup
 
 ALGORITHMS = ("auto", "dense", "fourier")
@@ -210,10 +212,10 @@ class GroupConv2d(PlaneGroupConv2d):
 
     Args:
         algorithm: how the same is computed: "dense", as an ordinary convolution of planes (:mod:`study.gconv.filters`);
-            "fourier", by the Fourier transform of the point group (:mod:`study.gconv.fourier`), for which the stride
-            must be 1 and the group not Z2, else it is dense after all; or "auto", by the rules of what was measured to
-            be faster (:mod:`study.gconv.rules`). The attribute may be changed later. ``torch.func`` transforms
-            either form; what is compiled with such a transform inside is dense.
+            "fourier", by the Fourier transform of the point group (:mod:`study.gconv.fast.fourier`), for which the
+            stride must be 1 and the group not Z2, else it is dense after all; or "auto", by the rules of what was
+            measured to be faster (:mod:`study.gconv.fast.rules`). The attribute may be changed later. ``torch.func``
+            transforms either form; what is compiled with such a transform inside is dense.
     """
 
     _expand = staticmethod(filters.group_weight)
@@ -262,7 +264,7 @@ class GroupConv2d(PlaneGroupConv2d):
     def prefers_fourier(
         self, device: str, dtype: torch.dtype, positions: float = math.inf, training: bool = True
     ) -> bool:
-        """Whether the Fourier form is taken; arguments as of :func:`study.gconv.rules.fourier_is_faster`."""
+        """Whether the Fourier form is taken; arguments as of :func:`study.gconv.fast.rules.fourier_is_faster`."""
         if self.algorithm == "dense" or not self._has_fourier_form():
             return False
         return self.algorithm == "fourier" or rules.fourier_is_faster(self, device, dtype, positions, training)

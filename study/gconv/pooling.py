@@ -4,8 +4,8 @@ from torch import Tensor
 from torch.autograd import Function
 from torch.autograd.function import once_differentiable
 
-from study.gconv import fused
-from study.gconv.eager import is_unobserved
+from study.gconv.fast import fused
+from study.gconv.fast.eager import is_unobserved
 
 
 def runs(f: Tensor) -> bool:

@@ -6,13 +6,13 @@ from pathlib import Path
 
 import numpy as np
 
-from study.data.pyramid import write_pyramid
-from study.data.slides import View
+from study.data.slides.pyramid import write_pyramid
+from study.data.slides.slide import View
 from study.files import replacing
+from study.networks.unet import UNet
 from study.prediction.contours import SPECK, regions, trace, write_geojson
 from study.prediction.overlay import picture_step, shrink, thumbnail, write_overlay
 from study.prediction.slide import SIDE, predict_view
-from study.unet import UNet
 
 
 @dataclass(frozen=True)

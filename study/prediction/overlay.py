@@ -12,7 +12,7 @@ from matplotlib.collections import LineCollection
 from matplotlib.figure import Figure
 from PIL import Image
 
-from study.data.slides import View
+from study.data.slides.slide import View
 from study.files import replacing
 from study.prediction.contours import Region
 

@@ -10,14 +10,14 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
-from study.data.loading import to_input
-from study.data.slides import View
-from study.data.tissue import CELL, tissue_map
+from study.data.patches.loading import to_input
+from study.data.slides.slide import View
+from study.data.slides.tissue import CELL, tissue_map
 from study.files import require_space
+from study.networks.unet import UNet
 from study.prediction.disk_map import DiskMap
 from study.prediction.tiling import Tile, plan_tiles, run_tiles
-from study.stability import stability as over_roto_reflections
-from study.unet import UNet
+from study.tasks.stability import stability as over_roto_reflections
 
 SIDE = 1024
 """Side of the tiles: three quarters of it are kept, at depth 4, and a P4M U-Net of width 32 takes 2 GB."""
@@ -46,8 +46,8 @@ def predict_view(
     """Run a network over a slide at one scale; the result is what it gives on the whole view at once, to rounding.
 
     The view is padded with white at its bottom and right to a size that the network's grid allows. Tiles whose kept
-    part has no tissue (:mod:`study.data.tissue`) are left out. Whatever the slide's size, memory is needed for one
-    batch in the network and one that is being read.
+    part has no tissue (:mod:`study.data.slides.tissue`) are left out. Whatever the slide's size, memory is needed for
+    one batch in the network and one that is being read.
 
     Args:
         network: in eval mode, on the device to run on.
@@ -90,7 +90,7 @@ def predict_view(
 def _function(network: UNet, stability: bool) -> Callable[[Tensor], Tensor]:
     """From uint8 images ``(B, 3, h, w)`` to maps ``(B, M, h, w)``.
 
-    The network is taken as it is: :func:`study.deploy.deploy` would save a seventh of the time, but it rounds
+    The network is taken as it is: :func:`study.networks.deploy.deploy` would save a seventh of the time, but it rounds
     otherwise, by up to 1e-5 of probability, which is all that is allowed between the map and the network.
     """
 

@@ -18,7 +18,7 @@ import torch
 from torch import Tensor
 
 from study.errors import StudyError
-from study.unet import UNet
+from study.networks.unet import UNet
 
 
 @dataclass(frozen=True)

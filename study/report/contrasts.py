@@ -6,7 +6,7 @@ from dataclasses import asdict, dataclass, fields
 import numpy as np
 import pandas as pd
 
-from study.models import MODELS, NATIVE_MODELS
+from study.networks.models import MODELS, NATIVE_MODELS
 from study.report.records import by_cell, counts
 from study.report.statistics import Difference, difference, holm
 
@@ -21,7 +21,7 @@ _READINGS = {"": "", "tta_": " with TTA"}
 
 @dataclass(frozen=True)
 class Cell:
-    """A model on a data regime, and how it is read: one of :data:`~study.evaluation.READINGS`."""
+    """A model on a data regime, and how it is read: one of :data:`~study.experiments.evaluation.READINGS`."""
 
     model: str
     fraction: float

@@ -6,11 +6,11 @@ from pathlib import Path
 import pandas as pd
 
 from study.errors import StudyError
-from study.models import MODELS
-from study.trials import Trial, read_records
+from study.experiments.trials import Trial, read_records
+from study.networks.models import MODELS
 
 COUNTS = ["tp", "fp", "fn"]
-"""What the Dice is made of, in :data:`~study.evaluation.CASE_COLUMNS`."""
+"""What the Dice is made of, in :data:`~study.experiments.evaluation.CASE_COLUMNS`."""
 
 
 def load_records(folder: Path | str) -> list[dict]:
@@ -58,7 +58,7 @@ def counts(records: Sequence[dict], reading: str = "") -> pd.DataFrame | None:
 
     Args:
         records: of the seeds.
-        reading: one of :data:`~study.evaluation.READINGS`.
+        reading: one of :data:`~study.experiments.evaluation.READINGS`.
 
     Returns:
         None if no record has this reading; otherwise of those that have it.

@@ -29,7 +29,7 @@ import pandas as pd
 from scipy import stats
 
 from study.errors import StudyError
-from study.measures import dice
+from study.tasks.measures import dice
 
 DRAWS = 10_000
 

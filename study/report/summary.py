@@ -6,12 +6,12 @@ from dataclasses import replace
 import numpy as np
 import pandas as pd
 
-from study.models import ESCNN_MODELS, MODELS, native_counterpart
+from study.experiments.trials import Trial
+from study.networks.models import ESCNN_MODELS, MODELS, native_counterpart
 from study.report.contrasts import BASELINE
 from study.report.published import PAPER_DICE
 from study.report.records import by_cell, counts, trial_rows
 from study.report.statistics import dice_draws, dice_of_seeds, difference, interval, pooled_dice
-from study.trials import Trial
 
 
 def summary_rows(records: Sequence[dict]) -> pd.DataFrame:

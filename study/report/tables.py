@@ -5,7 +5,7 @@ from collections.abc import Sequence
 import numpy as np
 import pandas as pd
 
-from study.models import LAYERS, MODELS
+from study.networks.models import LAYERS, MODELS
 from study.report.published import PAPER_DICE
 from study.report.records import caption
 from study.report.statistics import FEW_SEEDS

@@ -3,6 +3,7 @@
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+from study.experiments.trials import diverged_trials
 from study.files import replacing
 from study.report.answers import claim_table, contrast_table
 from study.report.claims import claim_rows
@@ -10,7 +11,6 @@ from study.report.contrasts import contrast_rows
 from study.report.records import trial_rows
 from study.report.summary import has_escnn, summary_rows
 from study.report.tables import dice_table, implementation_table, stability_table
-from study.trials import diverged_trials
 
 
 def write_tables(records: Sequence[dict], results: Path, figures: Path) -> None:

@@ -1,0 +1,1 @@
+"""The data sets, and how each becomes a patch store."""

@@ -1,0 +1,1 @@
+"""From slides to patches: sampling, one slide, all of them, downloads."""

@@ -1,8 +1,0 @@
-"""Masks of tumour at the scale of a view, from outlines or from the mask TIFFs of the public bucket."""
-
-from study.data.masks.comparison import Comparison, compare
-from study.data.masks.mask import Mask
-from study.data.masks.outlines import OutlineMask
-from study.data.masks.tiff import TiffMask
-
-__all__ = ["Comparison", "Mask", "OutlineMask", "TiffMask", "compare"]

@@ -1,0 +1,245 @@
+"""The patch store: image patches with a mask each, in one HDF5 file, or in one for every slide beside a manifest.
+
+The layout follows PCam: ``x`` uint8 (N, H, W, 3) and ``mask`` uint8 (N, H, W), one chunk per patch, with a checksum,
+so that reading one patch at random costs one read and damage is noticed. ``case``, ``slide`` and ``split`` say where
+each patch is from.
+"""
+
+import hashlib
+import json
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+
+import h5py
+import numpy as np
+import pandas as pd
+
+from study.data.patches.manifest import (
+    case_of,
+    is_extraction,
+    patches_fingerprint,
+    read_manifest,
+    read_recipe,
+    slide_file,
+)
+from study.errors import StudyError
+from study.files import replacing, require_space
+
+SPLITS = ("train", "validation", "test")
+
+IGNORE = 255
+"""In a mask: nobody labelled this pixel; it counts in neither the loss nor the Dice."""
+
+
+@dataclass(frozen=True)
+class Patch:
+    """An image ``(H, W, 3)`` with its mask ``(H, W)``, both uint8, and where they are from.
+
+    In the mask, 1 is foreground, 0 is not, and 255 (:data:`IGNORE`) was not labelled.
+    """
+
+    image: np.ndarray
+    mask: np.ndarray
+    case: str
+    slide: str
+
+
+def write_patches(
+    path: Path | str, patches: Iterable[Patch], split: Mapping[str, str], *, source: str, recipe: Mapping
+) -> str:
+    """Write a patch store under a temporary name and rename it, so that ``path`` is never half a store.
+
+    Args:
+        path: the store to write or replace.
+        patches: of equal size; consumed one by one, so they need not fit in memory.
+        split: "train", "validation" or "test" for every case.
+        source: what the images are, for people: "EBHI-SEG, cancer", "miniature Camelyon".
+        recipe: what the store was made from; a store whose recipe is unchanged need not be made again.
+
+    Returns:
+        The fingerprint, 16 hexadecimal digits that identify the content.
+
+    Raises:
+        StudyError: if there are no patches, they differ in size or type, a case is in no split, or the disk is full.
+    """
+    digest = hashlib.sha256()
+    labels: dict[str, list[str]] = {"case": [], "slide": [], "split": []}
+    with replacing(path) as temporary, h5py.File(temporary, "w") as file:
+        for n, patch in enumerate(patches):
+            _check(patch, n, split)
+            if n == 0:
+                height, width = patch.mask.shape
+                for name, shape in [("x", (height, width, 3)), ("mask", (height, width))]:
+                    file.create_dataset(
+                        name, (0, *shape), np.uint8, maxshape=(None, *shape), chunks=(1, *shape), fletcher32=True
+                    )
+            if patch.mask.shape != (height, width):
+                raise StudyError(
+                    f"patch {n} of {patch.slide} is {patch.mask.shape[0]} x {patch.mask.shape[1]}, the first one "
+                    f"{height} x {width}; make all patches of one size"
+                )
+            require_space(path, patch.image.nbytes + patch.mask.nbytes)
+            for name, array in [("x", patch.image), ("mask", patch.mask)]:
+                if n == len(file[name]):
+                    file[name].resize(2 * n + 64, axis=0)
+                file[name][n] = array
+                digest.update(array.tobytes())
+            for name, label in [("case", patch.case), ("slide", patch.slide), ("split", split[patch.case])]:
+                labels[name].append(label)
+                digest.update(label.encode() + b"\0")
+        if not labels["case"]:
+            raise StudyError(f"no patches to write to {path}; check the data folder")
+        for name in ("x", "mask"):
+            file[name].resize(len(labels["case"]), axis=0)
+        for name, values in labels.items():
+            file.create_dataset(name, data=values, dtype=h5py.string_dtype())
+        fingerprint = digest.hexdigest()[:16]
+        file.attrs.update(source=source, recipe=json.dumps(recipe, sort_keys=True), fingerprint=fingerprint)
+    return fingerprint
+
+
+class PatchStore:
+    """What is in a patch store: labels, sizes and fingerprint, read once; the patches stay on disk.
+
+    A store is one HDF5 file, or the folder of an extraction from slides: a file per slide and their manifest.
+
+    Attributes:
+        path: the HDF5 file, or the folder.
+        size: (H, W) in pixels.
+        case, slide, split: one label per patch, arrays of str.
+        files: the HDF5 files, each as (path, fingerprint).
+        file, row: of each patch, which of the files it is in, and where.
+        hashes: of each patch, by which damage is noticed; None where HDF5 itself keeps checksums, in a single file.
+        source, recipe, fingerprint: see :func:`write_patches`.
+
+    Raises:
+        StudyError: if the store is missing, damaged, or not a patch store.
+    """
+
+    def __init__(self, path: Path | str) -> None:
+        self.path = Path(path)
+        self._foreground: np.ndarray | None = None
+        if is_extraction(self.path):
+            self._read_folder()
+        elif self.path.is_file():
+            self._read_file()
+        else:
+            raise StudyError(f"no patch store at {path}; make one with `python -m study data`")
+        if not set(self.split) <= set(SPLITS):
+            raise StudyError(f"{path} is damaged: it has unknown splits; make it again")
+        parts = pd.Series(self.split).groupby(self.case).nunique()
+        if parts.max() > 1:
+            raise StudyError(
+                f"{path}: case {parts.idxmax()} is in more than one split; split by case and make it again"
+            )
+
+    def _read_file(self) -> None:
+        try:
+            with h5py.File(self.path, "r") as file:
+                count, *size, channels = file["x"].shape
+                types = {file["x"].dtype, file["mask"].dtype}
+                self.size = tuple(size)
+                self.case, self.slide, self.split = (file[key].asstr()[:] for key in ("case", "slide", "split"))
+                self.source, self.fingerprint = file.attrs["source"], file.attrs["fingerprint"]
+                self.recipe = json.loads(file.attrs["recipe"])
+                labels = (self.case, self.slide, self.split)
+                whole = (
+                    types == {np.dtype(np.uint8)}
+                    and channels == 3
+                    and file["mask"].shape == (count, *size)
+                    and all(len(label) == count > 0 for label in labels)
+                )
+        except (OSError, KeyError, ValueError, TypeError, AttributeError, RuntimeError) as error:
+            raise StudyError(
+                f"{self.path} is damaged or not a patch store ({_brief(error)}); give a patch store, or make it again"
+            ) from error
+        if not whole:
+            raise StudyError(
+                f"{self.path} is damaged: its arrays do not fit together; give a patch store, or make it again"
+            )
+        self.files = [(self.path, self.fingerprint)]
+        self.file, self.row = np.zeros(count, np.int64), np.arange(count)
+        self.hashes = None
+
+    def _read_folder(self) -> None:
+        manifest = read_manifest(self.path)
+        recipe = read_recipe(self.path)
+        names, self.file = np.unique(manifest.slide.to_numpy(), return_inverse=True)
+        self.row = manifest.groupby("slide").cumcount().to_numpy()
+        self.files = [
+            (slide_file(self.path, name), patches_fingerprint(manifest.hash[self.file == n]))
+            for n, name in enumerate(names)
+        ]
+        if missing := [str(path) for path, _ in self.files if not path.is_file()]:
+            raise StudyError(f"{missing[0]} is missing; run the extraction into {self.path} again, it makes what lacks")
+        self.size = (recipe["patch_size"], recipe["patch_size"])
+        self.hashes = manifest.hash.to_numpy(object)
+        self.slide = manifest.slide.to_numpy(object)
+        self.case = np.array([case_of(slide) for slide in self.slide], object)
+        self.split = manifest.split.to_numpy(object)
+        self.source, self.recipe = recipe["source"], recipe
+        self.fingerprint = patches_fingerprint(manifest.slide + manifest.split + manifest.hash)
+
+    def __len__(self) -> int:
+        return len(self.split)
+
+    def __reduce__(self) -> tuple:
+        """A pickle is small, however large the store: whoever loads it reads the files, which must be the same."""
+        return _open_again, (self.path.absolute(), self.fingerprint)
+
+    def indices(self, split: str) -> np.ndarray:
+        """The patches of one split, in the order of the store.
+
+        Raises:
+            StudyError: if the split is empty.
+        """
+        found = np.flatnonzero(self.split == split)
+        if len(found) == 0:
+            raise StudyError(f"{self.path} has no {split} patches; make it again from more cases")
+        return found
+
+    def foreground(self) -> np.ndarray:
+        """Pixels of foreground in each patch, int ``(N,)``; read from the masks, once.
+
+        Raises:
+            StudyError: if a patch is damaged.
+        """
+        if self._foreground is None:
+            self._foreground = np.empty(len(self), np.int64)
+            for number, (path, _) in enumerate(self.files):
+                here = np.flatnonzero(self.file == number)
+                try:
+                    with h5py.File(path, "r") as file:
+                        counts = [int((file["mask"][row] == 1).sum()) for row in self.row[here]]
+                except (OSError, KeyError) as error:
+                    raise StudyError(f"{path} is damaged ({_brief(error)}); make it again") from error
+                self._foreground[here] = counts
+        return self._foreground
+
+
+@lru_cache(maxsize=1)
+def _open_again(path: Path, fingerprint: str) -> PatchStore:
+    store = PatchStore(path)
+    if store.fingerprint != fingerprint:
+        raise StudyError(f"{path} was replaced by other data while it was in use; start again")
+    return store
+
+
+def _check(patch: Patch, n: int, split: Mapping[str, str]) -> None:
+    """Refuse a patch that the store's layout cannot hold."""
+    height, width = patch.mask.shape
+    if patch.image.shape != (height, width, 3) or patch.image.dtype != np.uint8 or patch.mask.dtype != np.uint8:
+        raise StudyError(
+            f"patch {n} of {patch.slide} has an image {patch.image.shape} of {patch.image.dtype} and a mask "
+            f"{patch.mask.shape} of {patch.mask.dtype}; give uint8 of (H, W, 3) and (H, W)"
+        )
+    if odd := set(np.unique(patch.mask)) - {0, 1, IGNORE}:
+        raise StudyError(f"patch {n} of {patch.slide} has mask value {min(odd)}; give 0, 1, or {IGNORE}, unlabelled")
+    if split.get(patch.case) not in SPLITS:
+        raise StudyError(f"case {patch.case} is in no split; assign it to one of {', '.join(SPLITS)}")
+
+
+def _brief(error: BaseException) -> str:
+    return str(error).strip().splitlines()[0][:100] if str(error).strip() else type(error).__name__

@@ -1,0 +1,1 @@
+"""Trials: presets, training, evaluation, the grid, provenance of what they write."""

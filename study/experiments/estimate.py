@@ -1,0 +1,118 @@
+"""What a study still has to do, and about how long it takes: told before anything is trained."""
+
+import heapq
+from collections.abc import Iterable
+from dataclasses import dataclass
+from statistics import median
+
+import torch
+
+from study.bench.networks import inference, training_step
+from study.bench.timing import time_in_turn
+from study.experiments.presets import Preset
+from study.experiments.training import epochs_done
+from study.experiments.trials import Study, Trial, read_record, record_files, results_folder
+from study.networks.models import MODELS
+from study.provenance import hardware
+
+TIMED_PATCHES = 8
+"""In a step that is timed on a CPU, where the time goes with their number; a GPU needs whole batches."""
+
+
+@dataclass(frozen=True)
+class Cost:
+    """Seconds of one trial: for its training, and for its evaluation; and what they were taken from."""
+
+    training: float
+    evaluation: float
+    source: str
+
+
+@dataclass(frozen=True)
+class Outlook:
+    """One trial before it runs.
+
+    Attributes:
+        trial: which one.
+        done: whether it need not run.
+        epochs: of its training that need not run.
+        seconds: about how long it takes from here.
+        source: what they were taken from; empty where nothing is to do.
+    """
+
+    trial: Trial
+    done: bool
+    epochs: int
+    seconds: float
+    source: str
+
+
+def outlook(study: Study, todo: Iterable[Trial], device: torch.device) -> list[Outlook]:
+    """All trials of a study, whose store may be missing yet, of which ``todo`` have to run, on ``device``."""
+    todo, costs = set(todo), {}
+    found = []
+    for trial in study.trials():
+        if trial not in todo:
+            found.append(Outlook(trial, True, study.preset.recipe.epochs, 0.0, ""))
+            continue
+        if trial.model not in costs:
+            costs[trial.model] = recorded_cost(study, trial, device) or timed_cost(study, trial, device)
+        cost, epochs = costs[trial.model], epochs_done(study.run_folder(trial))
+        share = 1 - epochs / study.preset.recipe.epochs
+        found.append(Outlook(trial, False, epochs, share * cost.training + cost.evaluation, cost.source))
+    return found
+
+
+def together(seconds: Iterable[float], workers: int) -> float:
+    """Seconds until all is done, if each of the workers takes the next trial when it is free."""
+    free = [0.0] * max(1, workers)
+    for duration in seconds:
+        heapq.heapreplace(free, free[0] + duration)
+    return max(free)
+
+
+def recorded_cost(study: Study, trial: Trial, device: torch.device) -> Cost | None:
+    """What trials of the same model and settings took on such a machine, by the records of this study."""
+    records = [read_record(path) for path in record_files(results_folder(study.root, study.name))]
+    same = [
+        record["metrics"]
+        for record in records
+        if record["trial"]["model"] == trial.model
+        and record["settings"] == study.preset.trial_settings(trial.model)
+        and record["provenance"]["hardware"] == hardware(device)
+    ]
+    if not same:
+        return None
+    training, evaluation = (median(m.get(f"{part}_seconds", 0) for m in same) for part in ("training", "evaluation"))
+    return Cost(training, evaluation, f"{len(same)} record{'s' * (len(same) > 1)}")
+
+
+def timed_cost(study: Study, trial: Trial, device: torch.device) -> Cost:
+    """What a few steps of this model at this size take here, on noise, times their number.
+
+    Without data, what validation and evaluation take is left out.
+    """
+    preset, recipe = study.preset, study.preset.recipe
+    step, forward = _seconds_per_patch(preset, trial.model, device)
+    trained = recipe.epochs * recipe.batches_per_epoch * recipe.batch_size
+    watched = evaluated = 0
+    if study.store is not None:
+        parts = study.split(trial)
+        watched = recipe.epochs * len(parts.validation)
+        evaluated = 8 * len(parts.test)  # roto-reflections of every patch
+    return Cost(step * trained + forward * watched, forward * evaluated, "timed here")
+
+
+def _seconds_per_patch(preset: Preset, model: str, device: torch.device) -> tuple[float, float]:
+    """Of a training step, and of a forward pass."""
+    recipe = preset.recipe
+    batch = recipe.batch_size if device.type == "cuda" else min(recipe.batch_size, TIMED_PATCHES)
+    architecture = MODELS[model].architecture(width=recipe.width, depth=recipe.depth, grid=recipe.grid)
+    network = architecture.build().to(device)
+    images = torch.randn(batch, 3, preset.size, preset.size, device=device)
+    precision = {"32-true": "float32", "bf16-mixed": "bfloat16"}[recipe.precision]
+    jobs = {"step": training_step(network.train(), images, precision)}
+    step = time_in_turn(jobs, rounds=3, device=device).step.median()
+    jobs = {"forward": inference(network.eval(), images, "float32")}
+    forward = time_in_turn(jobs, rounds=3, device=device).forward.median()
+    return step / batch, forward / batch

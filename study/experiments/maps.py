@@ -1,0 +1,121 @@
+"""The arrays behind Fig. 2: mean and standard deviation of the foreground probability over the eight roto-reflections.
+
+They are saved with the results, so that the figure can be drawn without the data or the networks.
+"""
+
+import hashlib
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch.utils.data import DataLoader, default_collate
+
+from study.data.patches.loading import PatchDataset, to_input
+from study.data.patches.store import PatchStore
+from study.errors import StudyError
+from study.files import replacing
+from study.networks.models import load_checkpoint, load_model
+from study.tasks.stability import stability
+
+PERCENTILES = (50, 75, 95)
+"""The patches that are shown: at these percentiles of the U-Net's deviation, so that nobody picks the pretty ones."""
+
+ARRAYS = (
+    *("image", "mask", "unet_mean", "unet_deviation", "p4m_mean", "p4m_deviation_max"),
+    *("patch", "networks", "fingerprint"),
+)
+
+CANDIDATES = 256
+"""How many test patches they are taken from, at the most."""
+
+
+def save_stability_maps(
+    path: Path, store: PatchStore, indices: np.ndarray, *, unet: Path, p4m: Path, device: torch.device
+) -> None:
+    """Compute and save the maps of a trained U-Net and P4M U-Net.
+
+    Arrays: ``image`` uint8 ``(P, H, W, 3)``, ``mask`` uint8, ``unet_mean``, ``unet_deviation``, ``p4m_mean``
+    float32, each ``(P, H, W)``, ``p4m_deviation_max`` float ``(P,)``, ``patch`` int ``(P,)`` (place in the store),
+    ``networks`` (the trials they are from), their ``weights`` (a hash) and the ``fingerprint`` of the data.
+
+    Args:
+        path: the ``.npz`` file to write.
+        store: the patches.
+        indices: places in it of those that neither network has seen; some of them are shown.
+        unet, p4m: checkpoints.
+        device: where to run the networks.
+    """
+    if len(indices) > CANDIDATES:  # from all over the store, whose patches are in the order of the slides
+        indices = indices[np.linspace(0, len(indices) - 1, CANDIDATES).astype(int)]
+    dataset = PatchDataset(store, indices)
+    networks = {name: load_model(file).to(device) for name, file in [("unet", unet), ("p4m", p4m)]}
+    views = {name: _stabilities(network, dataset, device) for name, network in networks.items()}
+    deviations = views["unet"]["deviation"].mean(axis=(1, 2))
+    chosen = [int(np.argsort(deviations)[round(p / 100 * (len(deviations) - 1))]) for p in PERCENTILES]
+    images, masks = default_collate([dataset[i] for i in chosen])
+    arrays = {
+        "image": images.permute(0, 2, 3, 1).numpy(),  # (P, H, W, 3)
+        "mask": masks[:, 0].numpy(),
+        "unet_mean": views["unet"]["mean"][chosen],
+        "unet_deviation": views["unet"]["deviation"][chosen],
+        "p4m_mean": views["p4m"]["mean"][chosen],
+        "p4m_deviation_max": views["p4m"]["deviation"][chosen].max(axis=(1, 2)),
+        "patch": indices[chosen],
+        "networks": np.array(_names(unet, p4m)),
+        "weights": np.array(_hash_weights(unet, p4m)),
+        "fingerprint": np.array(store.fingerprint),
+    }
+    with replacing(path) as temporary, temporary.open("wb") as file:
+        np.savez_compressed(file, **arrays)
+
+
+def are_maps_of(path: Path, store: PatchStore, *, unet: Path, p4m: Path) -> bool:
+    """Whether readable maps stand at ``path`` that are of these networks and this data."""
+    wanted = {
+        "networks": _names(unet, p4m),
+        "weights": _hash_weights(unet, p4m),
+        "fingerprint": store.fingerprint,
+    }
+    try:
+        maps = load_stability_maps(path, (*ARRAYS, "weights"))
+    except StudyError:  # missing, damaged or of older code: they can be made again
+        return False
+    return all(maps[name] == value for name, value in wanted.items())
+
+
+def load_stability_maps(path: Path | str, arrays: Sequence[str] = ARRAYS) -> dict[str, np.ndarray]:
+    """The arrays of :func:`save_stability_maps`; what is drawn of them, unless told otherwise.
+
+    Raises:
+        StudyError: if the file is missing or damaged.
+    """
+    try:
+        with np.load(path) as file:
+            return {name: file[name] for name in arrays}
+    except FileNotFoundError as error:
+        raise StudyError(f"no stability maps at {path}; make them with `python -m study reproduce`") from error
+    except Exception as error:  # a damaged archive raises anything from EOFError to BadZipFile
+        raise StudyError(f"{path} is damaged; delete it and run `python -m study reproduce` again") from error
+
+
+def _names(unet: Path, p4m: Path) -> str:
+    return f"{unet.parent.name} and {p4m.parent.name}"
+
+
+def _hash_weights(*checkpoints: Path) -> str:
+    digest = hashlib.sha256()
+    for path in checkpoints:
+        for name, tensor in load_checkpoint(path)["weights"].items():
+            digest.update(name.encode() + tensor.numpy().tobytes())
+    return digest.hexdigest()[:16]
+
+
+def _stabilities(network, dataset: PatchDataset, device: torch.device) -> dict[str, np.ndarray]:
+    """``mean`` and ``deviation`` of every patch, ``(N, H, W)``."""
+    means, deviations = [], []
+    for images, _ in DataLoader(dataset, batch_size=16):
+        views = stability(network, to_input(images.to(device)))
+        means.append(views.mean[:, 0].cpu().numpy())
+        deviations.append(views.deviation[:, 0].cpu().numpy())
+    return {"mean": np.concatenate(means), "deviation": np.concatenate(deviations)}

@@ -1,0 +1,123 @@
+"""The card of a pretrained network: what it is, what to expect of it, and what not to use it for.
+
+All of it is generated from what the file of weights says of itself, so the two cannot differ.
+"""
+
+from study.experiments.trials import Trial
+from study.networks.models import MODELS, Architecture
+from study.networks.unet import GRIDS
+
+LIMITS = {
+    "cancer": (
+        "**What it marks** are whole glands of patches that were graded adenocarcinoma or high-grade intraepithelial "
+        "neoplasia: the grade is of the patch, the outline of the glands. All other glands are background, and so "
+        "is tumour outside of glands."
+    ),
+    "glands": "**What it marks** are glands of every grade, healthy ones too: it does not look for tumour.",
+}
+"""What the foreground of a task does not mean."""
+
+
+def model_card(name: str, about: dict) -> str:
+    """The card in Markdown.
+
+    Args:
+        name: of the network.
+        about: see :func:`study.networks.pretrained.read_pretrained`; the weights are not needed.
+    """
+    settings, patches, training = (about[key] for key in ("settings", "patches", "training"))
+    trial, expected = Trial(**about["trial"]), about["expected"]
+    model, architecture = MODELS[trial.model], Architecture(**about["architecture"])
+    train, validation, test = (_count(about["parts"][part]) for part in ("train", "validation", "test"))
+    size, original = (f"{patches[side]} x {patches[side]}" for side in ("size", "original_size"))
+    return f"""# {name}
+
+A {model.label} that finds {about["classes"][1]} in H&E patches of colorectal biopsies.
+{_symmetry(architecture)}
+It has {about["parameters"]:,} parameters: filters in half precision, all else in float32, in which it computes.
+
+## Use it
+
+```python
+import torch
+import study
+from study.data.patches.loading import to_input
+
+network = study.load_pretrained("{name}")  # in eval mode, on the CPU
+probability = torch.sigmoid(network(to_input(images)))  # images: uint8 (B, 3, H, W), RGB
+```
+
+H and W are {_sizes(architecture)}; the tissue is at the scale of the training patches (below).
+
+## What to expect
+
+| On {test} | One view |
+| --- | --- |
+| Dice, pooled over all pixels | {100 * expected["dice"]:.2f} % |
+| Standard deviation of the probability over the eight roto-reflections, mean | {expected["deviation"]:.1e} |
+| The same, largest | {expected["deviation_max"]:.1e} |
+| Flip rate: pixels whose decision depends on the orientation | {100 * expected["changed"]:.2f} % |
+
+`python -m study evaluate {name}` measures it again.
+Half precision moved the Dice by {100 * (expected["dice"] - about["dice_before_rounding"]):+.3f} points.
+These are the numbers of one training and one fold of patients; the study `{about["study"]}` tells how they vary.
+
+## Data and training
+
+- **Patches**: the EBHI-SEG that comes with this package, {_count(patches)}, at {size} pixels.
+  The originals have {original}, at a magnification of {patches["magnification"]}.
+  Fingerprint {about["data"]["fingerprint"]}.
+- **Split** by patient, seed {trial.seed}: training on {train} ({100 * trial.fraction:g} % of those there were),
+  validation on {validation}, test on {test}.
+  The numbers of the test patients are `study.networks.pretrained.read_pretrained("{name}")["test_cases"]`.
+- **Recipe**: width {settings["width"]}, depth {settings["depth"]}; {_length(settings)};
+  Adam at {settings["learning_rate"]:g}, {_schedule(settings)}; binary cross-entropy;
+  {"each patch roto-reflected at random" if model.augmented else "no augmentation"}.
+- **Made by** the trial `{trial.name}` of the study `{about["study"]}`: code {training["version"]},
+  torch {training["torch"]}, {training["hardware"]}, {training["finished"]}.
+
+## Limits
+
+- **Not for clinical use.** This is an example of research, not a medical device.
+- **One hospital, one stain, biopsies of the colon and rectum**: nobody has tested it on anything else.
+- **Reduced resolution**: it has seen {size} pixels of a field of view that had {original}.
+  The micrometres per pixel were not published, so on slides the fitting scale is to be found by trying.
+- {LIMITS[settings["task"]]}
+- **Patches with a gland**: there is one in every patch of the data, so it has hardly seen tissue without.
+
+## Licence
+
+The weights are under the MIT licence, as the code is. The patches that they were trained on are under CC BY 4.0:
+Shi et al., *EBHI-Seg: A novel enteroscope biopsy histopathological hematoxylin and eosin image dataset for image
+segmentation tasks*, Frontiers in Medicine 10, 1114673 (2023), <https://doi.org/10.3389/fmed.2023.1114673>; data:
+<https://doi.org/10.6084/m9.figshare.21540159>. `study/data/datasets/ebhi_seg_LICENSE.txt` says what was changed.
+Their authors do not endorse this network.
+"""
+
+
+def _symmetry(architecture: Architecture) -> str:
+    kept = architecture.symmetries.sum()
+    if kept == 1:
+        return "Its answer depends on how a patch is turned."
+    which = "all eight" if kept == 8 else f"{kept} of the eight"
+    return f"By construction it is equivariant to {which} roto-reflections of the pixel grid."
+
+
+def _sizes(architecture: Architecture) -> str:
+    period, remainder = 2**architecture.depth, GRIDS[architecture.grid].remainder
+    return f"multiples of {period}, plus 1" if remainder else f"multiples of {period}"
+
+
+def _count(part: dict) -> str:
+    return f"{part['patches']:,} patches of {part['cases']} patients"
+
+
+def _length(settings: dict) -> str:
+    return f"{settings['epochs']} epochs of {settings['batches_per_epoch']} batches of {settings['batch_size']}"
+
+
+def _schedule(settings: dict) -> str:
+    return {
+        "cosine": "annealed to zero along a cosine, the last weights kept",
+        "plateau": f"halved after {settings['patience'] + 1} epochs without a better validation loss, the best kept",
+    }[settings["schedule"]]

@@ -1,0 +1,302 @@
+"""One training run, on whatever devices Lightning Fabric was given.
+
+Adam; epochs counted in batches. By the paper's recipe the learning rate is halved after 20 epochs without a better
+validation loss, and the weights of the lowest one are the result. Or it is annealed to zero, and the last weights are.
+A training can be cut at any moment: after every epoch its whole state is on disk.
+"""
+
+import copy
+import hashlib
+import time
+import warnings
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from lightning_fabric import Fabric
+from scipy.special import entr
+from torch import Tensor, nn
+from torch.nn import functional as F
+from torch.utils.data import DataLoader, Subset
+
+from study.data.patches.loading import PatchDataset, ShuffledBatches, to_input
+from study.data.patches.splits import Split
+from study.data.patches.store import IGNORE, PatchStore
+from study.errors import StudyError
+from study.experiments.schedules import Cosine, Plateau
+from study.groups import P4M
+from study.memory import keep_freed_memory
+from study.networks.models import MODELS, save_tensors
+from study.tasks.measures import counts, dice
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """Everything that decides what a trained network is, besides the model, the data and the seed.
+
+    Attributes:
+        width, depth, grid: of :func:`~study.networks.unet.build_unet`.
+        batch_size: patches per batch, over all devices together.
+        epochs, batches_per_epoch: the length of the training; 468 batches of 64 are an epoch of the paper.
+        learning_rate: of Adam, at the start.
+        schedule: "plateau", the paper's: the rate is halved when the validation loss gets no better, and the weights of
+            the lowest one are the result; or "cosine": it is annealed to zero over the whole training, batch by batch,
+            and the last weights are the result, so that none are chosen for a lucky validation.
+        patience: on a plateau, epochs without a better validation loss that are put up with, as in torch's
+            ``ReduceLROnPlateau``; the learning rate is halved after the next, so 19 halves it after 20.
+        precision: of the training, "32-true" or "bf16-mixed"; evaluation is in float32.
+    """
+
+    width: int
+    depth: int
+    grid: str
+    batch_size: int
+    epochs: int
+    batches_per_epoch: int
+    learning_rate: float = 1e-3
+    schedule: str = "plateau"
+    patience: int = 19
+    precision: str = "32-true"
+
+    def make_schedule(self, optimizer: torch.optim.Optimizer) -> Plateau | Cosine:
+        if self.schedule == "plateau":
+            return Plateau(optimizer, patience=self.patience)
+        return Cosine(optimizer, batches=self.epochs * self.batches_per_epoch)
+
+
+@dataclass(frozen=True)
+class Trained:
+    """The network with the weights that are the result, the epoch they are of, and one row per epoch."""
+
+    network: nn.Module
+    history: list[dict]
+    epoch: int
+
+    @property
+    def diverged(self) -> bool:
+        """Whether the last epoch's training loss was above that of the best constant prediction on the same patches."""
+        last = self.history[-1]
+        return not last["train_loss"] <= last["constant_loss"]  # nor where it is not a number
+
+
+def train(
+    recipe: Recipe,
+    model: str,
+    store: PatchStore,
+    split: Split,
+    *,
+    seed: int,
+    fabric: Fabric,
+    folder: Path,
+    workers: int = 0,
+    log: Callable[[dict], None] | None = None,
+) -> Trained:
+    """Train one model, going on from ``folder/last.pt`` if a run of the same settings was cut there.
+
+    Args:
+        recipe: the settings.
+        model: a name of :data:`~study.networks.models.MODELS`.
+        store: the patches.
+        split: which of them the network is trained on and watched on.
+        seed: of the initial weights, of the order of the batches and of the augmentation.
+        fabric: device, precision, and the number of processes.
+        folder: where ``last.pt`` is kept while the training runs.
+        workers: processes that load patches, per device; 0 loads in this one.
+        log: called with each epoch's row, on the first process.
+
+    Raises:
+        StudyError: if the patches' size would break the equivariance of the network, a patch is damaged, the disk is
+            full, or the loss is no longer finite.
+    """
+    for part in ("validation", "test"):
+        if len(getattr(split, part)) < fabric.world_size:
+            raise StudyError(f"{store.path} has too few {part} patches for {fabric.world_size} devices; use fewer")
+    keep_freed_memory()
+    torch.manual_seed(seed)
+    network = MODELS[model].architecture(width=recipe.width, depth=recipe.depth, grid=recipe.grid).build()
+    network.grid.check(*store.size, network.depth)
+    if fabric.world_size > 1 and fabric.device.type == "cuda":
+        network = nn.SyncBatchNorm.convert_sync_batchnorm(network)  # moments over the whole batch, as on one device
+    optimizer = torch.optim.Adam(network.parameters(), lr=recipe.learning_rate)
+    schedule = recipe.make_schedule(optimizer)
+    wrapped, optimizer = fabric.setup(network, optimizer)
+
+    training, order = _training_batches(recipe, PatchDataset(store, split.train), fabric, seed=seed, workers=workers)
+    validation = shared_loader(fabric, PatchDataset(store, split.validation), recipe.batch_size, workers)
+
+    patches = hashlib.sha256(np.concatenate([split.train, [-1], split.validation]).tobytes()).hexdigest()[:16]
+    settings = {**asdict(recipe), "model": model, "data": store.fingerprint, "patches": patches, "seed": seed}
+    progress = Progress(network, optimizer, schedule)
+    progress.restore(folder / "last.pt", settings)
+    for epoch in range(len(progress.history), recipe.epochs):
+        start = time.perf_counter()
+        order.epoch = epoch
+        generator = np.random.default_rng([seed, epoch, fabric.global_rank]) if MODELS[model].augmented else None
+        row = {
+            "epoch": epoch,
+            "learning_rate": optimizer.param_groups[0]["lr"],
+            **_train_epoch(wrapped, optimizer, schedule, training, fabric, generator),
+            **validate(network, validation, fabric),
+        }
+        row["seconds"] = round(time.perf_counter() - start, 2)
+        progress.add(row)
+        if fabric.is_global_zero:
+            progress.save(folder / "last.pt", settings)
+            if log:
+                log(row)
+    network.load_state_dict(progress.kept)
+    return Trained(network.eval(), progress.history, progress.kept_epoch)
+
+
+def epochs_done(folder: Path) -> int:
+    """Of a training that was interrupted, the epochs that :func:`train` will not repeat."""
+    try:
+        return len(torch.load(folder / "last.pt", map_location="cpu", weights_only=True, mmap=True)["history"])
+    except Exception:  # missing, or damaged in any way
+        return 0
+
+
+def _training_batches(
+    recipe: Recipe, patches: PatchDataset, fabric: Fabric, *, seed: int, workers: int
+) -> tuple[DataLoader, ShuffledBatches]:
+    """The batches of this process, and their order, which must be told the epoch."""
+    order = ShuffledBatches(
+        len(patches),
+        recipe.batch_size,
+        recipe.batches_per_epoch,
+        seed=seed,
+        rank=fabric.global_rank,
+        processes=fabric.world_size,
+    )
+    return _loader(fabric, patches, workers, batch_sampler=order), order
+
+
+class Progress:
+    """How far a training has come: network, optimiser and schedule, one row per epoch, and the weights to be kept."""
+
+    def __init__(self, network: nn.Module, optimizer, schedule: Plateau | Cosine) -> None:
+        self._parts = {"network": network, "optimizer": optimizer, "rate": schedule.rate}
+        self._schedule = schedule
+        self.history: list[dict] = []
+        self.kept: dict | None = None
+        self.kept_epoch = -1
+
+    def add(self, row: dict) -> None:
+        """Take note of an epoch: adapt the learning rate, keep the weights if they would be the result."""
+        loss = row["validation_loss"]
+        if not np.isfinite(loss):
+            raise StudyError(f"the validation loss is {loss} after epoch {row['epoch']}; lower learning_rate (--set)")
+        self.history.append(row)
+        if self._schedule.result([row["validation_loss"] for row in self.history]) == len(self.history) - 1:
+            # a copy: the network's own tensors go on changing
+            self.kept, self.kept_epoch = copy.deepcopy(self._parts["network"].state_dict()), row["epoch"]
+        self._schedule.after_epoch(loss)
+
+    def save(self, path: Path, settings: dict) -> None:
+        state = {name: part.state_dict() for name, part in self._parts.items()}
+        own = {"history": self.history, "kept": self.kept, "kept_epoch": self.kept_epoch}
+        save_tensors(path, {"settings": settings, **state, **own})
+
+    def restore(self, path: Path, settings: dict) -> None:
+        """Go on from a training that was cut, if its state is there and readable.
+
+        Raises:
+            StudyError: if it is of other settings; going on would destroy it.
+        """
+        keys = ("settings", *self._parts, "history", "kept", "kept_epoch")
+        try:
+            loaded = torch.load(path, map_location="cpu", weights_only=True)
+            state = {key: loaded[key] for key in keys}
+        except Exception:  # missing, or damaged in any way: start from the beginning
+            return
+        if state["settings"] != settings:
+            raise StudyError(f"{path} is of other data or settings; give this study another --name, or delete the file")
+        for name, part in self._parts.items():
+            part.load_state_dict(state[name])
+        self.history, self.kept, self.kept_epoch = state["history"], state["kept"], state["kept_epoch"]
+
+
+def _train_epoch(
+    network, optimizer, schedule, batches, fabric: Fabric, generator: np.random.Generator | None
+) -> dict[str, float]:
+    """One pass over ``batches``, roto-reflected at random if there is a ``generator``.
+
+    Returns:
+        ``train_loss``, the mean over the batches, and ``constant_loss``, what the best constant prediction would have.
+    """
+    network.train()
+    total = torch.zeros((), device=fabric.device)
+    pixels = torch.zeros(2, dtype=torch.float64, device=fabric.device)  # of the foreground, and labelled
+    for images, mask in batches:
+        if generator is not None:
+            images, mask = roto_reflect(images, mask, generator)
+        loss, labelled = summed_loss(network(to_input(images)), mask)
+        pixels += torch.stack([(mask == 1).sum(), labelled])
+        if fabric.world_size > 1:  # the mean over the whole batch: DDP averages the gradients of the devices
+            labelled = fabric.all_reduce(labelled.float(), reduce_op="mean")
+        loss = loss / labelled.clamp(min=1)
+        fabric.backward(loss)
+        optimizer.step()
+        optimizer.zero_grad()
+        schedule.after_batch()
+        total += loss.detach()
+    foreground, labelled = fabric.all_reduce(pixels, reduce_op="sum").tolist()
+    return {
+        "train_loss": float(fabric.all_reduce(total / len(batches))),
+        "constant_loss": float(entr([p := foreground / max(labelled, 1), 1 - p]).sum()),
+    }
+
+
+def roto_reflect(images: Tensor, mask: Tensor, generator: np.random.Generator) -> tuple[Tensor, Tensor]:
+    """Turn each patch of a batch by an element of P4M drawn at random, and its mask with it."""
+    elements = generator.integers(P4M.order, size=len(images))
+    both = torch.cat([images, mask], dim=1)  # (B, 3 + 1, H, W), so that they cannot part
+    turned = torch.stack([P4M.transform_image(patch, int(g)) for patch, g in zip(both, elements, strict=True)])
+    return turned[:, :3], turned[:, 3:]
+
+
+def summed_loss(logits: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
+    """Binary cross-entropy, summed over the pixels that somebody labelled, and how many they are."""
+    labelled = mask != IGNORE
+    loss = F.binary_cross_entropy_with_logits(
+        logits, (mask == 1).to(logits.dtype), weight=labelled.to(logits.dtype), reduction="sum"
+    )
+    return loss, labelled.sum()
+
+
+@torch.inference_mode()
+def validate(network: nn.Module, batches: DataLoader, fabric: Fabric) -> dict[str, float]:
+    """Mean loss over all labelled validation pixels and Dice pooled over them, summed over all devices.
+
+    ``network`` is the bare one: DDP would wait for ever where one device has a batch more than another.
+    """
+    network.eval()
+    sums = torch.zeros(5, dtype=torch.float64, device=fabric.device)  # loss, pixels, tp, fp, fn
+    for images, mask in batches:
+        with fabric.autocast():
+            logits = network(to_input(images)).float()
+        found = counts(logits.sigmoid(), mask).sum(dim=0).double()
+        sums += torch.cat([torch.stack(summed_loss(logits, mask)).double(), found])
+    loss, pixels, tp, fp, fn = fabric.all_reduce(sums, reduce_op="sum").tolist()
+    return {"validation_loss": loss / pixels, "validation_dice": float(dice(tp, fp, fn))}
+
+
+def shared_loader(fabric: Fabric, dataset: PatchDataset, batch_size: int, workers: int) -> DataLoader:
+    """All patches once, in order; each of several processes loads an equal share."""
+    share = Subset(dataset, range(fabric.global_rank, len(dataset), fabric.world_size))
+    return _loader(fabric, share, workers, batch_size=max(1, batch_size // fabric.world_size))
+
+
+def _loader(fabric: Fabric, dataset, workers: int, **batching) -> DataLoader:
+    loader = DataLoader(
+        dataset,
+        num_workers=workers,
+        persistent_workers=workers > 0,
+        pin_memory=fabric.device.type == "cuda",
+        **batching,
+    )
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # Fabric advises more workers; the preset has chosen
+        return fabric.setup_dataloaders(loader, use_distributed_sampler=False)

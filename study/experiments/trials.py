@@ -1,0 +1,341 @@
+"""A trial is one model on one data regime with one seed; this room runs the grid of them and keeps their records.
+
+A trial leaves its weights at ``runs/<study>/<trial>/best.pt`` (ignored by git) and its record, everything that
+tables and figures need, at ``results/<study>/trials/<trial>.json`` (committed).
+"""
+
+import json
+import time
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import torch
+from lightning_fabric import Fabric
+
+from study.data.patches.loading import PatchDataset
+from study.data.patches.splits import Split, split
+from study.data.patches.store import PatchStore
+from study.errors import StudyError
+from study.experiments.evaluation import CASE_COLUMNS, calibration, evaluate, summarise
+from study.experiments.presets import Preset
+from study.experiments.training import Trained, shared_loader, train
+from study.files import replacing
+from study.gconv.fast.rules import forms
+from study.networks.cost import multiplications
+from study.networks.models import MODELS, load_checkpoint, save_checkpoint
+from study.provenance import provenance
+
+SECTIONS = ("trial", "settings", "data", "metrics", "cases", "provenance")
+"""Of every record; each maps names to values. There are also ``history``, a row per epoch, and ``case_columns``, the
+names of the numbers in ``cases``; records that have more than the counts for the Dice have ``calibration`` too."""
+
+
+@dataclass(frozen=True)
+class Trial:
+    """One cell of the grid."""
+
+    model: str
+    fraction: float
+    seed: int
+
+    @property
+    def name(self) -> str:
+        """For files: ``p4m-12.5-0`` is the P4M U-Net on 12.5 % of the data with seed 0."""
+        return f"{self.model}-{100 * self.fraction:g}-{self.seed}"
+
+    def __str__(self) -> str:
+        return f"{MODELS[self.model].label} on {100 * self.fraction:g} % of the data, seed {self.seed}"
+
+
+@dataclass(frozen=True)
+class Study:
+    """A preset under a name of its own, on its data, with the folders that it writes to.
+
+    Before its data are made (``store`` is None) it knows its trials and its folders, and nothing of what is done.
+    """
+
+    name: str
+    preset: Preset
+    store: PatchStore | None
+    root: Path = field(default_factory=Path)
+
+    def trials(self) -> list[Trial]:
+        """All trials, each once; grid by grid and seed by seed, so that a study cut short has whole comparisons."""
+        cells = (
+            Trial(model, fraction, seed)
+            for models, fractions, seeds in self.preset.grids
+            for seed in seeds
+            for fraction in fractions
+            for model in models
+        )
+        return list(dict.fromkeys(cells))
+
+    def split(self, trial: Trial) -> Split:
+        """The patches that a trial is trained on, watched on and tested on."""
+        return split(self.preset.design, self.store, trial.fraction, trial.seed)
+
+    def record_path(self, trial: Trial) -> Path:
+        return results_folder(self.root, self.name) / "trials" / f"{trial.name}.json"
+
+    def run_folder(self, trial: Trial) -> Path:
+        return self.root / "runs" / self.name / trial.name
+
+    def checkpoint_path(self, trial: Trial) -> Path:
+        return self.run_folder(trial) / "best.pt"
+
+    def identity(self, trial: Trial) -> dict:
+        """What a record must agree in to be the record of this trial."""
+        return {
+            "trial": asdict(trial),
+            "settings": self.preset.trial_settings(trial.model),
+            "data": {"source": self.store.source, "fingerprint": self.store.fingerprint},
+        }
+
+    def has_weights(self, trial: Trial) -> bool:
+        """Whether the weights of just this trial are here.
+
+        Raises:
+            StudyError: if weights are here that other data or settings made; running the trial would destroy them.
+        """
+        path = self.checkpoint_path(trial)
+        if not path.is_file():
+            return False
+        if not self._fits(load_checkpoint(path), trial):
+            raise StudyError(
+                f"{path} was trained on other data or settings; give this study another --name, "
+                f"or delete {self.run_folder(trial).parent} to start over"
+            )
+        return True
+
+    def is_done(self, trial: Trial, *, trust_results: bool = False) -> bool:
+        """Whether a trial need not run: its record fits, and its weights are here (or ``trust_results``).
+
+        Raises:
+            StudyError: see :meth:`has_weights`; or if the record is damaged.
+        """
+        here = self.has_weights(trial)
+        record = read_record(self.record_path(trial))
+        return self._fits(record, trial) and (here or trust_results)
+
+    def has_diverged(self, trial: Trial) -> bool:
+        """Whether a trial ended worse than a constant (:class:`~study.experiments.training.Trained`)."""
+        record = read_record(self.record_path(trial))
+        return record is not None and is_diverged(record)
+
+    def check_company(self, todo: list[Trial]) -> None:
+        """Make sure that the records which ``todo`` will not replace are of this study, or no table could hold both.
+
+        Raises:
+            StudyError: naming a record of other data or settings.
+        """
+        replaced = {self.record_path(trial) for trial in todo}
+        for path in set(record_files(results_folder(self.root, self.name))) - replaced:
+            record = read_record(path)
+            if not self._fits(record, Trial(**record["trial"])):
+                raise StudyError(f"{path} is of other data or settings; give this study a --name, or remove the file")
+
+    def tidy(self, trial: Trial) -> None:
+        """Remove what runs that were killed left of a trial: half-written files, and the state of a finished training.
+
+        No other process may be at this trial.
+        """
+        record, last = self.record_path(trial), self.run_folder(trial) / "last.pt"
+        left = [*self.run_folder(trial).glob(".*.partial"), *record.parent.glob(f".{record.name}.*.partial")]
+        if last.is_file() and self.is_done(trial):
+            left.append(last)
+        for path in left:
+            path.unlink(missing_ok=True)
+
+    def seeds_here(self) -> list[int]:
+        """The seeds of which there are weights in ``runs/``, of this call's or of earlier ones."""
+        checkpoints = (self.root / "runs" / self.name).glob("*/best.pt")
+        endings = {path.parent.name.rpartition("-")[2] for path in checkpoints}
+        return sorted(int(ending) for ending in endings if ending.isdigit())
+
+    def _fits(self, found: dict | None, trial: Trial) -> bool:
+        """Whether a record or a checkpoint is of this trial."""
+        return found is not None and all(found.get(key) == value for key, value in self.identity(trial).items())
+
+
+def run_trial(
+    study: Study,
+    trial: Trial,
+    fabric: Fabric,
+    *,
+    log: Callable[[dict], None] | None = None,
+    command: str | None = None,
+) -> dict:
+    """Train and evaluate one trial; write its weights, then its record.
+
+    Args:
+        study: what the trial is part of.
+        trial: which one.
+        fabric: device, precision, and the number of processes.
+        log: called with each epoch's row, on the first process.
+        command: for the record, if another process than this one was started by it.
+
+    Returns:
+        The record: ``trial``, ``settings``, ``data``, ``metrics``, ``cases`` (sums over the pixels of each case, named
+        by ``case_columns``), ``calibration`` (sums for each bin of the probability), ``history``, ``provenance``.
+    """
+    recipe, store, folder = study.preset.recipe_of(trial.model), study.store, study.run_folder(trial)
+    parts = study.split(trial)
+    trained = train(
+        recipe,
+        trial.model,
+        store,
+        parts,
+        seed=trial.seed,
+        fabric=fabric,
+        folder=folder,
+        workers=study.preset.workers,
+        log=log,
+    )
+    start = time.perf_counter()
+    patches = score_patches(trained.network, store, parts.test, fabric, recipe.batch_size, study.preset.workers)
+    evaluation_seconds = time.perf_counter() - start
+    record = study.identity(trial) | {
+        "metrics": summarise(patches)
+        | {
+            "parameters": sum(p.numel() for p in trained.network.parameters()),
+            "multiplications": _multiplications(trained.network, store, fabric),
+            "training_patches": len(parts.train),
+            "training_cases": len(set(store.case[parts.train])),
+            "test_patches": len(patches),
+            "epoch": trained.epoch,
+            "validation_loss": trained.history[trained.epoch]["validation_loss"],
+            "validation_dice": trained.history[trained.epoch]["validation_dice"],
+            "train_loss": trained.history[-1]["train_loss"],
+            "constant_loss": trained.history[-1]["constant_loss"],
+            "diverged": trained.diverged,
+            "training_seconds": round(sum(row["seconds"] for row in trained.history), 1),
+            "evaluation_seconds": round(evaluation_seconds, 1),
+        },
+        "case_columns": list(CASE_COLUMNS),
+        "cases": _by_case(patches),
+        "calibration": {name: [_short(n) for n in sums] for name, sums in calibration(patches).items()},
+        "history": trained.history,
+        "provenance": provenance(fabric.device, fabric.world_size, command)
+        | {"forms": forms(trained.network, fabric.device.type, torch.float32)},
+    }
+    if fabric.is_global_zero:
+        _save(study, trial, trained, record)
+    fabric.barrier()
+    return record
+
+
+def _multiplications(network, store: PatchStore, fabric: Fabric) -> float:
+    """Of one patch."""
+    return multiplications(network, torch.zeros(1, 3, *store.size, device=fabric.device))
+
+
+def score_patches(
+    network, store: PatchStore, indices: np.ndarray, fabric: Fabric, batch_size: int, workers: int = 0
+) -> pd.DataFrame:
+    """A row of :func:`~study.experiments.evaluation.evaluate` for each of these patches of a store, with its ``case``.
+
+    The index of the table is their places in the store.
+    """
+    loader = shared_loader(fabric, PatchDataset(store, indices), batch_size, workers)
+    scores = pd.concat(evaluate(network, loader, fabric.device))
+    scores.index = indices[fabric.global_rank :: fabric.world_size]
+    if fabric.world_size > 1:
+        shares = [None] * fabric.world_size
+        torch.distributed.all_gather_object(shares, scores)
+        scores = pd.concat(shares).sort_index()
+    return scores.assign(case=store.case[scores.index])
+
+
+def is_diverged(record: dict) -> bool:
+    """Whether a record is of a training that ended worse than a constant prediction; older ones do not say."""
+    return record["metrics"].get("diverged", False)
+
+
+def results_folder(root: Path, study: str) -> Path:
+    return root / "results" / study
+
+
+def record_files(folder: Path) -> list[Path]:
+    """The files of all records in a study's results folder, sorted."""
+    return sorted((folder / "trials").glob("*.json"))
+
+
+def read_record(path: Path) -> dict | None:
+    """A trial's record, or None if there is none.
+
+    Raises:
+        StudyError: if the file is damaged.
+    """
+    try:
+        record = json.loads(path.read_text())
+        trial = Trial(**record["trial"])
+        for section in SECTIONS:
+            record[section].keys()
+        record["history"]
+        record.setdefault("case_columns", list(CASE_COLUMNS[:3]))  # records from before there were more
+    except FileNotFoundError:
+        return None
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        raise StudyError(f"{path} is damaged or no record of a trial; remove it to run the trial again") from error
+    if trial.model not in MODELS:
+        raise StudyError(f"{path} is of the unknown model {trial.model!r}; remove it")
+    return record
+
+
+def read_records(folder: Path) -> list[dict]:
+    """The records of a study, in the order of their names, without those of trials that diverged.
+
+    Raises:
+        StudyError: if there are none, or one is damaged.
+    """
+    records = [read_record(file) for file in record_files(folder)]
+    if not records:
+        raise StudyError(f"no results in {folder}; make them with `python -m study reproduce`")
+    sound = [record for record in records if not is_diverged(record)]
+    if not sound:
+        raise StudyError(f"all trials in {folder} diverged; lower learning_rate (--set, and a --name)")
+    return sound
+
+
+def diverged_trials(folder: Path) -> list[Trial]:
+    """Those that :func:`read_records` leaves out."""
+    records = (read_record(file) for file in record_files(folder))
+    return [Trial(**record["trial"]) for record in records if is_diverged(record)]
+
+
+def _by_case(patches: pd.DataFrame) -> dict[str, list[float]]:
+    """``{case: sums in the order of CASE_COLUMNS}``: enough to pool the measures again over any set of cases."""
+    sums = patches.groupby("case")[list(CASE_COLUMNS)].sum()
+    return {case: [_short(n) for n in row] for case, row in zip(sums.index, sums.to_numpy(), strict=True)}
+
+
+def _short(number: float) -> float:
+    """For a short record: a count as an integer, any other number to six digits."""
+    return int(number) if float(number).is_integer() else float(f"{number:.6g}")
+
+
+def _save(study: Study, trial: Trial, trained: Trained, record: dict) -> None:
+    """Weights first, so that a record always has them; then what a cut training would have gone on from can go."""
+    recipe = study.preset.recipe
+    architecture = MODELS[trial.model].architecture(width=recipe.width, depth=recipe.depth, grid=recipe.grid)
+    weights = {key: value.cpu() for key, value in trained.network.state_dict().items()}
+    save_checkpoint(study.checkpoint_path(trial), architecture, weights, **study.identity(trial))
+    with replacing(study.record_path(trial)) as temporary:
+        temporary.write_text(compact(record))
+    (study.run_folder(trial) / "last.pt").unlink(missing_ok=True)
+
+
+def compact(record: dict) -> str:
+    """JSON with one line per entry of each section: short, and a diff shows what changed."""
+    sections = []
+    for key, value in record.items():
+        if isinstance(value, list):
+            rows = ",\n".join(f"  {json.dumps(row)}" for row in value)
+            sections.append(f"{json.dumps(key)}: [\n{rows}\n]")
+        else:
+            rows = ",\n".join(f"  {json.dumps(k)}: {json.dumps(v)}" for k, v in value.items())
+            sections.append(f"{json.dumps(key)}: {{\n{rows}\n}}")
+    return "{\n" + ",\n".join(sections) + "\n}\n"

@@ -1,0 +1,61 @@
+"""What a trained network is tested on: patches that come with the package, and of them those that it has not seen."""
+
+from pathlib import Path
+
+import numpy as np
+
+from study.data.datasets.sources import prepare
+from study.data.patches.splits import split
+from study.data.patches.store import PatchStore
+from study.errors import StudyError
+
+
+def own_store(trained: dict, which: Path | str, folder: Path) -> PatchStore:
+    """The patches that a network was trained and tested on, from those that come with the package.
+
+    Args:
+        trained: of :func:`~study.networks.pretrained.read_network`.
+        which: what an error calls it.
+        folder: where the store is kept, or found from an earlier run.
+
+    Raises:
+        StudyError: if it was trained on others.
+    """
+    settings = trained.get("settings", {})
+    if settings.get("source") != "ebhi":
+        raise StudyError(f"{which} was not trained on patches of this package; `evaluate` takes others by --data PATH")
+    store = prepare("ebhi", data=None, folder=folder, size=settings["size"], count=0, task=settings.get("task", ""))
+    if "test_cases" not in trained and store.fingerprint != trained["data"]["fingerprint"]:
+        raise StudyError(
+            f"{which} was trained on other patches ({trained['data']['fingerprint']}) than those of this package "
+            f"({store.fingerprint}); `evaluate` takes others by --data PATH"
+        )
+    return store
+
+
+def unseen_patches(trained: dict, store: PatchStore) -> np.ndarray:
+    """The places in a store of the patches to test a network on.
+
+    Of the patients that a pretrained network was tested on, if the store is of the same data set, at whatever size; of
+    those of its trial, if that had a split of its own of this very store; or else as the store says.
+
+    Args:
+        trained: of :func:`~study.networks.pretrained.read_network`.
+
+    Raises:
+        StudyError: if there are none.
+    """
+    settings, trial, data = (trained.get(key, {}) for key in ("settings", "trial", "data"))
+    if "test_cases" in trained and _data_set(store.source) == _data_set(data["source"]):
+        found = np.flatnonzero(np.isin(store.case, trained["test_cases"]))
+        if len(found) == 0:
+            raise StudyError(f"{store.path} has none of the patients that the network was tested on; give all patches")
+        return found
+    if settings.get("design") == "folds" and data["fingerprint"] == store.fingerprint:
+        return split("folds", store, trial["fraction"], trial["seed"]).test
+    return store.indices("test")
+
+
+def _data_set(source: str) -> str:
+    """Without the task: the source of a store is "EBHI-SEG, cancer"."""
+    return source.partition(",")[0]

@@ -1,0 +1,118 @@
+"""Which form of a group convolution is faster: measured once, kept in ``rules.csv``, looked up in every call.
+
+A table has, for layers of many sizes, how long the Fourier form takes as a share of the dense one's time, forward alone
+and in a training. A layer takes what was faster at the nearest size: nearest in the logarithms of its input fields,
+its output fields and the positions of its input, as the saving depends on all three. What was not measured at all is
+dense.
+
+`python -m study bench rules` measures the machine at hand, and keeps its table in the user's cache; it takes the place
+of the shipped rules for what it has measured.
+"""
+
+import csv
+import math
+from collections import defaultdict
+from functools import cache
+from pathlib import Path
+from typing import NamedTuple
+
+import torch
+from torch import nn
+
+from study.gconv.fast import compiler, fourier
+
+PATH = Path(__file__).with_name("rules.csv")
+KEYS = ("device", "backend", "dtype", "group", "layer")
+COLUMNS = (*KEYS, "inputs", "outputs", "positions", "forward", "training")
+
+
+class Measured(NamedTuple):
+    """A layer's size, and the time of its Fourier form as a share of the dense one's, without and with gradients."""
+
+    inputs: int
+    outputs: int
+    positions: int
+    forward: float
+    training: float
+
+
+Table = dict[tuple[str, ...], list[Measured]]
+"""What was measured, by device, backend, dtype, group and layer."""
+
+
+def read(path: Path) -> Table:
+    """A table as `bench rules` writes it."""
+    table = defaultdict(list)
+    with path.open(newline="") as file:
+        for row in csv.DictReader(file):
+            sizes = (int(row[name]) for name in ("inputs", "outputs", "positions"))
+            table[tuple(row[key] for key in KEYS)].append(
+                Measured(*sizes, float(row["forward"]), float(row["training"]))
+            )
+    return dict(table)
+
+
+def own_path() -> Path:
+    """Where this machine's own rules are.
+
+    Raises:
+        OSError: if there is no folder for them that only the user can write.
+    """
+    return compiler.cache_folder() / "rules.csv"
+
+
+@cache
+def in_use() -> Table:
+    """The shipped rules, and in their place those that were measured on this machine."""
+    try:
+        own = read(own_path())
+    except (OSError, ValueError, KeyError, TypeError):  # none, or a damaged one: nothing depends on it but the time
+        own = {}
+    return read(PATH) | own
+
+
+@torch.compiler.assume_constant_result
+def _is_faster(*arguments) -> bool:
+    return _look_up(*arguments)
+
+
+@cache
+def _look_up(key: tuple[str, ...], inputs: int, outputs: int, positions: float, training: bool) -> bool:
+    def distance(measured: Measured) -> float:
+        pairs = zip((inputs, outputs, positions), measured, strict=False)
+        return sum(math.log(asked / known) ** 2 for asked, known in pairs)
+
+    measured = in_use().get(key)
+    if not measured:
+        return False
+    nearest = min(measured, key=distance)
+    return (nearest.training if training else nearest.forward) <= 1
+
+
+def fourier_is_faster(
+    layer: nn.Module, device: str, dtype: torch.dtype, positions: float = math.inf, training: bool = True
+) -> bool:
+    """Whether to take the Fourier form of a :class:`~study.gconv.GroupConv2d`.
+
+    Args:
+        layer: the convolution, or the transposed one.
+        device: "cpu" or "cuda".
+        dtype: of the products.
+        positions: of the input, in all images together; many, if it is not known.
+        training: whether gradients will be wanted.
+    """
+    if layer.kernel_size < 3 or layer.stride > 2:  # the measurements say nothing of these
+        return False
+    backend, name = fourier.backend(device, dtype, layer.group), str(dtype).removeprefix("torch.")
+    key = (device, backend, name, layer.group.name, type(layer).__name__)
+    return _is_faster(key, layer.in_channels, layer.out_channels, min(max(positions, 1), 2**20), training)
+
+
+def forms(network: nn.Module, device: str, dtype: torch.dtype) -> str:
+    """What the group convolutions of a network are computed by in a training: for a result's provenance."""
+    layers = [layer for layer in network.modules() if hasattr(layer, "prefers_fourier")]
+    if not layers:
+        return "no group convolutions"
+    fast = [layer for layer in layers if layer.prefers_fourier(device, dtype)]
+    backend = fourier.backend(device, dtype, layers[0].group)
+    return f"{len(fast)} of {len(layers)} group convolutions by Fourier ({backend})"

@@ -1,0 +1,1 @@
+"""Networks of the layers: the builder, the registry, checkpoints, deployment, trained weights."""

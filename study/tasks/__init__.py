@@ -1,0 +1,1 @@
+"""What is learnt and how it is measured: sums over pixels, Dice and its relatives, stability."""
