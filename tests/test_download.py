@@ -25,6 +25,7 @@ from study.data import transfer as module
 from study.data.datasets.camelyon16 import INDEX, find_slides
 from study.data.extraction.download import download
 from study.data.transfer import VERIFIED
+from study.locks import LOCK, only_one
 
 BUCKET = "camelyon-dataset"
 
@@ -59,7 +60,8 @@ def of_slides(files: dict[str, bytes], *slides: str) -> dict[str, bytes]:
 
 def downloaded(folder: Path) -> dict[str, bytes]:
     files = contents(folder)
-    files.pop(VERIFIED, None)
+    for name in (VERIFIED, LOCK):
+        files.pop(name, None)
     return files
 
 
@@ -294,11 +296,8 @@ def test_a_disk_that_fills_up_ends_it_and_what_came_is_kept(bucket, tmp_path, mo
                 raise OSError(number, os.strerror(number))
             return super().write(data)
 
-    def open_on_a_full_disk(path: Path, mode: str = "r", *options, **more) -> io.IOBase:
-        return Full(path, "a+") if mode == "a+b" else open(path, mode, *options, **more)
-
     with monkeypatch.context() as patch:
-        patch.setattr(Path, "open", open_on_a_full_disk)
+        patch.setattr(module, "_open_partial", lambda path: Full(path, "a+"))
         with assert_refused(tmp_path / "images" / "normal_00", "disk", "free some space"):
             download(tmp_path, source=bucket.source)
     assert 8 * CHUNK in [file.stat().st_size for file in tmp_path.glob("images/*.partial")]
@@ -357,6 +356,25 @@ def test_a_folder_that_cannot_be_made_is_refused(bucket, tmp_path):
     (tmp_path / "file").touch()
     with assert_refused(tmp_path / "file", "not a folder"):
         download(tmp_path / "file" / "slides", source=bucket.source)
+
+
+def test_two_at_once_into_one_folder_are_refused_and_cost_nothing(bucket, tmp_path):
+    files = bucket.put(published("normal_001", "tumor_001"))
+    with only_one(tmp_path, "downloads to"), assert_refused(tmp_path, f"process {os.getpid()}", "wait"):
+        download(tmp_path, source=bucket.source)
+    assert not list(tmp_path.rglob("*.tif*"))
+    download(tmp_path, source=bucket.source)
+    assert downloaded(tmp_path) == of_slides(files, "normal_001", "tumor_001")
+
+
+def test_a_link_in_the_place_of_a_partial_file_is_named_and_not_followed(bucket, tmp_path, capsys):
+    bucket.put(published("normal_001"))
+    (mine := tmp_path / "mine.txt").write_text("not to be touched")
+    (link := tmp_path / "slides/images/normal_001.tif.partial").parent.mkdir(parents=True)
+    link.symlink_to(mine)
+    with assert_refused("normal_001.tif", "is a link; remove it"):
+        download(tmp_path / "slides", source=bucket.source)
+    assert mine.read_text() == "not to be touched"
 
 
 # --- from a server that fails ---

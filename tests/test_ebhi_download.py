@@ -23,6 +23,7 @@ from study.data.datasets.ebhi import find_pairs
 from study.data.datasets.ebhi_download import download_ebhi
 from study.data.patches.store import PatchStore
 from study.data.transfer import VERIFIED
+from study.locks import LOCK
 
 NAMES = ("GT1-1-400-001", "GT2-1-400-001", "GT3-1-400-001")
 
@@ -182,7 +183,7 @@ def test_an_archive_of_another_sum_is_named_and_not_unpacked(figshare, tmp_path)
     figshare.described = json.dumps(description).encode()
     with assert_refused("EBHI-SEG.zip", "0" * 32, "run it again"):
         download_ebhi(tmp_path, source=figshare.source)
-    assert contents(tmp_path).keys() == {VERIFIED}
+    assert contents(tmp_path).keys() == {VERIFIED, LOCK}
 
 
 @pytest.mark.parametrize("status", [202, 403, 404])
@@ -199,7 +200,7 @@ def test_what_is_no_zip_archive_is_kept_and_refused_with_the_remedy(figshare, tm
     figshare.files = {"EBHI-SEG.rar": body}
     with assert_refused(tmp_path / "EBHI-SEG.rar", "no zip archive", "unpack it by hand", "without --download"):
         download_ebhi(tmp_path, source=figshare.source)
-    assert {name: file for name, file in contents(tmp_path).items() if name != VERIFIED} == figshare.files
+    assert {name: file for name, file in contents(tmp_path).items() if name not in (VERIFIED, LOCK)} == figshare.files
 
 
 def test_a_member_that_is_damaged_leaves_no_file(figshare, tmp_path):
@@ -222,7 +223,7 @@ def test_paths_that_lead_out_of_the_folder_are_refused_and_nothing_is_written(fi
     figshare.files = {"EBHI-SEG.zip": zipped({"Normal/image/x.png": b"1", path: b"2"})}
     with assert_refused("EBHI-SEG.zip", path, "leads out of its folder"):
         download_ebhi(tmp_path / "a" / "b", source=figshare.source)
-    assert contents(tmp_path).keys() == {"a/b/EBHI-SEG.zip", f"a/b/{VERIFIED}"}
+    assert contents(tmp_path).keys() == {"a/b/EBHI-SEG.zip", f"a/b/{VERIFIED}", f"a/b/{LOCK}"}
 
 
 def test_a_file_that_is_twice_in_the_archive_is_refused(figshare, tmp_path):

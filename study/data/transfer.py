@@ -6,6 +6,7 @@ A file comes as ``<name>.partial`` and takes its own name only when its sum is r
 import errno
 import hashlib
 import json
+import os
 import shutil
 import sys
 import threading
@@ -22,6 +23,7 @@ from urllib3.util import Retry
 
 from study.errors import StudyError
 from study.files import RESERVE, replacing
+from study.locks import only_one
 
 VERIFIED = ".verified.json"
 """Of the files whose sums were found right: size, time of change and sum. 700 GB are not read again each time."""
@@ -76,11 +78,11 @@ def fetch(
         progress: show a bar, if there is a terminal.
 
     Raises:
-        StudyError: if the source does not answer, if the disk is full or would be, or, after all others are done, if
-            files could not be got; it lists them.
+        StudyError: if another process downloads to the folder, if the source does not answer, if the disk is full or
+            would be, or, after all others are done, if files could not be got; it lists them.
     """
     transfer = _Transfer(session, folder)
-    with _pool(transfer.stop) as pool:
+    with only_one(folder, "downloads to"), _pool(transfer.stop) as pool:
         failed = _get_all(transfer, pool, files, source, progress)
     if failed:
         listed = [f"{path} ({reason})" for path, reason in sorted(failed.items())]
@@ -217,7 +219,7 @@ class _Transfer:
     def _continue(self, url: str, partial: Path) -> str:
         """Get the rest of a file, however often the transfer breaks; returns the MD5 sum of the whole."""
         breaks = furthest = 0
-        with partial.open("a+b") as file:
+        with _open_partial(partial) as file:
             file.seek(0)
             digest = self._read(file)
             while True:
@@ -261,6 +263,11 @@ class _Transfer:
     def _go_on(self) -> None:
         if self.stop.is_set():
             raise InterruptedError("stopped")
+
+
+def _open_partial(path: Path) -> BinaryIO:
+    """To read it and to append to it. A link there is not ours, and what it leads to is not written."""
+    return open(path, "a+b", opener=lambda name, flags: os.open(name, flags | os.O_NOFOLLOW, 0o666))
 
 
 def _require_space(folder: Path, sizes: dict[PurePosixPath, int]) -> None:
@@ -324,6 +331,8 @@ def _reason(error: Exception) -> str:
             return "no answer in time"
     if isinstance(error, _BROKEN):
         return "the connection broke"
+    if isinstance(error, OSError) and error.errno == errno.ELOOP:
+        return f"{error.filename} is a link; remove it"
     return str(error).strip().partition("\n")[0] or type(error).__name__
 
 
