@@ -12,6 +12,7 @@ from dataclasses import replace
 from io import StringIO
 from pathlib import Path
 from threading import Event
+from types import SimpleNamespace
 
 import psutil
 import pytest
@@ -27,6 +28,7 @@ from study.errors import StudyError
 from study.experiments import grid, training
 from study.experiments.estimate import outlook, recorded_cost, timed_cost, together
 from study.experiments.grid import open_place, run_grid, run_trials, side_by_side
+from study.experiments.maps import are_maps_of
 from study.experiments.trials import Study, Trial, run_trial
 from study.networks.models import load_checkpoint, save_tensors
 
@@ -258,6 +260,10 @@ def test_maps_are_made_once_and_again_for_other_weights(tiny):
         made = maps.stat().st_mtime_ns
         run_grid(tiny, [], place, Notes())
         assert maps.stat().st_mtime_ns == made
+        unet, p4m = (tiny.checkpoint_path(Trial(model, 1.0, 0)) for model in ("unet", "p4m"))
+        assert are_maps_of(maps, tiny.store, unet=unet, p4m=p4m)
+        other = SimpleNamespace(fingerprint="of other patches")
+        assert not are_maps_of(maps, other, unet=unet, p4m=p4m)
         checkpoint = tiny.checkpoint_path(Trial("unet", 1.0, 0))
         content = load_checkpoint(checkpoint)
         next(iter(content["weights"].values())).mul_(2)

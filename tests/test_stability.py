@@ -46,3 +46,17 @@ def test_a_p4m_network_is_steady_and_a_plain_one_is_not():
         group: stability(build_unet(group, width=8, depth=2).train(), images).deviation.max() for group in ("z2", "p4m")
     }
     assert deviation["p4m"] < 1e-5 < 1e-3 < deviation["z2"]
+
+
+def test_every_view_is_computed_in_full_precision_whatever_was_allowed_before():
+    seen = []
+
+    class Looks(nn.Module):
+        def forward(self, x):
+            seen.append((torch.backends.cudnn.enabled, torch.backends.cudnn.allow_tf32))
+            return x[:, :1]
+
+    with torch.backends.cudnn.flags(enabled=True, allow_tf32=True):
+        stability(Looks(), torch.rand(1, 3, 4, 4))
+        assert torch.backends.cudnn.allow_tf32
+    assert seen == [(True, False)] * 8

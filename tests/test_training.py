@@ -12,6 +12,7 @@ from study.errors import StudyError
 from study.experiments import training
 from study.experiments.training import Trained, roto_reflect, shared_loader, summed_loss, train, validate
 from study.groups import P4M
+from study.unet import build_unet
 
 
 def run(recipe, store, fabric, folder, **kwargs):
@@ -186,6 +187,16 @@ def test_validation_pools_over_all_pixels(recipe, store, fabric):
     expected = torch.nn.functional.binary_cross_entropy_with_logits(logits, masks)
     assert numbers["validation_loss"] == pytest.approx(float(expected), rel=1e-6)
     assert numbers["validation_dice"] == pytest.approx(float(2 * masks.sum() / (masks.sum() + masks.numel())))
+
+
+def test_validation_is_in_eval_mode_and_learns_nothing_of_the_validation_patches(store, fabric):
+    network = build_unet("p4m", width=4, depth=1).train()
+    loader = shared_loader(fabric, PatchDataset(store, store.indices("validation")), 3, 0)
+    before = {name: value.clone() for name, value in network.state_dict().items()}
+    numbers = validate(network, loader, fabric)
+    assert all(torch.equal(before[name], value) for name, value in network.state_dict().items())
+    one_by_one = shared_loader(fabric, PatchDataset(store, store.indices("validation")), 1, 0)
+    assert validate(network.train(), one_by_one, fabric) == pytest.approx(numbers, rel=1e-6)  # no moments of a batch
 
 
 def test_patches_that_would_break_the_equivariance_are_refused(recipe, store, fabric, tmp_path):
