@@ -41,6 +41,7 @@ class Layer:
         arriving, leaving: errors of its inputs and of its output, relative; 0 where they are not compared.
         geometry: error by itself with symmetric filters; NaN where that is not tried.
         why, remedy: why it breaks, and what helps; empty if it does not.
+        strided: its kernel (with dilation), stride and padding; None if it has none, or up-samples.
     """
 
     name: str
@@ -51,6 +52,7 @@ class Layer:
     geometry: float = math.nan
     why: str = ""
     remedy: str = ""
+    strided: dict[str, int] | None = None
 
     def __str__(self) -> str:
         at = f" on {self.size} x {self.size}" if self.size else ""
@@ -90,7 +92,7 @@ class Diagnosis:
         if self.geometry:
             lines.append("Whatever the weights, these break it:")
             lines += [f"  {layer}" for layer in self.geometry]
-        if self.geometry and self.sizes:
+        if self.sizes:
             lines.append(f"On images of side {' or '.join(map(str, self.sizes))} no stride leaves anything over.")
         broken, convolutions = self.unsymmetric
         if broken and not self.equivariant:
@@ -114,13 +116,13 @@ def diagnose(network: nn.Module, image: Tensor) -> Diagnosis:
     """
     if image.ndim != 4 or image.shape[-1] != image.shape[-2]:
         raise StudyError(f"the image is {tuple(image.shape)}; give (B, C, S, S), as a quarter turn needs a square")
-    network = copy.deepcopy(network)
+    network = _copied(network)
     symmetric = dict(_with_symmetric_filters(network).named_modules())
     layers, norms = [], []
 
     def first_look(module: nn.Module, name: str, inputs: list[Tensor], output: object) -> None:
         norms.append(([_norm(x) for x in inputs], _norm(output)))
-        layers.append(Layer(name, type(module).__name__, _side(inputs)))
+        layers.append(Layer(name, type(module).__name__, _side(inputs), strided=_strided(module)))
         _examine(layers[-1], symmetric[name], inputs)
 
     with _watched(network, first_look):
@@ -145,14 +147,27 @@ def diagnose(network: nn.Module, image: Tensor) -> Diagnosis:
     if not result.equivariant:
         result.first = _first_break(layers)
     result.geometry = [layer for layer in layers if layer.geometry > TOLERANCE]
-    plain = [m for m in network.modules() if type(m) in (nn.Conv2d, nn.ConvTranspose2d)]
+    plain = [m for m in network.modules() if isinstance(m, nn.Conv2d | nn.ConvTranspose2d)]
     result.unsymmetric = (sum(not _is_symmetric(m) for m in plain), len(plain))
-    if result.geometry:
+    if result.geometry or (result.first and result.first.strided):
         result.sizes = _fitting_sizes(network, image)
     return result
 
 
 # --- watching ---
+
+
+def _copied(network: nn.Module) -> nn.Module:
+    try:
+        return copy.deepcopy(network)
+    except RuntimeError:  # in eval mode, escnn keeps filters that cannot be copied
+        modes = [module.training for module in network.modules()]
+        copied = copy.deepcopy(network.train())
+        for one in (network, copied):
+            for module, mode in zip(one.modules(), modes, strict=True):
+                if module.training != mode:  # from the outside inwards, so that each ends in its own
+                    module.train(mode)
+        return copied
 
 
 @contextmanager
@@ -245,6 +260,8 @@ def _first_break(layers: list[Layer]) -> Layer | None:
 def _why_it_breaks(layer: Layer) -> tuple[str, str]:
     """Of a call that breaks the network, and whose geometry is right or unknown."""
     kind = layer.kind
+    if layer.strided and layer.size and not is_exact(layer.size, **layer.strided):
+        return _why_something_is_left(layer.size, **layer.strided)
     if "Conv" in kind:
         return (
             "its filters have no symmetry and there are no orientation channels to turn with",
@@ -303,18 +320,11 @@ _SPATIAL = (
 
 
 def _why_not_by_itself(module: nn.Module, size: int) -> tuple[str, str]:
-    geometry = _strided(module)
+    strided = _strided(module)
     if isinstance(module, nn.ConvTranspose2d):
         return "output_padding pads one side only", "leave it out, and choose kernel and padding for the size instead"
-    if geometry and not is_exact(size, **geometry):
-        kernel, stride, padding = (geometry[key] for key in ("kernel_size", "stride", "padding"))
-        over = (size + 2 * padding - kernel) % stride
-        fitting = [n for n in range(size - stride, size + stride + 1) if n > 0 and is_exact(n, **geometry)]
-        better = min(fitting, key=lambda n: (abs(n - size), -n))
-        return (
-            f"its stride leaves something over: ({size} + 2 * {padding} - {kernel}) % {stride} = {over}",
-            f"let its input have a side of {better}, as {' or '.join(map(str, fitting))} leave nothing",
-        )
+    if strided and not is_exact(size, **strided):
+        return _why_something_is_left(size, **strided)
     if isinstance(module, nn.Upsample):
         return "it resizes by a factor that favours one side", "resize by a whole factor"
     if isinstance(module, nn.PixelShuffle | nn.PixelUnshuffle):
@@ -322,11 +332,23 @@ def _why_not_by_itself(module: nn.Module, size: int) -> tuple[str, str]:
     return "it pads one side more than the other", "pad both sides alike, with an odd kernel at stride 1"
 
 
+def _why_something_is_left(size: int, *, kernel_size: int, stride: int, padding: int) -> tuple[str, str]:
+    over = (size + 2 * padding - kernel_size) % stride
+    sizes = range(max(1, size - stride), size + stride + 1)
+    fitting = [n for n in sizes if is_exact(n, kernel_size=kernel_size, stride=stride, padding=padding)]
+    return (
+        f"its stride leaves something over: ({size} + 2 * {padding} - {kernel_size}) % {stride} = {over}",
+        f"give it a side of {' or '.join(map(str, fitting))}",
+    )
+
+
 def _strided(module: nn.Module) -> dict[str, int] | None:
-    """Kernel (with its dilation), stride and padding, if it has them as numbers."""
+    """Kernel (with its dilation), stride and padding of whatever has them as numbers and does not up-sample."""
+    if "Transpose" in type(module).__name__ or "Unpool" in type(module).__name__:
+        return None
     values = []
-    for name in ("kernel_size", "stride", "padding", "dilation"):
-        value = getattr(module, name, 1 if name == "dilation" else 0 if name == "padding" else None)
+    for name, otherwise in (("kernel_size", None), ("stride", None), ("padding", 0), ("dilation", 1)):
+        value = getattr(module, name, otherwise)
         value = value[0] if isinstance(value, list | tuple) else value
         if not isinstance(value, int):
             return None
@@ -344,7 +366,7 @@ def _is_square(module: nn.Module) -> bool:
 
 def _with_symmetric_filters(network: nn.Module) -> nn.Module:
     """A copy, in which torch's convolutions with square kernels have filters that no roto-reflection changes."""
-    network = copy.deepcopy(network)
+    network = _copied(network)
     for module in network.modules():
         if isinstance(module, nn.Conv2d | nn.ConvTranspose2d) and _is_square(module):
             module.weight.copy_(_symmetrised(module.weight))
@@ -365,7 +387,7 @@ def _is_symmetric(module: nn.Module) -> bool:
 
 def _fitting_sizes(network: nn.Module, image: Tensor) -> list[int]:
     """The nearest sides below and above on which no strided layer leaves anything over, without computing anything."""
-    shapes = copy.deepcopy(network).to("meta")
+    shapes = _copied(network).to("meta")
     side = image.shape[-1]
     fitting = [n for n in range(max(1, side - SEARCH), side + SEARCH + 1) if _fits(shapes, image, n)]
     below = [n for n in fitting if n < side][-1:]
@@ -376,9 +398,8 @@ def _fits(network: nn.Module, image: Tensor, side: int) -> bool:
     found = []
 
     def look(module: nn.Module, name: str, inputs: list[Tensor], output: object) -> None:
-        geometry = _strided(module) if isinstance(module, _SPATIAL) else None
-        if geometry and not isinstance(module, nn.ConvTranspose2d):
-            found.append(is_exact(inputs[0].shape[-1], **geometry))
+        if (strided := _strided(module)) and (size := _side(inputs)):
+            found.append(is_exact(size, **strided))
 
     try:
         with _watched(network, look):

@@ -120,6 +120,20 @@ def test_one_batch_norm_for_each_plane_is_named():
     assert "apart from each other" in found.first.why
 
 
+def test_a_pooling_of_another_library_is_judged_by_its_numbers():
+    class Pool(nn.Module):
+        kernel_size, stride, padding = (3, 3), [2, 2], 1
+
+        def forward(self, f):  # (B, K, |G|, H, W)
+            return nn.functional.max_pool3d(f, (1, 3, 3), (1, 2, 2), (0, 1, 1))
+
+    lift, project = LiftingConv2d(3, 2, 3, padding=1, group=P4M), ProjectionConv2d(2, 1, 3, padding=1, group=P4M)
+    found = diagnose(nn.Sequential(lift, Pool(), project), image(24))
+    assert (found.first.name, found.sizes) == ("1", [23, 25])
+    assert "(24 + 2 * 1 - 3) % 2 = 1" in found.first.why
+    assert diagnose(nn.Sequential(lift, Pool(), project), image(25)).equivariant
+
+
 def test_what_happens_between_layers_is_laid_to_the_module_that_does_it():
     class Crops(nn.Module):
         def __init__(self) -> None:
