@@ -149,7 +149,7 @@ def diagnose(network: nn.Module, image: Tensor) -> Diagnosis:
     result.geometry = [layer for layer in layers if layer.geometry > TOLERANCE]
     plain = [m for m in network.modules() if isinstance(m, nn.Conv2d | nn.ConvTranspose2d)]
     result.unsymmetric = (sum(not _is_symmetric(m) for m in plain), len(plain))
-    if result.geometry or (result.first and result.first.strided):
+    if result.geometry or (result.first and "leaves something over" in result.first.why):
         result.sizes = _fitting_sizes(network, image)
     return result
 
