@@ -10,7 +10,7 @@ import pytest
 from study import report
 from study.bench import report as bench_report
 from study.experiments.maps import load_stability_maps
-from study.experiments.presets import PRESETS
+from study.experiments.presets import find_preset
 from study.experiments.trials import Trial
 from study.experiments.tuning import chosen_rates, tuning_rows
 from study.networks.models import ESCNN_MODELS, MODELS
@@ -35,7 +35,7 @@ def test_drawn_slides_and_a_study_on_real_tissue_are_committed():
 
 
 def test_trials_are_of_the_preset_by_its_present_settings_and_complete_where_a_cpu_is_enough(study, records):
-    preset = PRESETS[study]
+    preset = find_preset(study)
     grid = {
         Trial(m, f, s) for models, fractions, seeds in preset.grids for m in models for f in fractions for s in seeds
     }
@@ -101,7 +101,7 @@ def test_both_bases_of_escnn_were_trained_on_all_regimes_of_the_real_tissue():
 
 @pytest.mark.parametrize("study", sorted(folder.parent.name for folder in (ROOT / "results").glob("*/tuning")))
 def test_learning_rates_are_those_that_tuning_chose(study):
-    preset, rows = PRESETS[study], tuning_rows(ROOT / "results" / study)
+    preset, rows = find_preset(study), tuning_rows(ROOT / "results" / study)
     assert {model: preset.recipe_of(model).learning_rate for model in rows.model} == chosen_rates(rows)
 
 

@@ -4,15 +4,66 @@ No pixel grid turns by 45 degrees exactly. P8 and P8M are made for it all the sa
 they are band-limited, but poolings do not. This measures how much of the promise is left.
 """
 
+from pathlib import Path
+
 import numpy as np
 import pandas as pd
 import torch
 from torch import Tensor, nn
 
+from study.data.datasets.sources import prepare
+from study.data.patches.loading import PatchDataset, to_input
 from study.equivariance import rotate
+from study.errors import StudyError
+from study.networks.models import load_checkpoint, rebuild
+from study.provenance import provenance
 
 ANGLES = tuple(7.5 * step for step in range(13))
 MODELS = ("unet", "unet-aug", "p4", "p4m", "p8-escnn", "p8m-escnn")
+
+
+def measure_study(study: str, data: Path, *, count: int, root: Path) -> pd.DataFrame:
+    """:func:`measure` of the networks of a study that were trained on all data, seed 0, on ``count`` test patches.
+
+    Args:
+        study: its name.
+        data: what it was trained on.
+        count: at the most.
+        root: of the folders ``runs`` and ``data``.
+
+    Returns:
+        The rows, with the study, the number of patches, the data and the provenance.
+
+    Raises:
+        StudyError: if there are no networks, or they were trained on other data.
+    """
+    folders = {model: root / "runs" / study / f"{model}-100-0" for model in MODELS}
+    files = {model: folder / "best.pt" for model, folder in folders.items() if (folder / "best.pt").is_file()}
+    if not files:
+        raise StudyError(f"no networks in {root / 'runs' / study}; train some with `python -m study reproduce`")
+    checkpoints = {model: load_checkpoint(file) for model, file in files.items()}
+    settings = next(iter(checkpoints.values()))["settings"]
+    store = prepare(
+        settings["source"],
+        data=data,
+        folder=root / "data",
+        size=settings["size"],
+        count=settings["patches"],
+        task=settings.get("task", "glands"),  # of networks from before there were two
+    )
+    for model, checkpoint in checkpoints.items():
+        if checkpoint["data"]["fingerprint"] != store.fingerprint:
+            raise StudyError(f"{files[model]} was trained on other data than {data}; give the data of {study}")
+    dataset = PatchDataset(store, spread_evenly(store.indices("test"), count))
+    images = to_input(torch.stack([dataset[i][0] for i in range(len(dataset))]))
+    networks = {model: rebuild(checkpoint, files[model]) for model, checkpoint in checkpoints.items()}
+    return measure(networks, images).assign(
+        study=study,
+        patches=len(images),
+        source=store.source,
+        fingerprint=store.fingerprint,
+        **provenance(images.device),
+    )
 
 
 def measure(networks: dict[str, nn.Module], images: Tensor) -> pd.DataFrame:

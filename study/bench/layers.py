@@ -39,11 +39,11 @@ class Settings:
         rounds: how often everything is timed.
     """
 
-    widths: tuple[int, ...] = (16, 32, 64)
-    size: int = 96
-    batches: tuple[int, ...] = (1, 4)
-    precision: str = "float32"
-    rounds: int = 5
+    widths: tuple[int, ...]
+    size: int
+    batches: tuple[int, ...]
+    precision: str
+    rounds: int
 
     def __post_init__(self) -> None:
         check_input(self.size, self.precision)

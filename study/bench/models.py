@@ -30,11 +30,11 @@ class Settings:
         rounds: how often everything is timed.
     """
 
-    width: int = 32
-    depth: int = 4
-    size: int = 96
-    batch: int = 4
-    rounds: int = 7
+    width: int
+    depth: int
+    size: int
+    batch: int
+    rounds: int
 
     precision = "float32"  # no field: it is what the table is about
 

@@ -31,6 +31,7 @@ from study.data.patches.loading import PatchDataset, ShuffledBatches
 from study.data.patches.store import Patch, PatchStore, write_patches
 from study.data.slides.pyramid import write_pyramid
 from study.data.slides.slide import Slide
+from study.provenance import provenance
 
 BATCH = 64  # the paper's
 
@@ -41,17 +42,22 @@ class Settings:
 
     Attributes:
         processes: that extract, or load, at the same time.
+        rounds: how often everything is timed.
         patches: of every slide.
         copies: of the real slide, side by side and one above the other, that make up one of the slides.
         patch_size: side in pixels, at 10x.
-        rounds: how often everything is timed.
     """
 
-    processes: int = 2
+    processes: int
+    rounds: int
     patches: int = 750  # 300,000 of 400 slides
     copies: int = 16
     patch_size: int = 320
-    rounds: int = 7
+
+
+def conditions(settings: Settings) -> dict:
+    """What every row of the results says of itself."""
+    return {"patch_size": settings.patch_size, **provenance(torch.device("cpu"), settings.processes)}
 
 
 def extraction(source: Path, settings: Settings) -> pd.DataFrame:

@@ -29,11 +29,11 @@ class Settings:
         rounds: how often everything is timed.
     """
 
-    widths: tuple[int, ...] = (8, 16, 32, 64)
-    size: int = 96
-    batch: int = 8
-    precision: str = "float32"
-    rounds: int = 9
+    widths: tuple[int, ...]
+    size: int
+    batch: int
+    precision: str
+    rounds: int
 
     def __post_init__(self) -> None:
         net.check_input(self.size, self.precision)

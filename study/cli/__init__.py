@@ -1,12 +1,16 @@
-"""The command line, ``python -m study``."""
+"""The command line, ``python -m study``.
+
+Every command imports what it runs inside its function: help, and what is said about a misspelt command or option, need
+neither torch nor pandas, whose import takes seconds. The modules of commands themselves import typer and names only.
+"""
 
 import sys
 
-import torch
 import typer
 
 from study.cli import bench, networks, packaging, prediction, slides, stores, studies, tuning
 from study.errors import StudyError, one_line
+from study.experiments.presets import setting_keys
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -42,8 +46,12 @@ app.add_typer(benchmarks, name="bench")
 def main() -> None:
     """Run the command line; a user's error is one line on standard error and exit code 2."""
     try:
+        if sys.argv[-1] == "--set":
+            raise StudyError(f"--set needs KEY=VALUE; the keys are {', '.join(setting_keys())}")
         app()
-    except torch.OutOfMemoryError:
+    except RuntimeError as error:
+        if type(error).__name__ != "OutOfMemoryError":  # torch's, by its name: torch may not be imported
+            raise
         batches = "for evaluate, --batch-size N; for predict, --tile N; for bench, --batch N"
         remedy = f"give a smaller batch (--set batch_size=N and a --name; {batches})"
         print(f"error: the GPU's memory is full; {remedy}", file=sys.stderr)

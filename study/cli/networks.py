@@ -4,34 +4,17 @@ import sys
 from pathlib import Path
 from typing import Annotated
 
-import torch
 import typer
-from rich.console import Console
-from rich.table import Table
-from torch import nn
 
-from study.bench.angles import turned_both_ways
-from study.cli.stores import check_new, describe
-from study.data.patches.store import PatchStore
-from study.devices import launch_fabric
-from study.equivariance import equivariance_errors, measure
+from study.cli.stores import check_new
 from study.errors import StudyError
-from study.experiments.evaluation import READINGS, summarise
-from study.experiments.trials import score_patches
-from study.experiments.unseen import own_store, unseen_patches
-from study.groups import P4M
-from study.networks.conversion import convert_checkpoint
-from study.networks.models import MODELS, Architecture, rebuild
-from study.networks.pretrained import available, read_network
-from study.networks.unet import IMPLEMENTATIONS, build_unet
-from study.tasks.measures import TOLERANCE
 
 _MEASURES = {
     "dice": "Dice, pooled over pixels",
     "dice_per_patch": "Dice, mean over patches with foreground",
     "dice_per_case": "Dice, mean over cases with foreground",
     "iou": "Intersection over union",
-    "boundary_dice": f"Boundary Dice, within {TOLERANCE} px",
+    "boundary_dice": "Boundary Dice, within 2 px",
     "ece": "Expected calibration error",
 }
 
@@ -56,6 +39,15 @@ def evaluate(
     batch_size: Annotated[int, typer.Option(help="Patches at a time.", min=1)] = 16,
 ) -> None:
     """The measures of a trained network on the test patches of a store, and its stability under roto-reflections."""
+    from study.cli.show import describe, show_table
+    from study.data.patches.store import PatchStore
+    from study.devices import launch_fabric
+    from study.experiments.evaluation import READINGS, summarise
+    from study.experiments.trials import score_patches
+    from study.experiments.unseen import own_store, unseen_patches
+    from study.networks.models import rebuild
+    from study.networks.pretrained import read_network
+
     trained = read_network(network)
     store = PatchStore(data) if data is not None else own_store(trained, network, Path("data"))
     rebuilt = rebuild(trained, network)
@@ -63,17 +55,16 @@ def evaluate(
     test = unseen_patches(trained, store)
     fabric = launch_fabric()
     scores = summarise(score_patches(rebuilt.to(fabric.device), store, test, fabric, batch_size))
-    title = f"{network} on {describe(store)}"
-    table = Table(f"{len(test)} test patches", "One view", "Mean of eight views", title=title)
-    for key, label in _MEASURES.items():
-        table.add_row(label, *(_percent(scores[reading + key]) for reading in READINGS))
-    Console().print(table)
-    table = Table("Over the eight roto-reflections", "All pixels", "Border", "Interior")
+    lines = [[label, *(_percent(scores[reading + key]) for reading in READINGS)] for key, label in _MEASURES.items()]
+    head = [f"{len(test)} test patches", "One view", "Mean of eight views"]
+    show_table(head, lines, f"{network} on {describe(store)}")
     deviations = [scores[f"deviation{region}"] for region in ("", "_border", "_interior")]
-    table.add_row("Mean standard deviation", *("–" if d is None else f"{d:.1e}" for d in deviations))
-    table.add_row("Largest standard deviation", f"{scores['deviation_max']:.1e}")
-    table.add_row("Flip rate", *(_percent(scores[f"changed{region}"]) for region in ("", "_border", "_interior")))
-    Console().print(table)
+    lines = [
+        ["Mean standard deviation", *("–" if d is None else f"{d:.1e}" for d in deviations)],
+        ["Largest standard deviation", f"{scores['deviation_max']:.1e}"],
+        ["Flip rate", *(_percent(scores[f"changed{region}"]) for region in ("", "_border", "_interior"))],
+    ]
+    show_table(["Over the eight roto-reflections", "All pixels", "Border", "Interior"], lines)
     if data is None and "expected" in trained:
         print(f"Its card promises a Dice of {100 * trained['expected']['dice']:.2f} % in one view.")
 
@@ -82,7 +73,8 @@ def check(
     model: Annotated[
         str,
         typer.Argument(
-            help=f"One of {', '.join(MODELS)}, a pretrained network, or a checkpoint.", metavar="MODEL|NAME|CHECKPOINT"
+            help="A model, such as p4m; a pretrained network; or a checkpoint. An unknown name is answered with all.",
+            metavar="MODEL|NAME|CHECKPOINT",
         ),
     ],
     width: Annotated[int, typer.Option(help="Channels of the U-Net at full resolution.")] = 16,
@@ -93,6 +85,18 @@ def check(
     ] = None,
 ) -> None:
     """Measure how equivariant a model is: on all eight roto-reflections, before and after a few training steps."""
+    import torch
+    from rich.console import Console
+    from rich.table import Table
+    from torch import nn
+
+    from study.bench.angles import turned_both_ways
+    from study.equivariance import equivariance_errors, measure
+    from study.groups import P4M
+    from study.networks.models import MODELS, Architecture, rebuild
+    from study.networks.pretrained import available, read_network
+    from study.networks.unet import build_unet
+
     torch.manual_seed(0)
     if model in MODELS:
         architecture = MODELS[model].architecture(width=width, depth=depth, grid=grid)
@@ -156,6 +160,10 @@ def convert(
     ] = None,
 ) -> None:
     """A trained network on other layers: from escnn to ours, or from ours to escnn."""
+    from study.cli.show import show_table
+    from study.networks.conversion import convert_checkpoint
+    from study.networks.unet import IMPLEMENTATIONS
+
     if to not in IMPLEMENTATIONS:
         raise StudyError(f"unknown implementation {to!r}; choose from {', '.join(IMPLEMENTATIONS)}")
     if to == "native" and basis is not None:
@@ -170,10 +178,8 @@ def convert(
     converted = convert_checkpoint(checkpoint, output, to=to, basis=basis)
     worst = max(converted.residuals, key=converted.residuals.get)
     if converted.residuals[worst] > 1e-4:
-        table = Table("Layer", "Of its filter lost", title=f"What the basis {basis!r} lacks")
-        for name, residual in converted.residuals.items():
-            table.add_row(name, f"{100 * residual:.1f} %")
-        Console().print(table)
+        lines = [[name, f"{100 * residual:.1f} %"] for name, residual in converted.residuals.items()]
+        show_table(["Layer", "Of its filter lost"], lines, f"What the basis {basis!r} lacks")
     print(
         f"{len(converted.residuals)} convolutions; largest residual {converted.residuals[worst]:.1e} ({worst}); "
         f"probabilities on noise differ by at most {converted.difference:.1e}.\n{output}"

@@ -8,13 +8,6 @@ import typer
 
 from study.cli.slides import Magnification, Mpp, SlideMpp, one_scale
 from study.cli.stores import check_new
-from study.data.slides.slide import Slide
-from study.devices import launch_fabric
-from study.networks.models import rebuild
-from study.networks.pretrained import read_network
-from study.prediction.outputs import Outputs, predict_slide
-from study.prediction.slide import SIDE
-from study.provenance import provenance
 
 
 def predict(
@@ -33,7 +26,7 @@ def predict(
     slide_mpp: SlideMpp = None,
     tile: Annotated[
         int, typer.Option(help="Largest side of the tiles in pixels; smaller takes less memory.", min=1)
-    ] = SIDE,
+    ] = 1024,
     batch_size: Annotated[int, typer.Option(help="Tiles at a time.", min=1)] = 1,
     threshold: Annotated[float, typer.Option(help="Tumour is what has a larger probability.", min=0, max=1)] = 0.5,
     stability: Annotated[
@@ -44,6 +37,13 @@ def predict(
 
     The map is what the network gives on the whole slide at once, to rounding, and zero in tiles without tissue.
     """
+    from study.data.slides.slide import Slide
+    from study.devices import launch_fabric
+    from study.networks.models import rebuild
+    from study.networks.pretrained import read_network
+    from study.prediction.outputs import Outputs, predict_slide
+    from study.provenance import provenance
+
     started = time.perf_counter()
     magnification, mpp = one_scale(magnification, mpp, slide_mpp)
     network = rebuild(read_network(checkpoint), checkpoint)

@@ -7,18 +7,6 @@ from typing import Annotated
 
 import typer
 
-from study.cli.stores import show_store
-from study.data.datasets.camelyon16 import SlideFiles, find_slides
-from study.data.datasets.miniature import MARKER, make_miniature
-from study.data.datasets.miniature import SOURCE as MINIATURE
-from study.data.extraction.download import BUCKET_URL, download
-from study.data.extraction.one_slide import Scale
-from study.data.extraction.plan import extract_store, plan, plan_again
-from study.data.patches.manifest import read_manifest
-from study.data.patches.store import SPLITS, PatchStore
-from study.data.slides.annotations import read_annotation
-from study.data.slides.masks import OutlineMask, TiffMask, compare
-from study.data.slides.slide import Slide
 from study.errors import StudyError
 
 PATCHES, SIZE = 300_000, 320
@@ -61,7 +49,10 @@ def camelyon16(
     get: Annotated[
         bool, typer.Option("--download", help="First get the slides, and only that if no OUTPUT is given.")
     ] = False,
-    address: Annotated[str, typer.Option("--from", help="Where to download from.", metavar="URL")] = BUCKET_URL,
+    address: Annotated[
+        str | None,
+        typer.Option("--from", help="Where to download from.", metavar="URL", show_default="the public bucket"),
+    ] = None,
     patches: Annotated[int | None, typer.Option(help="How many in all.", min=1, show_default="300000")] = None,
     patch_size: Annotated[
         int | None,
@@ -87,6 +78,14 @@ def camelyon16(
     Cut it at any moment and start it again: it goes on where it was. Slides that fail are listed at the end, and make
     the exit code 1; the others are done.
     """
+    from study.cli.show import show_store
+    from study.data.datasets.camelyon16 import find_slides
+    from study.data.extraction.download import BUCKET_URL, download
+    from study.data.extraction.one_slide import Scale
+    from study.data.extraction.plan import extract_store, plan, plan_again
+    from study.data.patches.manifest import read_manifest
+    from study.data.patches.store import SPLITS, PatchStore
+
     if masks not in ("outlines", "tiff"):
         raise StudyError(f"unknown masks {masks!r}; choose from outlines, tiff")
     given = {"--patches": patches, "--patch-size": patch_size, "--magnification": magnification, "--mpp": mpp}
@@ -95,14 +94,18 @@ def camelyon16(
             raise StudyError(f"{option} and --manifest contradict each other: the manifest says it; give one of them")
     scale = Scale(patch_size or SIZE, *one_scale(magnification, mpp, slide_mpp))
     if get:
-        files = download(folder, selection=slides, source=address)
+        files = download(folder, selection=slides, source=address or BUCKET_URL)
         print(f"{len(files)} files are complete in {folder}")
     if output is None:
         if not get:
             raise StudyError("nowhere to put the patches; give OUTPUT, the folder of the patch store")
         return
     found, problems = find_slides(folder, slides)
-    options = {"source": source_of(folder, found), "tiff_masks": masks == "tiff", "slide_mpp": slide_mpp}
+    options = {
+        "source": source_of(folder, [files.name for files in found]),
+        "tiff_masks": masks == "tiff",
+        "slide_mpp": slide_mpp,
+    }
     if manifest is not None:
         wanted = plan_again(found, read_manifest(manifest), **options)
     else:
@@ -120,11 +123,13 @@ def camelyon16(
     list_missing(problems | extraction.failed)
 
 
-def source_of(folder: Path, slides: list[SlideFiles]) -> str:
-    """What the slides are, for people: nobody must take drawn ones for Camelyon16."""
+def source_of(folder: Path, slides: list[str]) -> str:
+    """What the slides of these names are, for people: nobody must take drawn ones for Camelyon16."""
+    from study.data.datasets.miniature import MARKER, SOURCE
+
     if (folder / MARKER).is_file():
-        return MINIATURE
-    return "Camelyon16" if all(re.fullmatch(r"(normal|tumor|test)_\d{3}", s.name) for s in slides) else "own slides"
+        return SOURCE
+    return "Camelyon16" if all(re.fullmatch(r"(normal|tumor|test)_\d{3}", name) for name in slides) else "own slides"
 
 
 def list_missing(missing: dict[str, str]) -> None:
@@ -141,6 +146,9 @@ def miniature(
     seed: Annotated[int, typer.Option(help="Of everything that is drawn.", min=0)] = 0,
 ) -> None:
     """Draw a miniature Camelyon: slides, annotations and masks to try everything on; it says nothing about tissue."""
+    from study.data.datasets.camelyon16 import find_slides
+    from study.data.datasets.miniature import make_miniature
+
     make_miniature(folder, seed=seed, progress=True)
     print(f"{len(find_slides(folder)[0])} slides in {folder}; next:")
     print(f"python -m study data camelyon16 {folder} OUTPUT --patches 2000 --patch-size 64")
@@ -154,6 +162,11 @@ def compare_masks(
     slide_mpp: SlideMpp = None,
 ) -> None:
     """Compare the annotations of slides with their mask TIFFs, pixel by pixel at one scale."""
+    from study.data.datasets.camelyon16 import find_slides
+    from study.data.slides.annotations import read_annotation
+    from study.data.slides.masks import OutlineMask, TiffMask, compare
+    from study.data.slides.slide import Slide
+
     magnification, mpp = one_scale(magnification, mpp, slide_mpp)
     found, problems = find_slides(folder, slides)
     pairs = [files for files in found if files.annotation and files.mask]

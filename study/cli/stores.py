@@ -3,18 +3,9 @@
 from pathlib import Path
 from typing import Annotated
 
-import numpy as np
 import typer
-from rich.console import Console
-from rich.table import Table
 
-from study.data.datasets.ebhi import TASKS
-from study.data.datasets.ebhi_box import pack_box
-from study.data.datasets.ebhi_download import ARTICLE_URL, download_ebhi
-from study.data.datasets.sources import ebhi_store
-from study.data.patches.store import SPLITS, PatchStore
 from study.errors import StudyError
-from study.files import sha256_of
 
 
 def ebhi(
@@ -24,11 +15,12 @@ def ebhi(
         bool, typer.Option("--download", help="First get EBHI-SEG, and only that if no OUTPUT is given.")
     ] = False,
     address: Annotated[
-        str, typer.Option("--from", help="Where figshare, or a mirror, describes its files.", metavar="URL")
-    ] = ARTICLE_URL,
+        str | None,
+        typer.Option("--from", help="Where a mirror describes its files.", metavar="URL", show_default="figshare"),
+    ] = None,
     size: Annotated[int, typer.Option(help="Side of the patches in pixels; the originals have 224.", min=1)] = 224,
     task: Annotated[
-        str, typer.Option(help="What is foreground: glands that are cancer, or all glands.", metavar="|".join(TASKS))
+        str, typer.Option(help="What is foreground: glands that are cancer, or all glands.", metavar="cancer|glands")
     ] = "cancer",
     pack: Annotated[
         Path | None,
@@ -40,13 +32,19 @@ def ebhi(
     Reduced to 128 pixels it comes with this package; this is for more than that. Cut the download at any moment and
     start it again: it goes on where it was.
     """
+    from study.cli.show import show_store
+    from study.data.datasets.ebhi_box import pack_box
+    from study.data.datasets.ebhi_download import ARTICLE_URL, download_ebhi
+    from study.data.datasets.sources import ebhi_store
+    from study.files import sha256_of
+
     if output is None and pack is None and not get:
         raise StudyError("nowhere to put the patches; give OUTPUT, the patch store to write (.h5)")
     for path in (output, pack):
         if path is not None:
             check_new(path)
     if get:
-        files = download_ebhi(folder, source=address)
+        files = download_ebhi(folder, source=address or ARTICLE_URL)
         print(f"{len(files)} images and labels are complete in {folder}")
     if pack is not None:
         pack_box(folder, pack, progress=True)
@@ -58,15 +56,3 @@ def ebhi(
 def check_new(output: Path) -> None:
     if output.exists():
         raise StudyError(f"{output} exists; choose another name, or delete it")
-
-
-def show_store(store: PatchStore) -> None:
-    table = Table("Split", "Patches", "Cases", title=f"{store.path}: {describe(store)}")
-    for split in SPLITS:
-        rows = store.split == split
-        table.add_row(split, f"{rows.sum()}", f"{len(np.unique(store.case[rows]))}")
-    Console().print(table)
-
-
-def describe(store: PatchStore) -> str:
-    return f"{len(store)} patches of {store.size[0]} x {store.size[1]} ({store.source}, {store.fingerprint})"

@@ -4,19 +4,13 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
-from rich.console import Console
-from rich.table import Table
 
-from study.cli.studies import Data, Name, PresetName, Root, Settings, open_study
-from study.devices import launch_fabric, one_thread
+from study.cli.studies import MODEL, Data, Name, PresetName, Root, Settings
 from study.errors import StudyError
-from study.experiments.trials import results_folder
-from study.experiments.tuning import RATES, chosen_rates, runs, tune, tuning_rows
-from study.networks.models import MODELS
 
 
 def tune_rates(
-    models: Annotated[list[str], typer.Argument(help=f"Of {', '.join(MODELS)}.", show_default=False)],
+    models: Annotated[list[str], typer.Argument(help=MODEL, metavar="MODEL", show_default=False)],
     preset: PresetName = "ebhi-cancer",
     fraction: Annotated[list[float], typer.Option(help="Share of the training data; repeatable.")] = (0.125,),
     seed: Annotated[list[int], typer.Option(help="Of which no trial has one; repeatable.")] = (100, 101),
@@ -29,6 +23,13 @@ def tune_rates(
 
     Cut it at any moment and start it again: it goes on where it was. Each run is a training with one thread.
     """
+    from study.cli.show import show_table
+    from study.devices import launch_fabric, one_thread
+    from study.experiments.opening import open_study
+    from study.experiments.trials import results_folder
+    from study.experiments.tuning import RATES, chosen_rates, runs, tune, tuning_rows
+    from study.networks.models import MODELS
+
     for model in models:
         if model not in MODELS:
             raise StudyError(f"unknown model {model!r}; choose from {', '.join(MODELS)}")
@@ -41,8 +42,9 @@ def tune_rates(
     rows = tuning_rows(results_folder(root, study.name))
     rows = rows[rows.model.isin(models) & rows.fraction.isin(fraction) & rows.seed.isin(seed)]
     chosen = chosen_rates(rows)
-    table = Table("Model", *(f"{rate:g}" for rate in RATES), "Chosen", title="Validation Dice (%) by learning rate")
+    lines = []
     for model, own in rows.groupby("model"):
         means = own.groupby("learning_rate").dice.mean()
-        table.add_row(MODELS[model].label, *(f"{100 * means[rate]:.1f}" for rate in RATES), f"{chosen[model]:g}")
-    Console().print(table)
+        lines.append([MODELS[model].label, *(f"{100 * means[rate]:.1f}" for rate in RATES), f"{chosen[model]:g}"])
+    head = ["Model", *(f"{rate:g}" for rate in RATES), "Chosen"]
+    show_table(head, lines, "Validation Dice (%) by learning rate")
