@@ -352,7 +352,7 @@ def test_durations_are_for_people(seconds, text):
 ROW = {"epoch": 0, "train_loss": 0.4567, "validation_dice": 0.812, "seconds": 30.0}
 
 
-def test_without_a_terminal_there_is_a_line_for_each_trial_that_ends(tiny):
+def test_without_a_terminal_there_is_a_line_for_each_epoch_and_each_trial_that_ends(tiny):
     output = StringIO()
     first, second, third, _ = tiny.trials()
     metrics = {"dice": 0.9, "deviation": 1e-7, "training_seconds": 12.0, "train_loss": 0.9, "constant_loss": 0.6}
@@ -363,6 +363,7 @@ def test_without_a_terminal_there_is_a_line_for_each_trial_that_ends(tiny):
         table.failed(second, "the disk is full")
         table.finished(third, {"metrics": metrics | {"diverged": True}})
     assert output.getvalue().splitlines() == [
+        f"{first.name}: epoch 1 of 3, training loss 0.457, validation Dice 81.2 %",
         f"1/4  {first}: Dice 90.0 %, deviation over roto-reflections 1.0e-07, 12 s",
         f"2/4  {second}: FAILED: the disk is full",
         f"3/4  {third}: DIVERGED, training loss 0.90, a constant's 0.60",

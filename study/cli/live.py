@@ -1,4 +1,4 @@
-"""What a person sees of a study: a table of its trials beforehand, and how they go while they run."""
+"""What a person sees of a study: a table of its trials beforehand, and their progress while they run."""
 
 from collections.abc import Sequence
 from statistics import mean
@@ -15,7 +15,9 @@ from study.networks.models import MODELS
 
 
 class LiveTable:
-    """Where there is a terminal, a table of the trials that run; everywhere, a line for each that ends.
+    """The progress of a study: in a terminal a live table of the running trials, elsewhere a line for each epoch.
+
+    In both, a line for each trial that ends.
 
     It is a :class:`~study.experiments.grid.Watcher`, and a context manager that shows and removes the table.
     """
@@ -44,8 +46,12 @@ class LiveTable:
         if row is None:
             self._running[trial] = []
             return
-        self._running.setdefault(trial, []).append(row)
+        rows = self._running.setdefault(trial, [])
+        rows.append(row)
         self._seen += 1
+        if not self._console.is_terminal:
+            epoch, loss, dice, _ = self._cells(rows)
+            self.say(f"{trial.name}: epoch {epoch}, training loss {loss}, validation Dice {dice}")
 
     def finished(self, trial: Trial, record: dict) -> None:
         metrics = record["metrics"]
