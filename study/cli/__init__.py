@@ -8,7 +8,7 @@ import sys
 
 import typer
 
-from study.cli import bench, networks, packaging, prediction, slides, stores, studies, tuning
+from study.cli import bench, documents, networks, packaging, prediction, slides, stores, studies, tuning
 from study.errors import StudyError, one_line
 from study.experiments.presets import setting_keys
 
@@ -25,7 +25,7 @@ app = typer.Typer(
 
 for command in (
     *(studies.reproduce, studies.train, networks.evaluate, prediction.predict),
-    *(studies.figures, networks.check, networks.convert, packaging.package),
+    *(studies.figures, documents.docs, networks.check, networks.convert, packaging.package),
 ):
     app.command()(command)
 app.command("tune")(tuning.tune_rates)
