@@ -87,7 +87,7 @@ def test_a_dry_run_lists_the_trials_and_writes_nothing(run, tmp_path):
     code, output, _ = run("reproduce", "--dry-run", "--preset", "miniature", "--set", "fractions=1")
     assert code == 0
     assert "4 of 4 trials to run" in output
-    assert "the data are not made yet" in output
+    assert "the data are not prepared yet" in output
     assert contents(tmp_path) == before
 
 
@@ -234,7 +234,7 @@ def test_a_file_that_is_there_is_not_overwritten_with_data(run, tmp_path):
 def test_replacing_records_is_announced(run, tmp_path):
     run("reproduce", *TINY, "--set", "models=unet")
     shutil.rmtree(tmp_path / "runs")
-    assert "2 records in results/tiny are replaced" in run("reproduce", *TINY, "--set", "models=unet")[1]
+    assert "2 records in results/tiny will be replaced" in run("reproduce", *TINY, "--set", "models=unet")[1]
 
 
 def test_patches_of_another_size_are_refused_with_the_remedy(run, tmp_path):

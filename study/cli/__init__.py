@@ -18,8 +18,8 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     rich_markup_mode="rich",
     help=(
-        "Group-equivariant U-Nets for segmentation, compared: from images to the paper's table and figures.\n\n"
-        "Start with [bold]python -m study reproduce[/bold]: it needs no data and takes some minutes."
+        "A comparison of group-equivariant U-Nets for segmentation, from images to the paper's table and figures.\n\n"
+        "Start with [bold]python -m study reproduce[/bold]: it needs no data and takes about ten minutes."
     ),
 )
 
@@ -30,11 +30,11 @@ for command in (
     app.command()(command)
 app.command("tune")(tuning.tune_rates)
 
-data = typer.Typer(no_args_is_help=True, help="Make a patch store, from which networks are trained.")
+data = typer.Typer(no_args_is_help=True, help="Prepare data: make the patch store that networks are trained from.")
 for command in (slides.camelyon16, stores.ebhi, slides.miniature, slides.compare_masks):
     data.command()(command)
 app.add_typer(data, name="data")
-benchmarks = typer.Typer(no_args_is_help=True, help="What things cost, and how they behave, on this machine.")
+benchmarks = typer.Typer(no_args_is_help=True, help="Measure time, memory and behaviour on this machine.")
 for command in (
     *(bench.models, bench.layers, bench.rules, bench.training_step, bench.pitfalls, bench.angles),
     *(bench.extraction, bench.loading),

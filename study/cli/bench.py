@@ -1,4 +1,4 @@
-"""``python -m study bench``: what things cost, and how they behave, on this machine."""
+"""``python -m study bench``: measure time, memory and behaviour on this machine."""
 
 from pathlib import Path
 from typing import Annotated
@@ -7,11 +7,11 @@ import typer
 
 from study.errors import StudyError
 
-Root = Annotated[Path, typer.Option(help="Where results/ and figures/ are.", metavar="FOLDER")]
+Root = Annotated[Path, typer.Option(help="The folder that contains results/ and figures/.", metavar="FOLDER")]
 Size = Annotated[int, typer.Option(help="Side of the images in pixels.")]
-Batch = Annotated[int, typer.Option(help="Images at a time.", min=1)]
-Precision = Annotated[str, typer.Option(help="float32, bfloat16 or float16.")]
-Rounds = Annotated[int, typer.Option(help="How often everything is timed.", min=1)]
+Batch = Annotated[int, typer.Option(help="Number of images in a batch.", min=1)]
+Precision = Annotated[str, typer.Option(help="Number format: float32, bfloat16 or float16.")]
+Rounds = Annotated[int, typer.Option(help="Number of times that everything is timed.", min=1)]
 
 
 def models(
@@ -22,7 +22,7 @@ def models(
     rounds: Rounds = 7,
     root: Root = Path(),
 ) -> None:
-    """What each U-Net costs, from scratch and on escnn: parameters, multiplications, time and memory."""
+    """Measure each U-Net, from scratch and on escnn: parameters, multiplications, time and memory."""
     from study.bench import models as costs
     from study.bench import report
     from study.cli.show import show_table
@@ -42,14 +42,16 @@ def models(
 
 
 def layers(
-    widths: Annotated[str, typer.Option(help="Channels of the U-Nets, with commas between them.")] = "16,32,64",
+    widths: Annotated[
+        str, typer.Option(help="Channels of the U-Nets at full resolution, separated by commas.")
+    ] = "16,32,64",
     size: Size = 96,
-    batches: Annotated[str, typer.Option(help="How many images at a time, likewise.")] = "1,4",
+    batches: Annotated[str, typer.Option(help="Numbers of images in a batch, separated by commas.")] = "1,4",
     precision: Precision = "float32",
     rounds: Rounds = 5,
     root: Root = Path(),
 ) -> None:
-    """Each group convolution of the U-Nets: dense, by Fourier, on escnn, and a plain one of equal parameters."""
+    """Time each group convolution of the U-Nets: dense, by Fourier, on escnn, and a plain one of equal parameters."""
     from study.bench import layers as timing
     from study.bench import speed
     from study.cli.show import show_table
@@ -60,7 +62,7 @@ def layers(
     path = speed.write_layers(root, rows)
     head, *lines = speed.layers_brief(rows)
     show_table(head, lines, speed.layers_caption(rows))
-    print(f"Forward and backward, times as fast as the dense form. All columns: {path}")
+    print(f"Speed-up over the dense form, forward and backward. All columns: {path}")
 
 
 def rules(
@@ -69,7 +71,7 @@ def rules(
         Path | None, typer.Option(help="The table to write.", metavar="CSV", show_default="in the user's cache")
     ] = None,
 ) -> None:
-    """Which form of a group convolution is faster on this machine, at what size; from now on "auto" follows it."""
+    """Find which form of a group convolution is faster on this machine at each size; "auto" uses the result."""
     from study.bench import rules as timing
     from study.cli.show import show_table
     from study.devices import device
@@ -78,7 +80,7 @@ def rules(
     try:
         output = output or choice.own_path()
     except OSError as error:
-        raise StudyError(f"no place for this machine's rules ({error}); give --output") from error
+        raise StudyError(f"the rules of this machine cannot be stored ({error}); give --output") from error
     rows = timing.measure(device(), precision)
     timing.write(output, rows)
     faster = (rows[["forward", "training"]] <= 1).groupby([rows.group, rows.layer]).mean()
@@ -90,14 +92,16 @@ def rules(
 
 
 def training_step(
-    widths: Annotated[str, typer.Option(help="Channels of the U-Nets, with commas between them.")] = "8,16,32,64",
+    widths: Annotated[
+        str, typer.Option(help="Channels of the U-Nets at full resolution, separated by commas.")
+    ] = "8,16,32,64",
     size: Size = 96,
     batch: Batch = 8,
     precision: Precision = "float32",
     rounds: Rounds = 9,
     root: Root = Path(),
 ) -> None:
-    """A training step and inference of whole U-Nets; at width 32 dense and on escnn too, on a GPU also compiled."""
+    """Time a training step and inference of whole U-Nets, at width 32 also dense and on escnn, on GPUs compiled too."""
     from study.bench import speed, steps
     from study.cli.show import show_table
     from study.devices import device
@@ -111,7 +115,7 @@ def training_step(
 
 
 def pitfalls(root: Root = Path()) -> None:
-    """What users of escnn trip over, tried on its layers and on ours."""
+    """Try what users of escnn trip over, on its layers and on ours."""
     from study.bench import pitfalls as probes
     from study.bench import report
     from study.cli.show import show_table
@@ -125,13 +129,16 @@ def pitfalls(root: Root = Path()) -> None:
 
 def angles(
     data: Annotated[
-        Path, typer.Option(help="The data that the study was trained on: EBHI-SEG, or a store.", metavar="PATH")
+        Path,
+        typer.Option(
+            help="The data that the study was trained on: the EBHI-SEG folder, or a patch store.", metavar="PATH"
+        ),
     ],
-    study: Annotated[str, typer.Option(help="Its name; networks are taken from runs/<study>/.")] = "ebhi-cpu",
-    patches: Annotated[int, typer.Option(help="How many test patches to turn, at the most.", min=1)] = 64,
+    study: Annotated[str, typer.Option(help="Name of the study; its networks are in runs/<study>/.")] = "ebhi-cpu",
+    patches: Annotated[int, typer.Option(help="Largest number of test patches.", min=1)] = 64,
     root: Root = Path(),
 ) -> None:
-    """How steady trained networks are under turns by any angle: P4, P4M, and P8 and P8M on escnn."""
+    """Measure how trained networks answer to turns by any angle: P4, P4M, and P8 and P8M on escnn."""
     from study.bench import angles as turns
     from study.bench import report
     from study.cli.show import show_table
@@ -145,9 +152,10 @@ def angles(
 
 
 RealSlide = Annotated[
-    Path, typer.Argument(help="A small real slide, of which large ones are made.", metavar="SLIDE", show_default=False)
+    Path,
+    typer.Argument(help="A small real slide; copies of it make up large ones.", metavar="SLIDE", show_default=False),
 ]
-Processes = Annotated[int, typer.Option(help="That work at the same time.", min=1)]
+Processes = Annotated[int, typer.Option(help="Number of processes.", min=1)]
 
 
 def extraction(
@@ -156,7 +164,7 @@ def extraction(
     rounds: Rounds = 7,
     root: Root = Path(),
 ) -> None:
-    """Patches per second out of slides, against OpenSlide reading the same regions; and the memory it takes."""
+    """Measure patches per second out of slides, beside OpenSlide reading the same regions, and the memory."""
     from study.bench import pipeline, report
     from study.cli.show import show_table
 
@@ -183,7 +191,7 @@ def loading(
     rounds: Rounds = 7,
     root: Root = Path(),
 ) -> None:
-    """Patches per second into training, from the store and from other formats."""
+    """Measure patches per second into training, from the store and from other formats."""
     from study.bench import pipeline, report
     from study.cli.show import show_table
 
@@ -200,4 +208,4 @@ def _integers(name: str, text: str) -> tuple[int, ...]:
     try:
         return tuple(int(number) for number in text.split(","))
     except ValueError as error:
-        raise StudyError(f"{name} are {text!r}; give integers with commas between them, such as 1,4") from error
+        raise StudyError(f"{name} are {text!r}; give integers separated by commas, such as 1,4") from error

@@ -1,4 +1,4 @@
-"""What Ctrl-C does to a command that trains."""
+"""Ctrl-C in a command that trains."""
 
 import os
 import signal
@@ -10,14 +10,14 @@ from contextlib import contextmanager
 import typer
 
 GRACE_SECONDS = 15
-"""For what runs to come to an end after Ctrl-C."""
+"""Time that running work has to end after Ctrl-C."""
 
-_INTERRUPTED = "interrupted; the same command goes on where it was"
+_INTERRUPTED = "interrupted; run the same command again to continue"
 
 
 @contextmanager
 def interruptible() -> Iterator[None]:
-    """Ctrl-C is no accident: it says how to go on, and ends the process in :data:`GRACE_SECONDS` at the latest.
+    """Treat Ctrl-C as a request: print how to continue, and end the process within :data:`GRACE_SECONDS`.
 
     An interrupt that arrives in the wrong place, as in a callback of a library, is lost, and Dask may wait for its
     workers for long. Ending at once loses nothing but the epoch that was running, and workers end with this process.
@@ -51,5 +51,5 @@ def _end() -> None:
 
 
 def _was_interrupted(error: BaseException | None) -> bool:
-    """Whether it began with Ctrl-C: what was just starting then, as Dask's processes, may fail over it."""
+    """Whether Ctrl-C caused an error: work that was starting, such as Dask's processes, may fail because of it."""
     return error is not None and (isinstance(error, KeyboardInterrupt) or _was_interrupted(error.__context__))

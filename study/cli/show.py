@@ -1,4 +1,4 @@
-"""What commands print: tables, and patch stores."""
+"""Tables and patch stores, as commands print them."""
 
 import numpy as np
 from rich.console import Console

@@ -10,11 +10,11 @@ from study.cli.interruption import interruptible
 from study.errors import StudyError
 from study.experiments.presets import check_preset_name, check_study_name, descriptions, setting_keys, study_name
 
-_PRESETS_HELP = "What to run: a preset, or a TOML file of your own that is written like one.\n\n" + "\n\n".join(
+_PRESETS_HELP = "The study to run: a preset, or your own TOML file, written like a preset.\n\n" + "\n\n".join(
     f"[bold]{name}[/bold]: {text}." for name, text in descriptions().items()
 )
 
-MODEL = "The name of a model, such as unet-aug or p4m; an unknown one is answered with all names."
+MODEL = "The name of a model, such as unet-aug or p4m; an error about an unknown name lists them all."
 
 PresetName = Annotated[
     str, typer.Option("--preset", help=_PRESETS_HELP, metavar="NAME|FILE", callback=check_preset_name)
@@ -22,7 +22,7 @@ PresetName = Annotated[
 Data = Annotated[
     Path | None,
     typer.Option(
-        help="The EBHI-SEG folder, or any patch store: a .h5 file, or the folder of an extraction.",
+        help="Data to train on: the EBHI-SEG folder, or any patch store (a .h5 file, or the folder of an extraction).",
         metavar="PATH",
         show_default=False,
     ),
@@ -39,11 +39,14 @@ Settings = Annotated[
     ),
 ]
 Name = Annotated[
-    str | None, typer.Option(help="Folder below results/, figures/ and runs/; by default the preset's name.")
+    str | None,
+    typer.Option(help="Name of the study and of its folders in results/, figures/ and runs/; by default the preset's."),
 ]
-Root = Annotated[Path, typer.Option(help="Where data/, runs/, results/ and figures/ are.", metavar="FOLDER")]
-Devices = Annotated[int, typer.Option(help="GPUs that share each training; 1 is fine without a GPU.", min=1)]
-TensorBoard = Annotated[bool, typer.Option("--tensorboard", help="Log every epoch for TensorBoard, to runs/.")]
+Root = Annotated[
+    Path, typer.Option(help="The folder that contains data/, runs/, results/ and figures/.", metavar="FOLDER")
+]
+Devices = Annotated[int, typer.Option(help="Number of GPUs that share each training.", min=1)]
+TensorBoard = Annotated[bool, typer.Option("--tensorboard", help="Write a TensorBoard log of every epoch to runs/.")]
 
 
 @interruptible()
@@ -56,29 +59,32 @@ def reproduce(
     workers: Annotated[
         int | None,
         typer.Option(
-            help="Trials at a time, in processes of this machine with one thread each; for CPUs.",
+            help="Number of trials that run at the same time on CPUs, each in a process with one thread.",
             min=1,
-            show_default="the cores",
+            show_default="number of cores",
         ),
     ] = None,
     scheduler: Annotated[
         str | None,
-        typer.Option(help="A Dask scheduler, as in tcp://host:8786: a trial per worker.", metavar="ADDRESS"),
+        typer.Option(
+            help="Address of a Dask scheduler, such as tcp://host:8786; each of its workers runs a trial at a time.",
+            metavar="ADDRESS",
+        ),
     ] = None,
     devices: Devices = 1,
     tensorboard: TensorBoard = False,
     trust_results: Annotated[
         bool,
-        typer.Option("--trust-results", help="Skip trials whose record is in results/ even without weights in runs/."),
+        typer.Option("--trust-results", help="Skip trials that have a record in results/ but no weights in runs/."),
     ] = False,
     dry_run: Annotated[
-        bool, typer.Option("--dry-run", help="Only list the trials, with their states and a guess of their times.")
+        bool, typer.Option("--dry-run", help="Only list the trials with their states and estimated times.")
     ] = False,
 ) -> None:
-    """Everything: data, all trials that are not done yet, evaluation, tables and figures.
+    """Run a whole study: prepare the data, train and evaluate the remaining trials, draw tables and figures.
 
-    Cut it at any moment and start it again: it goes on where it was. Trials that fail are listed at the end, and make
-    the exit code 1; the others are done.
+    The command can be interrupted at any moment and continues when it is run again. Trials that fail are listed at the
+    end and make the exit code 1; the other trials are completed.
     """
     from rich.console import Console
 
@@ -108,7 +114,7 @@ def reproduce(
         table.say(f"{describe(study.store)}; {len(todo)} of {len(trials)} trials to run")
         if replaced:
             results = results_folder(root, study.name)
-            table.say(f"{replaced} records in {results} are replaced as their trials are run again")
+            table.say(f"{replaced} records in {results} will be replaced: their trials run again")
         with table:
             failed = run_grid(study, todo, place, table, tensorboard=tensorboard)
         if place.speaks and any(study.record_path(trial).is_file() for trial in trials):
@@ -123,8 +129,10 @@ def reproduce(
 def train(
     model: Annotated[str, typer.Argument(help=MODEL, metavar="MODEL")],
     preset: PresetName = "quick",
-    fraction: Annotated[float, typer.Option(help="Share of the training patches, above 0 and up to 1.")] = 1.0,
-    seed: Annotated[int, typer.Option(help="Of the weights, the data regime, the order and the augmentation.")] = 0,
+    fraction: Annotated[float, typer.Option(help="Share of the training data, above 0 and up to 1.")] = 1.0,
+    seed: Annotated[
+        int, typer.Option(help="Seed of the weights, the data regime, the order of patches and the augmentation.")
+    ] = 0,
     data: Data = None,
     settings: Settings = (),
     name: Name = None,
@@ -132,7 +140,7 @@ def train(
     devices: Devices = 1,
     tensorboard: TensorBoard = False,
 ) -> None:
-    """One trial: train a model on a share of the data, and evaluate it."""
+    """Run one trial: train a model on a share of the data and evaluate it."""
     from rich.console import Console
 
     from study.cli.live import LiveTable
@@ -157,7 +165,7 @@ def train(
 
 
 def figures(preset: PresetName = "quick", name: Name = None, root: Root = Path()) -> None:
-    """Draw the tables and figures of a study again, from results/ alone."""
+    """Draw the tables and figures of a study again from its records in results/."""
     check_study_name(name)
     _show_figures(root, name or study_name(preset))
 

@@ -1,4 +1,4 @@
-"""``python -m study tune``: each model's learning rate, by validation."""
+"""``python -m study tune``: choose each model's learning rate on validation data."""
 
 from pathlib import Path
 from typing import Annotated
@@ -12,16 +12,17 @@ from study.errors import StudyError
 def tune_rates(
     models: Annotated[list[str], typer.Argument(help=MODEL, metavar="MODEL", show_default=False)],
     preset: PresetName = "ebhi-cancer",
-    fraction: Annotated[list[float], typer.Option(help="Share of the training data; repeatable.")] = (0.125,),
-    seed: Annotated[list[int], typer.Option(help="Of which no trial has one; repeatable.")] = (100, 101),
+    fraction: Annotated[list[float], typer.Option(help="Share of the training data; can be repeated.")] = (0.125,),
+    seed: Annotated[list[int], typer.Option(help="Seed that no trial has; can be repeated.")] = (100, 101),
     data: Data = None,
     settings: Settings = (),
     name: Name = None,
     root: Root = Path(),
 ) -> None:
-    """Choose models' learning rates on the validation patches; no test patch is looked at.
+    """Choose the learning rates of models on the validation patches; test patches are not used.
 
-    Cut it at any moment and start it again: it goes on where it was. Each run is a training with one thread.
+    The command can be interrupted at any moment and continues when it is run again. Each run is a training with one
+    thread.
     """
     from study.cli.show import show_table
     from study.devices import launch_fabric, one_thread
