@@ -25,6 +25,8 @@ from study.networks.models import MODELS, Architecture, rebuild
 from study.networks.pretrained import available, read_network
 from study.networks.unet import IMPLEMENTATIONS, build_unet
 from study.tasks.measures import TOLERANCE
+from study.tasks.registry import FOREGROUND, task_of_checkpoint
+from study.tasks.task import check_classes
 
 _MEASURES = {
     "dice": "Dice, pooled over pixels",
@@ -58,15 +60,19 @@ def evaluate(
     """The measures of a trained network on the test patches of a store, and its stability under roto-reflections."""
     trained = read_network(network)
     store = PatchStore(data) if data is not None else own_store(trained, network, Path("data"))
-    rebuilt = rebuild(trained, network)
+    rebuilt, task = rebuild(trained, network), task_of_checkpoint(trained) or FOREGROUND
+    check_classes(task, store.classes, store.path)
     rebuilt.grid.check(*store.size, rebuilt.depth)
     test = unseen_patches(trained, store)
     fabric = launch_fabric()
-    scores = summarise(score_patches(rebuilt.to(fabric.device), store, test, fabric, batch_size))
+    scores = summarise(score_patches(rebuilt.to(fabric.device), store, test, fabric, batch_size, task=task), task)
     title = f"{network} on {describe(store)}"
     table = Table(f"{len(test)} test patches", "One view", "Mean of eight views", title=title)
     for key, label in _MEASURES.items():
         table.add_row(label, *(_percent(scores[reading + key]) for reading in READINGS))
+    for label, name in task.foreground.items():
+        if f"dice_{label}" in scores:  # of several classes; the rows above are their means
+            table.add_row(f"Dice of {name}", *(_percent(scores[f"{reading}dice_{label}"]) for reading in READINGS))
     Console().print(table)
     table = Table("Over the eight roto-reflections", "All pixels", "Border", "Interior")
     deviations = [scores[f"deviation{region}"] for region in ("", "_border", "_interior")]

@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Iterable, Mapping
-from dataclasses import asdict, dataclass, field, fields, replace
+from dataclasses import dataclass, field, fields, replace
 
 from study.data.patches.splits import DESIGNS
 from study.errors import StudyError
@@ -10,6 +10,7 @@ from study.experiments.schedules import SCHEDULES
 from study.experiments.training import Recipe
 from study.networks.models import MODELS, PAPER_MODELS
 from study.networks.unet import GRIDS
+from study.tasks.losses import LOSSES
 
 FRACTIONS = (0.125, 0.25, 0.5, 1.0)
 """The paper's data regimes."""
@@ -87,6 +88,8 @@ class Preset:
                 raise StudyError(f"{name} is {value}; give 0 or more")
         if recipe.precision not in PRECISIONS:
             raise StudyError(f"unknown precision {recipe.precision!r}; choose from {', '.join(PRECISIONS)}")
+        if recipe.loss not in LOSSES:
+            raise StudyError(f"unknown loss {recipe.loss!r}; choose from {', '.join(LOSSES)}")
         if recipe.depth > 5:
             raise StudyError(f"depth is {recipe.depth}; give 1 to 5")
         if recipe.grid not in GRIDS:
@@ -106,7 +109,7 @@ class Preset:
     def trial_settings(self, model: str) -> dict:
         """What decides the result of a model's trials; two presets that agree in it can share them."""
         keys = ("source", "task", "size", "patches", "design")
-        return {**{key: getattr(self, key) for key in keys}, **asdict(self.recipe_of(model))}
+        return {**{key: getattr(self, key) for key in keys}, **self.recipe_of(model).settings()}
 
 
 _TISSUE = Recipe(width=16, depth=4, grid="even", batch_size=16, epochs=16, batches_per_epoch=100, schedule="cosine")
