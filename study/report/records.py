@@ -10,8 +10,8 @@ from study.errors import StudyError
 from study.experiments.trials import Trial, read_records
 from study.networks.models import MODELS
 
-COUNTS = re.compile(r"(tp|fp|fn)(_\d+)?")
-"""What the Dice is made of, among :func:`~study.experiments.evaluation.case_columns`; of several classes, of each."""
+COUNTS = ("tp", "fp", "fn")
+"""What the Dice is made of, in :func:`~study.experiments.evaluation.case_columns`."""
 
 
 def load_records(folder: Path | str) -> list[dict]:
@@ -66,19 +66,19 @@ def counts(records: Sequence[dict], reading: str = "") -> pd.DataFrame | None:
     Returns:
         None if no record has this reading; otherwise of those that have it.
     """
-    rows = {}
+    rows, known = {}, []
     for record in records:
-        columns = enumerate(record["case_columns"])
-        own = {name.removeprefix(reading): place for place, name in columns if name.startswith(reading)}
-        found = {name: place for name, place in own.items() if COUNTS.fullmatch(name)}
-        if found:
-            names, places = zip(*found.items(), strict=True)
+        columns = record["case_columns"]
+        endings = [found[1] for name in columns if (found := re.fullmatch(rf"{reading}tp(|_\d+)", name))]
+        names = [f"{count}{ending}" for ending in endings for count in COUNTS]
+        if names and {f"{reading}{name}" for name in names} <= set(columns):
+            known, places = names, [columns.index(f"{reading}{name}") for name in names]
             for case, sums in record["cases"].items():
                 rows[record["trial"]["seed"], case] = [sums[place] for place in places]
     if not rows:
         return None
     index = pd.MultiIndex.from_tuples(rows, names=["seed", "case"])
-    return pd.DataFrame(list(rows.values()), index, columns=list(names)).sort_index()
+    return pd.DataFrame(list(rows.values()), index, columns=known).sort_index()
 
 
 def caption(records: Sequence[dict]) -> str:
