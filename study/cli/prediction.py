@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from study.cli.slides import Magnification, Mpp, SlideMpp, one_scale
+from study.cli.slides import Mpp, SlideMpp, one_scale
 from study.cli.stores import check_new
 from study.data.slides.slide import Slide
 from study.devices import launch_fabric
@@ -31,7 +31,12 @@ def predict(
         ),
     ],
     output: Annotated[Path, typer.Option(help="Where the files go.", metavar="FOLDER")] = Path("runs/predictions"),
-    magnification: Magnification = None,
+    magnification: Annotated[
+        float | None,
+        typer.Option(
+            help="Scale to read at, as the objective's power.", show_default="the scale of the training, if it is known"
+        ),
+    ] = None,
     mpp: Mpp = None,
     slide_mpp: SlideMpp = None,
     tile: Annotated[
