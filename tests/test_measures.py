@@ -8,8 +8,8 @@ from hypothesis import strategies as st
 from scipy.ndimage import distance_transform_edt
 from torchmetrics.functional.classification import binary_calibration_error, binary_f1_score, binary_jaccard_index
 
-from study.data.patches.store import IGNORE
 from study.groups import P4M
+from study.tasks.labels import IGNORE
 from study.tasks.measures import (
     BINS,
     TOLERANCE,
@@ -48,14 +48,14 @@ def test_counts_agree_with_counting_pixels_one_by_one(kind, batch):
         for p, m in zip(probability[b].flatten(), mask[b].flatten(), strict=True):
             hit = [p > 0.5 and m == 1, p > 0.5 and m == 0, p <= 0.5 and m == 1]
             expected[b] = [n + bool(h) for n, h in zip(expected[b], hit, strict=True)]
-    assert counts(probability, mask).tolist() == expected
+    assert counts(probability > 0.5, mask).tolist() == expected
 
 
 @pytest.mark.parametrize("kind", MAPS)
 def test_dice_iou_and_ece_are_those_of_torchmetrics(kind):
     probability, mask = maps(kind, size=(40, 40))
     data = probability, mask.long()
-    pooled = counts(probability, mask).sum(dim=0).tolist()
+    pooled = counts(probability > 0.5, mask).sum(dim=0).tolist()
     assert dice(*pooled) == pytest.approx(float(binary_f1_score(*data, ignore_index=IGNORE)))
     assert iou(*pooled) == pytest.approx(float(binary_jaccard_index(*data, ignore_index=IGNORE)))
     bins = reliability(probability, mask).sum(dim=0).T.tolist()
@@ -96,7 +96,7 @@ def test_boundary_counts_agree_with_measuring_all_distances(kind):
         ]
         expected.append([len(ours), hits[0], len(truth), hits[1]])
     assert min(row[0] * row[2] for row in expected) > 0
-    assert boundary_counts(probability, mask).tolist() == expected
+    assert boundary_counts(probability > 0.5, mask).tolist() == expected
 
 
 def test_within_is_the_euclidean_distance():
@@ -112,14 +112,14 @@ def test_a_decision_moved_by_two_pixels_has_the_boundary_of_the_truth_and_one_mo
     mask[..., 10:30, 10:30] = 1
     # by 3 px, the edges along the shift stay near but for one pixel of each, and of the others two pixels at each end
     for shift, expected in [(0, 1), (2, 1), (3, (2 * 19 + 4) / (4 * 19)), (30, 0)]:
-        moved = mask.roll(shift, -1).float()
+        moved = mask.roll(shift, -1) == 1
         assert boundary_dice(*boundary_counts(moved, mask)[0].tolist()) == expected
 
 
 def test_no_boundary_runs_along_the_edge_of_the_image_or_of_what_is_labelled():
     mask = torch.ones(1, 1, 8, 8, dtype=torch.uint8)
     mask[..., 4:] = IGNORE
-    found = boundary_counts(torch.ones(1, 1, 8, 8), mask)[0].tolist()
+    found = boundary_counts(torch.ones(1, 1, 8, 8, dtype=torch.bool), mask)[0].tolist()
     assert found == [0, 0, 0, 0]
     assert boundary_dice(*found) == 1
 
@@ -160,7 +160,7 @@ def test_no_sum_depends_on_how_patch_and_mask_are_turned(seed, g, kind):
     probability, mask = maps(kind, seed=seed)
     turned = [P4M.transform_image(map, g) for map in (probability, mask)]
     for measure in (counts, boundary_counts):
-        assert torch.equal(measure(*turned), measure(probability, mask))
+        assert torch.equal(measure(turned[0] > 0.5, turned[1]), measure(probability > 0.5, mask))
     torch.testing.assert_close(reliability(*turned), reliability(probability, mask), rtol=1e-13, atol=1e-13)
     torch.testing.assert_close(
         stability_sums(turned[0], turned[0] > 0.5, turned[1]),
@@ -175,7 +175,8 @@ def test_unlabelled_pixels_count_neither_for_nor_against(measure):
     probability, mask = maps("labelled")
     partial = mask.clone()
     partial[..., :5] = IGNORE
-    torch.testing.assert_close(measure(probability, partial), measure(probability[..., 5:], mask[..., 5:]))
+    found = probability if measure is reliability else probability > 0.5
+    torch.testing.assert_close(measure(found, partial), measure(found[..., 5:], mask[..., 5:]))
 
 
 def test_a_boundary_is_on_the_side_of_the_foreground():

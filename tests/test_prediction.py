@@ -29,6 +29,7 @@ from study.prediction.contours import SPECK, regions, trace, write_geojson
 from study.prediction.disk_map import DiskMap
 from study.prediction.overlay import LONGEST, OPACITY, blend, picture_step, scale_bar, shrink, thumbnail, write_overlay
 from study.prediction.tiling import lawful_size, plan_tiles
+from study.tasks.registry import TASKS
 from study.tasks.stability import stability
 
 SLIDE = Path(__file__).parents[2] / "shared" / "data" / "slides" / "CMU-1-Small-Region.svs"
@@ -228,7 +229,7 @@ def test_a_map_on_disk_is_zero_but_for_what_was_written(tmp_path):
 @pytest.mark.parametrize("rows", [1, 17, 200])
 def test_outlines_are_those_of_the_connected_regions_whatever_the_strips(scale, rows):
     image = smooth_map(120, 150, scale=scale)
-    found, _ = trace(in_strips(image, rows), 0.5)
+    found, _ = trace(in_strips(image > 0.5, rows))
     labels, count = ndimage.label(image > 0.5)  # 4-connected
     assert len(found) == count
     assert all(polygon.is_valid for polygon in found)
@@ -244,9 +245,9 @@ def test_outlines_are_those_of_the_connected_regions_whatever_the_strips(scale, 
 @pytest.mark.parametrize("rows", [7, 64, 256])
 def test_specks_are_counted_and_dropped_as_they_are_met(rows):
     image = np.random.default_rng(0).random((256, 300))
-    every, none = trace(in_strips(image, rows), 0.8)
+    every, none = trace(in_strips(image > 0.8, rows))
     assert none == 0
-    kept, specks = trace(in_strips(image, rows), 0.8, speck=5)
+    kept, specks = trace(in_strips(image > 0.8, rows), speck=5)
     assert specks == sum(outline.area < 5 for outline in every) > 1000
     assert [outline.area for outline in kept] == [outline.area for outline in every if outline.area >= 5]
 
@@ -254,7 +255,7 @@ def test_specks_are_counted_and_dropped_as_they_are_met(rows):
 def test_specks_are_dropped_small_holes_filled_and_outlines_at_most_a_pixel_off():
     image = smooth_map(300, 300, scale=5)
     image[100:110, 100:110] = 1
-    exact, _ = trace([image], 0.5)
+    exact, _ = trace([image > 0.5])
     for mpp in (0.5, 1, 2):
         found = regions(exact, mpp=mpp)
         filled = [Polygon(p.exterior, [h for h in p.interiors if Polygon(h).area * mpp**2 >= SPECK]) for p in exact]
@@ -271,8 +272,8 @@ def test_specks_are_dropped_small_holes_filled_and_outlines_at_most_a_pixel_off(
 
 def test_contours_cover_the_pixels_above_the_threshold_in_pixels_of_level_0(tmp_path):
     image, downsample, mpp = smooth_map(400, 300), 2.5, 1.25
-    found = regions(trace(in_strips(image, 64), 0.5)[0], mpp=mpp)
-    write_geojson(tmp_path / "c.geojson", found, downsample=downsample, mpp=mpp, about={})
+    found = regions(trace(in_strips(image > 0.5, 64))[0], mpp=mpp)
+    write_geojson(tmp_path / "c.geojson", found, task=TASKS["tumour"], downsample=downsample, mpp=mpp, about={})
     features = json.loads((tmp_path / "c.geojson").read_text())["features"]
     drawn = shapely.union_all([shape(feature["geometry"]) for feature in features])
     centres = np.meshgrid((np.arange(300) + 0.5) * downsample, (np.arange(400) + 0.5) * downsample)
@@ -287,7 +288,7 @@ def test_a_region_that_touches_itself_at_a_corner_keeps_its_hole_and_is_valid():
     image[1:6, 1:6] = 1
     image[2:5, 2:5] = 0
     image[1, 1] = 0  # meets the hole at a corner
-    (ring,), _ = trace([image], 0.5)
+    (ring,), _ = trace([image > 0.5])
     assert ring.is_valid
     assert ring.area == 15
     assert not ring.contains(Point(3.5, 3.5))
@@ -330,8 +331,9 @@ def test_the_picture_leaves_tissue_without_tumour_as_it_is():
 def test_the_picture_has_the_image_pixel_by_pixel_outlines_and_a_scale_bar_of_its_length(tmp_path):
     image, probability = np.full((600, 900, 3), 200, np.uint8), np.zeros((600, 900), np.float32)
     probability[200:300, 400:600] = 1
-    found = regions(trace([np.kron(probability, np.ones((2, 2)))], 0.5)[0], mpp=0.25)  # two pixels of the view for one
-    write_overlay(tmp_path / "o.png", image, probability, found, step=2, mpp=0.25, threshold=0.5)
+    twice = np.kron(probability, np.ones((2, 2))) > 0.5  # two pixels of the view for one
+    found = regions(trace([twice])[0], mpp=0.25)
+    write_overlay(tmp_path / "o.png", image, probability[None], found, task=TASKS["tumour"], step=2, mpp=0.25)
     picture = np.asarray(Image.open(tmp_path / "o.png")).astype(int)
     assert picture.shape[1:] == (900, 3)
     changed = (picture[:600] != 200).any(axis=2)

@@ -10,7 +10,7 @@ from study.data.patches.splits import stored_split
 from study.data.patches.store import IGNORE
 from study.errors import StudyError
 from study.experiments import training
-from study.experiments.training import Trained, roto_reflect, shared_loader, summed_loss, train, validate
+from study.experiments.training import Trained, roto_reflect, shared_loader, train, validate
 from study.groups import P4M
 from study.unet import build_unet
 
@@ -83,7 +83,7 @@ def test_the_weights_of_the_lowest_validation_loss_are_returned_not_the_last(
     losses = iter([0.5, 0.2, 0.9, 0.8])
     seen = []
 
-    def fake_validate(network, batches, fabric):
+    def fake_validate(network, batches, fabric, task):
         seen.append(copy.deepcopy(network.state_dict()))
         return {"validation_loss": next(losses), "validation_dice": 0.5}
 
@@ -110,7 +110,7 @@ def test_the_cosine_anneals_the_learning_rate_batch_by_batch_and_the_last_weight
         rates.append(self.param_groups[0]["lr"])
         return step(self, closure)
 
-    def fake_validate(network, batches, fabric):
+    def fake_validate(network, batches, fabric, task):
         seen.append(copy.deepcopy(network.state_dict()))
         return {"validation_loss": next(losses), "validation_dice": 0.5}
 
@@ -208,34 +208,3 @@ def test_a_loss_that_is_no_longer_finite_stops_the_training(recipe, store, fabri
     monkeypatch.setattr(training, "validate", lambda *_: {"validation_loss": float("nan"), "validation_dice": 0.0})
     with pytest.raises(StudyError, match="lower learning_rate"):
         run(recipe, store, fabric, tmp_path)
-
-
-def unlabelled(mask):
-    """The mask with its upper half unlabelled."""
-    half = mask.clone()
-    half[..., : mask.shape[-2] // 2, :] = IGNORE
-    return half
-
-
-def test_the_loss_is_of_the_labelled_pixels_alone():
-    logits, mask = torch.randn(3, 1, 8, 8, requires_grad=True), torch.randint(0, 2, (3, 1, 8, 8), dtype=torch.uint8)
-    loss, count = summed_loss(logits, unlabelled(mask))
-    assert count == mask.numel() / 2
-    lower = torch.nn.functional.binary_cross_entropy_with_logits(
-        logits[..., 4:, :], mask[..., 4:, :].float(), reduction="sum"
-    )
-    torch.testing.assert_close(loss, lower)
-    (gradient,) = torch.autograd.grad(loss, logits)
-    assert (gradient[..., :4, :] == 0).all()
-    assert (gradient[..., 4:, :] != 0).all()
-
-
-def test_a_batch_without_a_label_has_no_loss():
-    loss, count = summed_loss(torch.randn(1, 1, 4, 4), torch.full((1, 1, 4, 4), IGNORE, dtype=torch.uint8))
-    assert loss / count.clamp(min=1) == 0
-
-
-def test_with_every_pixel_labelled_it_is_the_mean():
-    logits, mask = torch.randn(3, 1, 8, 8), torch.randint(0, 2, (3, 1, 8, 8), dtype=torch.uint8)
-    loss, count = summed_loss(logits, mask)
-    torch.testing.assert_close(loss / count, torch.nn.functional.binary_cross_entropy_with_logits(logits, mask.float()))

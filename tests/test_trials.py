@@ -86,7 +86,7 @@ def test_a_trial_that_was_cut_in_its_evaluation_repeats_only_that(study, done, f
     trial, whole = done
     cut = replace(study, root=tmp_path / "cut")
 
-    def killed(*_):
+    def killed(*_, **__):
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patched:

@@ -47,15 +47,21 @@ def evaluate(
     from study.experiments.unseen import own_store, unseen_patches
     from study.networks.models import rebuild
     from study.networks.pretrained import read_network
+    from study.tasks.registry import FOREGROUND, task_of_checkpoint
+    from study.tasks.task import check_classes
 
     trained = read_network(network)
     store = PatchStore(data) if data is not None else own_store(trained, network, Path("data"))
-    rebuilt = rebuild(trained, network)
+    rebuilt, task = rebuild(trained, network), task_of_checkpoint(trained) or FOREGROUND
+    check_classes(task, store.classes, store.path)
     rebuilt.grid.check(*store.size, rebuilt.depth)
     test = unseen_patches(trained, store)
     fabric = launch_fabric()
-    scores = summarise(score_patches(rebuilt.to(fabric.device), store, test, fabric, batch_size))
-    lines = [[label, *(_percent(scores[reading + key]) for reading in READINGS)] for key, label in _MEASURES.items()]
+    scores = summarise(score_patches(rebuilt.to(fabric.device), store, test, fabric, batch_size, task=task), task)
+    # of several classes these are the means, and there is a Dice for each
+    rows = _MEASURES | {f"dice_{label}": f"Dice of {name}" for label, name in task.foreground.items()}
+    rows = {key: label for key, label in rows.items() if key in scores}
+    lines = [[label, *(_percent(scores[reading + key]) for reading in READINGS)] for key, label in rows.items()]
     head = [f"{len(test)} test patches", "One view", "Mean of eight views"]
     show_table(head, lines, f"{network} on {describe(store)}")
     deviations = [scores[f"deviation{region}"] for region in ("", "_border", "_interior")]

@@ -24,8 +24,13 @@ Key                    Formula                                                  
 ``..._interior``       either of the two elsewhere
 =====================  =======================================================================  ========================
 
-Decided as foreground is what has a probability above 0.5. A boundary is the foreground pixels with a 4-neighbour in the
-background; none runs along the edge of the image. Pixels that nobody labelled count in no measure.
+The task decides what is foreground (:mod:`study.tasks.task`). A boundary is the foreground pixels with a 4-neighbour in
+the background; none runs along the edge of the image. Pixels that nobody labelled count in no measure.
+
+Of several classes, each but the background is the foreground once, all else being the background then. Sums and
+measures of a class end with its label value, as in ``tp_2`` and ``dice_2``, and the measure without an ending is the
+mean over these classes (of those that have it). The deviation is then of the class whose probability is the least
+steady, and the border is that of any class.
 """
 
 from collections.abc import Iterator
@@ -37,7 +42,7 @@ from torch import nn
 from torch.utils.data import DataLoader
 
 from study.data.patches.loading import to_input
-from study.data.patches.store import IGNORE
+from study.tasks.labels import IGNORE, one_against_rest
 from study.tasks.measures import (
     BINS,
     boundary_counts,
@@ -49,7 +54,9 @@ from study.tasks.measures import (
     reliability,
     stability_sums,
 )
+from study.tasks.registry import FOREGROUND
 from study.tasks.stability import stability
+from study.tasks.task import Task
 
 READINGS = ("", "tta_")
 """Before the name of a sum or a measure: of the patch as it is, and with test-time augmentation."""
@@ -59,74 +66,96 @@ _BOUNDARY = ("boundary_decision", "boundary_decision_hit", "boundary_truth", "bo
 _REGIONS = ("border", "interior")
 _REGION_SUMS = ("pixels", "flips", "deviation")
 
-CASE_COLUMNS = (
-    *(f"{reading}{name}" for reading in READINGS for name in _COUNTS),
-    *(f"{reading}{name}" for reading in READINGS for name in _BOUNDARY),
-    *(f"{region}_{name}" for region in _REGIONS for name in _REGION_SUMS),
-)
-"""The sums that a record keeps of every case, in this order: numbers of pixels, but for ``border_deviation`` and
-``interior_deviation``, which are sums of standard deviations. Border and interior are all pixels that are labelled."""
-
 _BIN_SUMS = ("pixels", "probability", "foreground")
-_BIN_COLUMNS = tuple(f"{reading}{name}_{n}" for reading in READINGS for n in range(BINS) for name in _BIN_SUMS)
 
 
-def evaluate(network: nn.Module, batches: DataLoader, device: torch.device) -> Iterator[pd.DataFrame]:
+def case_columns(task: Task) -> list[str]:
+    """The sums that a record keeps of every case, in this order: numbers of pixels, but for ``border_deviation`` and
+    ``interior_deviation``, which are sums of standard deviations. Border and interior are all pixels that are labelled.
+    """
+    names = [
+        *(f"{reading}{name}{end}" for reading in READINGS for end in _endings(task) for name in _COUNTS),
+        *(f"{reading}{name}{end}" for reading in READINGS for end in _endings(task) for name in _BOUNDARY),
+    ]
+    return names + [f"{region}_{name}" for region in _REGIONS for name in _REGION_SUMS]
+
+
+def _endings(task: Task) -> list[str]:
+    """Of the names of what is of one class: none where there is but one beside the background."""
+    return [f"_{label}" for label in task.foreground] if len(task.foreground) > 1 else [""]
+
+
+CASE_COLUMNS = tuple(case_columns(FOREGROUND))
+"""Those of two classes."""
+
+
+def _bin_columns(task: Task) -> list[str]:
+    bins = [(end, n) for end in _endings(task) for n in range(BINS)]
+    return [f"{reading}{name}_{n}{end}" for reading in READINGS for end, n in bins for name in _BIN_SUMS]
+
+
+def evaluate(
+    network: nn.Module, batches: DataLoader, device: torch.device, task: Task = FOREGROUND
+) -> Iterator[pd.DataFrame]:
     """Score a network patch by patch, in eval mode; one table per batch, as they are done.
 
-    Columns: :data:`CASE_COLUMNS`; for each reading and bin ``n`` of the probability ``pixels_n``, ``probability_n`` and
+    Columns: :func:`case_columns`; for each reading and bin ``n`` of the probability ``pixels_n``, ``probability_n`` and
     ``foreground_n`` (sums); and ``deviation_max``. All but the last add up.
     """
     network.eval()
+    classes = len(task.classes)
+    columns = [*case_columns(task), *_bin_columns(task), "deviation_max"]
     for images, mask in batches:
         mask = mask.to(device)
-        views = stability(network, to_input(images.to(device)))
+        views = stability(network, to_input(images.to(device)), task)
         readings = (views.probability, views.mean)
-        sums = [
-            *(counts(reading, mask) for reading in readings),
-            *(boundary_counts(reading, mask) for reading in readings),
-            stability_sums(views.deviation, views.changed, mask),
-            *(reliability(reading, mask).flatten(1) for reading in readings),  # (B, BINS * 3)
-            (views.deviation * (mask != IGNORE)).amax(dim=(2, 3)),
+        truth = one_against_rest(mask, classes)  # (B * K, 1, H, W)
+        decisions = [one_against_rest(task.decide(reading), classes) == 1 for reading in readings]
+        maps = [task.foreground_of(reading).flatten(0, 1).unsqueeze(1) for reading in readings]  # (B * K, 1, H, W)
+        by_class = [
+            *(counts(decision, truth) for decision in decisions),
+            *(boundary_counts(decision, truth) for decision in decisions),
         ]
-        table = torch.cat([columns.double() for columns in sums], dim=1)  # (B, columns)
-        yield pd.DataFrame(table.cpu().numpy(), columns=[*CASE_COLUMNS, *_BIN_COLUMNS, "deviation_max"])
+        sums = [
+            *(found.view(len(mask), -1) for found in by_class),  # (B * K, n) -> (B, K * n)
+            stability_sums(views.largest_deviation, views.changed, mask, classes),
+            *(reliability(reading, truth).view(len(mask), -1) for reading in maps),  # (B, K * BINS * 3)
+            (views.largest_deviation * (mask != IGNORE)).amax(dim=(2, 3)),
+        ]
+        table = torch.cat([found.double() for found in sums], dim=1)  # (B, columns)
+        yield pd.DataFrame(table.cpu().numpy(), columns=columns)
 
 
-def calibration(patches: pd.DataFrame) -> dict[str, list[float]]:
+def calibration(patches: pd.DataFrame, task: Task = FOREGROUND) -> dict[str, list[float]]:
     """A reliability diagram of each reading, from the patches of :func:`evaluate`.
 
     Returns:
         ``pixels``, ``probability`` (their sum of probabilities) and ``foreground`` (those that are) for each of the
         :data:`~study.tasks.measures.BINS` bins of the probability, and the same of the other reading.
     """
-    sums = patches[list(_BIN_COLUMNS)].sum()
+    sums = patches[_bin_columns(task)].sum()
     return {
-        f"{reading}{name}": [float(sums[f"{reading}{name}_{n}"]) for n in range(BINS)]
+        f"{reading}{name}{end}": [float(sums[f"{reading}{name}_{n}{end}"]) for n in range(BINS)]
         for reading in READINGS
+        for end in _endings(task)
         for name in _BIN_SUMS
     }
 
 
-def summarise(patches: pd.DataFrame) -> dict[str, float | None]:
+def summarise(patches: pd.DataFrame, task: Task = FOREGROUND) -> dict[str, float | None]:
     """The measures of one trial from its patches (see :func:`evaluate`), each with its ``case``; None without pixels.
 
     ``dice``, pooled over all pixels, is the primary one.
     """
-    sums = patches[list(CASE_COLUMNS)].sum()
-    cases = patches.groupby("case")[list(CASE_COLUMNS)].sum()
-    bins = calibration(patches)
+    columns = case_columns(task)
+    sums = patches[columns].sum()
+    cases = patches.groupby("case")[columns].sum()
+    bins = calibration(patches, task)
     numbers = {}
     for reading in READINGS:
-        pooled = [sums[f"{reading}{name}"] for name in _COUNTS]
-        numbers |= {
-            f"{reading}dice": dice(*pooled),
-            f"{reading}dice_per_patch": _mean_dice(patches, reading),
-            f"{reading}dice_per_case": _mean_dice(cases, reading),
-            f"{reading}iou": iou(*pooled),
-            f"{reading}boundary_dice": boundary_dice(*(sums[f"{reading}{name}"] for name in _BOUNDARY)),
-            f"{reading}ece": calibration_error(*(bins[f"{reading}{name}"] for name in _BIN_SUMS)),
-        }
+        each = {end: _of_class(patches, cases, sums, bins, reading, end) for end in _endings(task)}
+        numbers |= {f"{reading}{key}": _mean_of([m[key] for m in each.values()]) for key in next(iter(each.values()))}
+        numbers |= {f"{reading}{key}{end}": value for end, found in each.items() if end for key, value in found.items()}
     border, interior = (np.array([sums[f"{region}_{name}"] for name in _REGION_SUMS]) for region in _REGIONS)
     for suffix, (pixels, flips, deviation) in {"": border + interior, "_border": border, "_interior": interior}.items():
         numbers |= {f"deviation{suffix}": _mean(deviation, pixels), f"changed{suffix}": _mean(flips, pixels)}
@@ -134,9 +163,28 @@ def summarise(patches: pd.DataFrame) -> dict[str, float | None]:
     return {name: None if np.isnan(value) else float(value) for name, value in numbers.items()}
 
 
-def _mean_dice(groups: pd.DataFrame, reading: str) -> float:
+def _of_class(patches, cases, sums: pd.Series, bins: dict, reading: str, end: str) -> dict[str, float]:
+    """The measures of one class, its names ending with ``end``, against the rest."""
+    pooled = [sums[f"{reading}{name}{end}"] for name in _COUNTS]
+    return {
+        "dice": dice(*pooled),
+        "dice_per_patch": _mean_dice(patches, reading, end),
+        "dice_per_case": _mean_dice(cases, reading, end),
+        "iou": iou(*pooled),
+        "boundary_dice": boundary_dice(*(sums[f"{reading}{name}{end}"] for name in _BOUNDARY)),
+        "ece": calibration_error(*(bins[f"{reading}{name}{end}"] for name in _BIN_SUMS)),
+    }
+
+
+def _mean_of(values: list[float]) -> float:
+    """Of those that are numbers."""
+    known = [value for value in values if not np.isnan(value)]
+    return sum(known) / len(known) if known else np.nan
+
+
+def _mean_dice(groups: pd.DataFrame, reading: str, end: str) -> float:
     """Over the patches or cases with foreground."""
-    tp, fp, fn = (groups[f"{reading}{name}"] for name in _COUNTS)
+    tp, fp, fn = (groups[f"{reading}{name}{end}"] for name in _COUNTS)
     return dice(tp, fp, fn)[tp + fn > 0].mean() if (tp + fn).any() else np.nan
 
 

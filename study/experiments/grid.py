@@ -198,7 +198,8 @@ def save_maps(study: Study, device: torch.device) -> None:
             path = maps_path(study.root, study.name)
             unet, p4m = map(study.checkpoint_path, pair)
             if not are_maps_of(path, study.store, unet=unet, p4m=p4m):
-                save_stability_maps(path, study.store, study.split(pair[0]).test, unet=unet, p4m=p4m, device=device)
+                test = study.split(pair[0]).test
+                save_stability_maps(path, study.store, test, unet=unet, p4m=p4m, device=device, task=study.task)
             return
 
 

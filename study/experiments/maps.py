@@ -16,7 +16,9 @@ from study.data.patches.store import PatchStore
 from study.errors import StudyError
 from study.files import replacing
 from study.networks.models import load_checkpoint, load_model
+from study.tasks.registry import FOREGROUND
 from study.tasks.stability import stability
+from study.tasks.task import Task
 
 PERCENTILES = (50, 75, 95)
 """The patches that are shown: at these percentiles of the U-Net's deviation, so that nobody picks the pretty ones."""
@@ -31,7 +33,14 @@ CANDIDATES = 256
 
 
 def save_stability_maps(
-    path: Path, store: PatchStore, indices: np.ndarray, *, unet: Path, p4m: Path, device: torch.device
+    path: Path,
+    store: PatchStore,
+    indices: np.ndarray,
+    *,
+    unet: Path,
+    p4m: Path,
+    device: torch.device,
+    task: Task = FOREGROUND,
 ) -> None:
     """Compute and save the maps of a trained U-Net and P4M U-Net.
 
@@ -45,12 +54,14 @@ def save_stability_maps(
         indices: places in it of those that neither network has seen; some of them are shown.
         unet, p4m: checkpoints.
         device: where to run the networks.
+        task: of both. Of several classes, the mean is of all but the background together, and the deviation is of the
+            class whose probability is the least steady.
     """
     if len(indices) > CANDIDATES:  # from all over the store, whose patches are in the order of the slides
         indices = indices[np.linspace(0, len(indices) - 1, CANDIDATES).astype(int)]
     dataset = PatchDataset(store, indices)
     networks = {name: load_model(file).to(device) for name, file in [("unet", unet), ("p4m", p4m)]}
-    views = {name: _stabilities(network, dataset, device) for name, network in networks.items()}
+    views = {name: _stabilities(network, dataset, device, task) for name, network in networks.items()}
     deviations = views["unet"]["deviation"].mean(axis=(1, 2))
     chosen = [int(np.argsort(deviations)[round(p / 100 * (len(deviations) - 1))]) for p in PERCENTILES]
     images, masks = default_collate([dataset[i] for i in chosen])
@@ -111,11 +122,11 @@ def _hash_weights(*checkpoints: Path) -> str:
     return digest.hexdigest()[:16]
 
 
-def _stabilities(network, dataset: PatchDataset, device: torch.device) -> dict[str, np.ndarray]:
+def _stabilities(network, dataset: PatchDataset, device: torch.device, task: Task) -> dict[str, np.ndarray]:
     """``mean`` and ``deviation`` of every patch, ``(N, H, W)``."""
     means, deviations = [], []
     for images, _ in DataLoader(dataset, batch_size=16):
-        views = stability(network, to_input(images.to(device)))
-        means.append(views.mean[:, 0].cpu().numpy())
-        deviations.append(views.deviation[:, 0].cpu().numpy())
+        views = stability(network, to_input(images.to(device)), task)
+        means.append(task.foreground_of(views.mean).sum(dim=1).cpu().numpy())
+        deviations.append(views.largest_deviation[:, 0].cpu().numpy())
     return {"mean": np.concatenate(means), "deviation": np.concatenate(deviations)}

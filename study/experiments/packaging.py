@@ -26,6 +26,7 @@ from study.experiments.unseen import own_store
 from study.files import replacing, sha256_of
 from study.networks.models import MODELS, load_checkpoint, rebuild
 from study.networks.pretrained import ABOUT, CHECKSUMS, read_checksums, weights_file
+from study.tasks.registry import FOREGROUND, task_of_checkpoint
 
 TOLERANCE = 0.05
 """How far the rounding may move the Dice, in points."""
@@ -72,10 +73,11 @@ def package(checkpoint: Path, name: str, output: Path, *, root: Path, fabric: Fa
     parts = split(settings["design"], store, trial.fraction, trial.seed)
 
     weights = {key: rounded(value) for key, value in trained["weights"].items()}
-    scores = {}
+    task, scores = task_of_checkpoint(trained) or FOREGROUND, {}
     for precision, content in [("full", trained), ("half", trained | {"weights": weights})]:
         network = rebuild(content, checkpoint).to(fabric.device)
-        scores[precision] = summarise(score_patches(network, store, parts.test, fabric, settings["batch_size"]))
+        patches = score_patches(network, store, parts.test, fabric, settings["batch_size"], task=task)
+        scores[precision] = summarise(patches, task)
     before, after = (scores[precision]["dice"] for precision in ("full", "half"))
     if not 100 * abs(after - before) <= TOLERANCE:
         raise StudyError(
@@ -84,6 +86,7 @@ def package(checkpoint: Path, name: str, output: Path, *, root: Path, fabric: Fa
         )
     about = {
         **{key: trained[key] for key in ("architecture", "trial", "settings", "data")},
+        **{key: trained[key] for key in ("task", "mpp") if key in trained},
         "study": study,
         "classes": ["background", TASKS[settings["task"]]],
         "patches": {

@@ -9,7 +9,7 @@ import math
 import re
 import tomllib
 from collections.abc import Iterable, Mapping
-from dataclasses import asdict, dataclass, field, fields, replace
+from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import NamedTuple, get_args, get_origin, get_type_hints
 
@@ -92,6 +92,7 @@ class Preset:
         from study.data.patches.splits import DESIGNS
         from study.experiments.schedules import SCHEDULES
         from study.networks.unet import GRIDS
+        from study.tasks.losses import LOSSES
 
         for grid in self.grids:
             _check_grid(*grid)
@@ -110,6 +111,8 @@ class Preset:
                 raise StudyError(f"{name} is {value}; give 0 or more")
         if recipe.precision not in PRECISIONS:
             raise StudyError(f"unknown precision {recipe.precision!r}; choose from {', '.join(PRECISIONS)}")
+        if recipe.loss not in LOSSES:
+            raise StudyError(f"unknown loss {recipe.loss!r}; choose from {', '.join(LOSSES)}")
         if recipe.depth > 5:
             raise StudyError(f"depth is {recipe.depth}; give 1 to 5")
         if recipe.grid not in GRIDS:
@@ -129,7 +132,7 @@ class Preset:
     def trial_settings(self, model: str) -> dict:
         """What decides the result of a model's trials; two presets that agree in it can share them."""
         keys = ("source", "task", "size", "patches", "design")
-        return {**{key: getattr(self, key) for key in keys}, **asdict(self.recipe_of(model))}
+        return {**{key: getattr(self, key) for key in keys}, **self.recipe_of(model).settings()}
 
 
 def preset_names() -> list[str]:

@@ -1,6 +1,8 @@
 """How a network is trained, as values; :mod:`study.experiments.training` does it."""
 
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
+
+from study.tasks.losses import DEFAULT_LOSS
 
 
 @dataclass(frozen=True)
@@ -18,6 +20,7 @@ class Recipe:
         patience: on a plateau, epochs without a better validation loss that are put up with, as in torch's
             ``ReduceLROnPlateau``; the learning rate is halved after the next, so 19 halves it after 20.
         precision: of the training, "32-true" or "bf16-mixed"; evaluation is in float32.
+        loss: a key of :data:`~study.tasks.losses.LOSSES`.
     """
 
     width: int
@@ -30,3 +33,9 @@ class Recipe:
     schedule: str = "plateau"
     patience: int = 19
     precision: str = "32-true"
+    loss: str = DEFAULT_LOSS
+
+    def settings(self) -> dict:
+        """All of it, for records; the default loss is not named there, as it was not when there was only that."""
+        named = asdict(self)
+        return named if self.loss != DEFAULT_LOSS else {key: value for key, value in named.items() if key != "loss"}

@@ -16,21 +16,22 @@ from pathlib import Path
 import numpy as np
 import torch
 from lightning_fabric import Fabric
-from scipy.special import entr
 from torch import Tensor, nn
-from torch.nn import functional as F
 from torch.utils.data import DataLoader, Subset
 
 from study.data.patches.loading import PatchDataset, ShuffledBatches, to_input
 from study.data.patches.splits import Split
-from study.data.patches.store import IGNORE, PatchStore
+from study.data.patches.store import PatchStore
 from study.errors import StudyError
 from study.experiments.recipe import Recipe
 from study.experiments.schedules import Cosine, Plateau
 from study.groups import P4M
 from study.memory import keep_freed_memory
 from study.networks.models import MODELS, save_tensors
-from study.tasks.measures import counts, dice
+from study.tasks.labels import label_counts, one_against_rest
+from study.tasks.measures import counts, mean_dice
+from study.tasks.registry import FOREGROUND
+from study.tasks.task import Task
 
 
 @dataclass(frozen=True)
@@ -59,6 +60,7 @@ def train(
     folder: Path,
     workers: int = 0,
     log: Callable[[dict], None] | None = None,
+    task: Task = FOREGROUND,
 ) -> Trained:
     """Train one model, going on from ``folder/last.pt`` if a run of the same settings was cut there.
 
@@ -72,6 +74,7 @@ def train(
         folder: where ``last.pt`` is kept while the training runs.
         workers: processes that load patches, per device; 0 loads in this one.
         log: called with each epoch's row, on the first process.
+        task: what is learnt, with the loss.
 
     Raises:
         StudyError: if the patches' size would break the equivariance of the network, a patch is damaged, the disk is
@@ -82,7 +85,8 @@ def train(
             raise StudyError(f"{store.path} has too few {part} patches for {fabric.world_size} devices; use fewer")
     keep_freed_memory()
     torch.manual_seed(seed)
-    network = MODELS[model].architecture(width=recipe.width, depth=recipe.depth, grid=recipe.grid).build()
+    shape = {"width": recipe.width, "depth": recipe.depth, "grid": recipe.grid, "num_classes": task.outputs}
+    network = MODELS[model].architecture(**shape).build()
     network.grid.check(*store.size, network.depth)
     if fabric.world_size > 1 and fabric.device.type == "cuda":
         network = nn.SyncBatchNorm.convert_sync_batchnorm(network)  # moments over the whole batch, as on one device
@@ -94,7 +98,7 @@ def train(
     validation = shared_loader(fabric, PatchDataset(store, split.validation), recipe.batch_size, workers)
 
     patches = hashlib.sha256(np.concatenate([split.train, [-1], split.validation]).tobytes()).hexdigest()[:16]
-    settings = {**asdict(recipe), "model": model, "data": store.fingerprint, "patches": patches, "seed": seed}
+    settings = {**recipe.settings(), "model": model, "data": store.fingerprint, "patches": patches, "seed": seed}
     progress = Progress(network, optimizer, schedule)
     progress.restore(folder / "last.pt", settings)
     for epoch in range(len(progress.history), recipe.epochs):
@@ -104,8 +108,8 @@ def train(
         row = {
             "epoch": epoch,
             "learning_rate": optimizer.param_groups[0]["lr"],
-            **_train_epoch(wrapped, optimizer, schedule, training, fabric, generator),
-            **validate(network, validation, fabric),
+            **_train_epoch(wrapped, optimizer, schedule, training, fabric, generator, task),
+            **validate(network, validation, fabric, task),
         }
         row["seconds"] = round(time.perf_counter() - start, 2)
         progress.add(row)
@@ -192,7 +196,13 @@ class Progress:
 
 
 def _train_epoch(
-    network, optimizer, schedule, batches, fabric: Fabric, generator: np.random.Generator | None
+    network,
+    optimizer,
+    schedule,
+    batches,
+    fabric: Fabric,
+    generator: np.random.Generator | None,
+    task: Task = FOREGROUND,
 ) -> dict[str, float]:
     """One pass over ``batches``, roto-reflected at random if there is a ``generator``.
 
@@ -201,24 +211,24 @@ def _train_epoch(
     """
     network.train()
     total = torch.zeros((), device=fabric.device)
-    pixels = torch.zeros(2, dtype=torch.float64, device=fabric.device)  # of the foreground, and labelled
+    labels = []  # pixels of each class in each patch, (B, C) of each batch
     for images, mask in batches:
         if generator is not None:
             images, mask = roto_reflect(images, mask, generator)
-        loss, labelled = summed_loss(network(to_input(images)), mask)
-        pixels += torch.stack([(mask == 1).sum(), labelled])
+        loss, number = task.loss(network(to_input(images)), mask)
+        labels.append(label_counts(mask, len(task.classes)))
         if fabric.world_size > 1:  # the mean over the whole batch: DDP averages the gradients of the devices
-            labelled = fabric.all_reduce(labelled.float(), reduce_op="mean")
-        loss = loss / labelled.clamp(min=1)
+            number = fabric.all_reduce(number.float(), reduce_op="mean")
+        loss = loss / number.clamp(min=1)
         fabric.backward(loss)
         optimizer.step()
         optimizer.zero_grad()
         schedule.after_batch()
         total += loss.detach()
-    foreground, labelled = fabric.all_reduce(pixels, reduce_op="sum").tolist()
+    seen = fabric.all_gather(torch.cat(labels)).flatten(0, -2).cpu().numpy()  # (N, C), of all devices
     return {
         "train_loss": float(fabric.all_reduce(total / len(batches))),
-        "constant_loss": float(entr([p := foreground / max(labelled, 1), 1 - p]).sum()),
+        "constant_loss": task.loss.of_best_constant(seen),
     }
 
 
@@ -230,30 +240,27 @@ def roto_reflect(images: Tensor, mask: Tensor, generator: np.random.Generator) -
     return turned[:, :3], turned[:, 3:]
 
 
-def summed_loss(logits: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
-    """Binary cross-entropy, summed over the pixels that somebody labelled, and how many they are."""
-    labelled = mask != IGNORE
-    loss = F.binary_cross_entropy_with_logits(
-        logits, (mask == 1).to(logits.dtype), weight=labelled.to(logits.dtype), reduction="sum"
-    )
-    return loss, labelled.sum()
-
-
 @torch.inference_mode()
-def validate(network: nn.Module, batches: DataLoader, fabric: Fabric) -> dict[str, float]:
+def validate(network: nn.Module, batches: DataLoader, fabric: Fabric, task: Task = FOREGROUND) -> dict[str, float]:
     """Mean loss over all labelled validation pixels and Dice pooled over them, summed over all devices.
+
+    Of several classes the Dice is the mean of each one's.
 
     ``network`` is the bare one: DDP would wait for ever where one device has a batch more than another.
     """
     network.eval()
-    sums = torch.zeros(5, dtype=torch.float64, device=fabric.device)  # loss, pixels, tp, fp, fn
+    classes = len(task.classes)
+    # loss, what it is divided by, and tp, fp, fn of each class but the background
+    sums = torch.zeros(2 + 3 * (classes - 1), dtype=torch.float64, device=fabric.device)
     for images, mask in batches:
         with fabric.autocast():
             logits = network(to_input(images)).float()
-        found = counts(logits.sigmoid(), mask).sum(dim=0).double()
-        sums += torch.cat([torch.stack(summed_loss(logits, mask)).double(), found])
-    loss, pixels, tp, fp, fn = fabric.all_reduce(sums, reduce_op="sum").tolist()
-    return {"validation_loss": loss / pixels, "validation_dice": float(dice(tp, fp, fn))}
+        decision = task.decide(task.probabilities(logits))
+        each = [one_against_rest(labels, classes) for labels in (decision, mask)]  # (B * K, 1, H, W)
+        found = counts(each[0] == 1, each[1]).view(len(mask), -1).sum(dim=0).double()  # (B * K, 3) -> (3 * K,)
+        sums += torch.cat([torch.stack(task.loss(logits, mask)).double(), found])
+    loss, number, *found = fabric.all_reduce(sums, reduce_op="sum").tolist()
+    return {"validation_loss": loss / number, "validation_dice": float(mean_dice(found))}
 
 
 def shared_loader(fabric: Fabric, dataset: PatchDataset, batch_size: int, workers: int) -> DataLoader:

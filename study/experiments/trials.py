@@ -7,7 +7,7 @@ tables and figures need, at ``results/<study>/trials/<trial>.json`` (committed).
 import json
 import time
 from collections.abc import Callable
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
@@ -19,7 +19,7 @@ from study.data.patches.loading import PatchDataset
 from study.data.patches.splits import Split, split
 from study.data.patches.store import PatchStore
 from study.errors import StudyError
-from study.experiments.evaluation import CASE_COLUMNS, calibration, evaluate, summarise
+from study.experiments.evaluation import CASE_COLUMNS, calibration, case_columns, evaluate, summarise
 from study.experiments.presets import Preset
 from study.experiments.training import Trained, shared_loader, train
 from study.files import replacing
@@ -27,10 +27,14 @@ from study.gconv.fast.rules import forms
 from study.networks.cost import multiplications
 from study.networks.models import MODELS, load_checkpoint, save_checkpoint
 from study.provenance import provenance
+from study.tasks.losses import LOSSES
+from study.tasks.registry import FOREGROUND, find_task
+from study.tasks.task import Task
 
 SECTIONS = ("trial", "settings", "data", "metrics", "cases", "provenance")
 """Of every record; each maps names to values. There are also ``history``, a row per epoch, and ``case_columns``, the
-names of the numbers in ``cases``; records that have more than the counts for the Dice have ``calibration`` too."""
+names of the numbers in ``cases``; records that have more than the counts for the Dice have ``calibration`` too, and
+those of several classes have their names in ``task``."""
 
 
 @dataclass(frozen=True)
@@ -61,6 +65,12 @@ class Study:
     preset: Preset
     store: PatchStore | None
     root: Path = field(default_factory=Path)
+
+    @property
+    def task(self) -> Task:
+        """What the networks learn: the preset's task, or the classes that the store names, with the recipe's loss."""
+        task = find_task(self.preset.task, None if self.store is None else self.store.classes)
+        return replace(task, loss=LOSSES[self.preset.recipe.loss])
 
     def trials(self) -> list[Trial]:
         """All trials, each once; grid by grid and seed by seed, so that a study cut short has whole comparisons."""
@@ -182,6 +192,7 @@ def run_trial(
         by ``case_columns``), ``calibration`` (sums for each bin of the probability), ``history``, ``provenance``.
     """
     recipe, store, folder = study.preset.recipe_of(trial.model), study.store, study.run_folder(trial)
+    task = study.task
     parts = study.split(trial)
     trained = train(
         recipe,
@@ -193,12 +204,15 @@ def run_trial(
         folder=folder,
         workers=study.preset.workers,
         log=log,
+        task=task,
     )
     start = time.perf_counter()
-    patches = score_patches(trained.network, store, parts.test, fabric, recipe.batch_size, study.preset.workers)
+    patches = score_patches(
+        trained.network, store, parts.test, fabric, recipe.batch_size, study.preset.workers, task=task
+    )
     evaluation_seconds = time.perf_counter() - start
     record = study.identity(trial) | {
-        "metrics": summarise(patches)
+        "metrics": summarise(patches, task)
         | {
             "parameters": sum(p.numel() for p in trained.network.parameters()),
             "multiplications": _multiplications(trained.network, store, fabric),
@@ -214,13 +228,15 @@ def run_trial(
             "training_seconds": round(sum(row["seconds"] for row in trained.history), 1),
             "evaluation_seconds": round(evaluation_seconds, 1),
         },
-        "case_columns": list(CASE_COLUMNS),
-        "cases": _by_case(patches),
-        "calibration": {name: [_short(n) for n in sums] for name, sums in calibration(patches).items()},
+        "case_columns": case_columns(task),
+        "cases": _by_case(patches, case_columns(task)),
+        "calibration": {name: [_short(n) for n in sums] for name, sums in calibration(patches, task).items()},
         "history": trained.history,
         "provenance": provenance(fabric.device, fabric.world_size, command)
         | {"forms": forms(trained.network, fabric.device.type, torch.float32)},
     }
+    if len(task.foreground) > 1:
+        record["task"] = task.about()
     if fabric.is_global_zero:
         _save(study, trial, trained, record)
     fabric.barrier()
@@ -233,14 +249,20 @@ def _multiplications(network, store: PatchStore, fabric: Fabric) -> float:
 
 
 def score_patches(
-    network, store: PatchStore, indices: np.ndarray, fabric: Fabric, batch_size: int, workers: int = 0
+    network,
+    store: PatchStore,
+    indices: np.ndarray,
+    fabric: Fabric,
+    batch_size: int,
+    workers: int = 0,
+    task: Task = FOREGROUND,
 ) -> pd.DataFrame:
     """A row of :func:`~study.experiments.evaluation.evaluate` for each of these patches of a store, with its ``case``.
 
     The index of the table is their places in the store.
     """
     loader = shared_loader(fabric, PatchDataset(store, indices), batch_size, workers)
-    scores = pd.concat(evaluate(network, loader, fabric.device))
+    scores = pd.concat(evaluate(network, loader, fabric.device, task))
     scores.index = indices[fabric.global_rank :: fabric.world_size]
     if fabric.world_size > 1:
         shares = [None] * fabric.world_size
@@ -306,9 +328,9 @@ def diverged_trials(folder: Path) -> list[Trial]:
     return [Trial(**record["trial"]) for record in records if is_diverged(record)]
 
 
-def _by_case(patches: pd.DataFrame) -> dict[str, list[float]]:
-    """``{case: sums in the order of CASE_COLUMNS}``: enough to pool the measures again over any set of cases."""
-    sums = patches.groupby("case")[list(CASE_COLUMNS)].sum()
+def _by_case(patches: pd.DataFrame, columns: list[str]) -> dict[str, list[float]]:
+    """``{case: sums in the order of the columns}``: enough to pool the measures again over any set of cases."""
+    sums = patches.groupby("case")[columns].sum()
     return {case: [_short(n) for n in row] for case, row in zip(sums.index, sums.to_numpy(), strict=True)}
 
 
@@ -319,10 +341,12 @@ def _short(number: float) -> float:
 
 def _save(study: Study, trial: Trial, trained: Trained, record: dict) -> None:
     """Weights first, so that a record always has them; then what a cut training would have gone on from can go."""
-    recipe = study.preset.recipe
-    architecture = MODELS[trial.model].architecture(width=recipe.width, depth=recipe.depth, grid=recipe.grid)
+    recipe, task = study.preset.recipe, study.task
+    shape = {"width": recipe.width, "depth": recipe.depth, "grid": recipe.grid, "num_classes": task.outputs}
+    architecture = MODELS[trial.model].architecture(**shape)
     weights = {key: value.cpu() for key, value in trained.network.state_dict().items()}
-    save_checkpoint(study.checkpoint_path(trial), architecture, weights, **study.identity(trial))
+    about = {"task": task.about(), "mpp": study.store.mpp}  # what a prediction must know
+    save_checkpoint(study.checkpoint_path(trial), architecture, weights, **study.identity(trial), **about)
     with replacing(study.record_path(trial)) as temporary:
         temporary.write_text(compact(record))
     (study.run_folder(trial) / "last.pt").unlink(missing_ok=True)

@@ -62,6 +62,7 @@ def tune(study: Study, run: TuningRun, fabric: Fabric) -> dict:
         fabric=fabric,
         folder=folder,
         workers=study.preset.workers,
+        task=study.task,
     )
     record = identity | {"history": trained.history, "provenance": provenance(fabric.device, fabric.world_size)}
     with replacing(path) as temporary:

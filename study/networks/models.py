@@ -26,6 +26,7 @@ class Architecture:
     budget: str = "equal parameters"
     readout: str = "projection"
     symmetric_kernels: bool = False
+    num_classes: int = 1
 
     def build(self) -> UNet:
         """A new network; the caller seeds torch."""
@@ -66,8 +67,8 @@ class Model:
         """One of :data:`LAYERS`."""
         return f"{self.implementation}, full basis" if self.basis == "full" else self.implementation
 
-    def architecture(self, *, width: int, depth: int, grid: str) -> Architecture:
-        """The network in a study of that width, depth and grid."""
+    def architecture(self, *, width: int, depth: int, grid: str, num_classes: int = 1) -> Architecture:
+        """The network in a study of that width, depth and grid, with so many channels of logits."""
         return Architecture(
             self.group,
             round(width * self.width_factor),
@@ -78,6 +79,7 @@ class Model:
             budget=self.budget,
             readout=self.readout,
             symmetric_kernels=self.symmetric_kernels,
+            num_classes=num_classes,
         )
 
 
@@ -171,9 +173,9 @@ def load_checkpoint(path: Path | str) -> dict:
 
 
 def load_model(path: Path | str) -> UNet:
-    """The trained network of a checkpoint, on the CPU in eval mode: images ``(B, 3, H, W)`` -> logits ``(B, 1, H, W)``.
+    """The trained network of a checkpoint, on the CPU in eval mode: images ``(B, 3, H, W)`` -> logits ``(B, M, H, W)``.
 
-    The images are prepared by :func:`study.data.patches.store.to_input`.
+    The images are prepared by :func:`study.data.patches.loading.to_input`.
 
     Raises:
         StudyError: if the file is missing or is not a checkpoint, or is on escnn and that is not installed.

@@ -1,1 +1,1 @@
-"""From a trained network back to a whole slide: a map of the tumour probability, and what is drawn from it."""
+"""From a trained network back to a whole slide: maps of the probability of each class, and what is drawn from them."""

@@ -1,4 +1,4 @@
-"""Outlines of what is above a threshold, as GeoJSON that QuPath opens: polygons in pixels of the slide's level 0."""
+"""Outlines of the classes that were found, as GeoJSON that QuPath opens: polygons in pixels of the slide's level 0."""
 
 import json
 from collections.abc import Iterable
@@ -12,6 +12,8 @@ from rasterio.transform import Affine
 from shapely.geometry import Polygon, mapping
 
 from study.files import replacing
+from study.prediction.colours import colour_of
+from study.tasks.task import Task
 
 SPECK = 100.0
 """Square micrometres: regions smaller than this, less than one tumour cell, are dropped, and such holes are filled."""
@@ -19,25 +21,29 @@ SPECK = 100.0
 TOLERANCE = 1.0
 """Pixels of the map that a simplified outline may be off."""
 
-TUMOUR = {"name": "Tumor", "color": [200, 0, 0]}
-"""QuPath's own class, in its own colour."""
+QUPATH_NAMES = {"tumour": "Tumor", "immune cell": "Immune cells"}
+"""What QuPath calls classes that it knows by another name; the others are named as here, with a capital."""
 
 
 @dataclass(frozen=True)
 class Region:
-    """An outline in pixels of the map, with its exact area in those pixels, from before it was simplified."""
+    """An outline in pixels of the map, with its exact area in those pixels, from before it was simplified.
+
+    ``label`` is the value of its class.
+    """
 
     outline: Polygon
     area: float
+    label: int = 1
 
 
-def trace(strips: Iterable[np.ndarray], threshold: float, *, speck: float = 0) -> tuple[list[Polygon], int]:
-    """The exact outlines, along the borders of pixels, of what is above the threshold; holes are holes.
+def trace(strips: Iterable[np.ndarray], *, speck: float = 0) -> tuple[list[Polygon], int]:
+    """The exact outlines, along the borders of pixels, of what is true; holes are holes.
 
     Pixels that meet at a corner only are apart. The areas add up to the number of pixels.
 
     Args:
-        strips: of the map from top to bottom, (rows, W).
+        strips: of a map of booleans from top to bottom, (rows, W).
         speck: pixels; what is smaller is dropped as soon as it is met: a noisy map has millions of specks.
 
     Returns:
@@ -48,9 +54,8 @@ def trace(strips: Iterable[np.ndarray], threshold: float, *, speck: float = 0) -
     top = 0
     for strip in strips:
         bottom = top + len(strip)
-        above = strip > threshold
-        if above.any():
-            for outline, _ in shapes(above.view(np.uint8), above, connectivity=4, transform=Affine.translation(0, top)):
+        if strip.any():
+            for outline, _ in shapes(strip.view(np.uint8), strip, connectivity=4, transform=Affine.translation(0, top)):
                 polygon = shapely.make_valid(shapely.geometry.shape(outline))  # a ring may touch itself at a corner
                 _, upper, _, lower = polygon.bounds
                 if upper == top or lower == bottom:
@@ -67,12 +72,13 @@ def trace(strips: Iterable[np.ndarray], threshold: float, *, speck: float = 0) -
     return sorted(kept, key=lambda p: (p.bounds[1], p.bounds[0])), specks + len(parts) - len(kept)
 
 
-def regions(outlines: Iterable[Polygon], *, mpp: float) -> list[Region]:
+def regions(outlines: Iterable[Polygon], *, mpp: float, label: int = 1) -> list[Region]:
     """Outlines without specks (:data:`SPECK`), simplified by at most :data:`TOLERANCE` pixels.
 
     Args:
         outlines: of :func:`trace`.
         mpp: micrometres per pixel of the map.
+        label: the value of their class.
     """
     speck = SPECK / mpp**2  # in pixels
     found = []
@@ -81,15 +87,18 @@ def regions(outlines: Iterable[Polygon], *, mpp: float) -> list[Region]:
         if exact.area < speck:
             continue
         simple = exact.simplify(TOLERANCE, preserve_topology=True)
-        found.append(Region(simple if simple.is_valid else exact, exact.area))
+        found.append(Region(simple if simple.is_valid else exact, exact.area, label))
     return found
 
 
-def write_geojson(path: Path | str, found: Iterable[Region], *, downsample: float, mpp: float, about: dict) -> None:
+def write_geojson(
+    path: Path | str, found: Iterable[Region], *, task: Task, downsample: float, mpp: float, about: dict
+) -> None:
     """Write a FeatureCollection of Polygons with QuPath's properties, and the area of each region in mm².
 
     Args:
         path: of the file, which is there as a whole or not at all.
+        task: names the classes.
         downsample: level-0 pixels per pixel of the map.
         mpp: micrometres per pixel of the map.
         about: where it is from, kept beside the features as the member "prediction".
@@ -101,13 +110,15 @@ def write_geojson(path: Path | str, found: Iterable[Region], *, downsample: floa
         file.write(f'{{"type": "FeatureCollection", "prediction": {json.dumps(about)}, "features": [')
         for n, region in enumerate(found):
             outline = shapely.transform(region.outline, lambda points: (points * downsample).round(2))
+            name = task.foreground[region.label]
+            name = QUPATH_NAMES.get(name, name[:1].upper() + name[1:])
             feature = {
                 "type": "Feature",
                 "geometry": mapping(shapely.orient_polygons(outline)),
                 "properties": {
                     "objectType": "annotation",
-                    "classification": TUMOUR,
-                    "measurements": {"Tumor area mm^2": region.area * mpp**2 / 1e6},
+                    "classification": {"name": name, "color": list(colour_of(region.label))},
+                    "measurements": {f"{name} area mm^2": region.area * mpp**2 / 1e6},
                 },
             }
             file.write(("," if n else "") + "\n" + json.dumps(feature))

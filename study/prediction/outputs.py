@@ -1,51 +1,74 @@
 """Everything that ``predict`` leaves behind, side by side; the files appear together, at the end, or none of them."""
 
+from collections.abc import Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+import torch
 
 from study.data.slides.pyramid import write_pyramid
 from study.data.slides.slide import View
 from study.files import replacing
 from study.networks.unet import UNet
 from study.prediction.contours import SPECK, regions, trace, write_geojson
+from study.prediction.disk_map import DiskMap
 from study.prediction.overlay import picture_step, shrink, thumbnail, write_overlay
 from study.prediction.slide import SIDE, predict_view
+from study.tasks.task import Task, slug
 
 
 @dataclass(frozen=True)
 class Outputs:
-    """The files of one prediction; ``mean`` and ``deviation`` are None unless they are asked for."""
+    """The files of one prediction.
 
-    probability: Path
+    Attributes:
+        maps: of the probabilities; with stability also of their means and of their standard deviations over the eight
+            roto-reflections. Each is of one channel of the task, in this order, and named by it if there are several.
+        decision: of the label values; None where one map says it all.
+        overlay, contours: the picture, and the outlines as GeoJSON.
+        stability: whether there are maps of means and deviations.
+    """
+
+    maps: tuple[Path, ...]
+    decision: Path | None
     overlay: Path
     contours: Path
-    mean: Path | None = None
-    deviation: Path | None = None
+    stability: bool
 
     @classmethod
-    def of(cls, folder: Path, name: str, *, stability: bool) -> "Outputs":
-        also = {kind: folder / f"{name}-{kind}.tif" for kind in ("mean", "deviation")} if stability else {}
+    def of(cls, folder: Path, name: str, task: Task, *, stability: bool) -> "Outputs":
+        kinds = ("probability", "mean", "deviation") if stability else ("probability",)
+        several = task.outputs > 1
+        endings = [f"-{slug(channel)}" * several for channel in task.channels]
         return cls(
-            folder / f"{name}-probability.tif",
+            tuple(folder / f"{name}-{kind}{ending}.tif" for kind in kinds for ending in endings),
+            folder / f"{name}-decision.tif" if several else None,
             folder / f"{name}-overlay.png",
             folder / f"{name}-contours.geojson",
-            **also,
+            stability,
         )
 
     def paths(self) -> list[Path]:
-        return [path for path in vars(self).values() if path is not None]
+        return [*self.maps, *([self.decision] if self.decision else []), self.overlay, self.contours]
+
+
+@dataclass(frozen=True)
+class Found:
+    """What was found of one class: its area in mm², and how many regions are in the GeoJSON."""
+
+    name: str
+    area: float
+    regions: int
 
 
 @dataclass(frozen=True)
 class Summary:
-    """Areas in mm²; ``regions`` is how many are in the GeoJSON, ``specks`` how many were too small for it."""
+    """Areas in mm²; ``found`` is of each class, ``specks`` how many regions were too small for the GeoJSON."""
 
     tissue_area: float
-    tumour_area: float
-    regions: int
+    found: list[Found]
     specks: int
     tiles: int
     tiles_with_tissue: int
@@ -56,8 +79,8 @@ def predict_slide(
     view: View,
     outputs: Outputs,
     *,
+    task: Task,
     about: dict,
-    threshold: float = 0.5,
     side: int = SIDE,
     batch_size: int = 1,
 ) -> Summary:
@@ -65,40 +88,53 @@ def predict_slide(
 
     Args:
         network: in eval mode, on the device to run on.
+        task: what it was trained for; names the classes and decides.
         about: where the prediction is from, for the GeoJSON.
-        threshold: tumour is what has a larger probability.
         side, batch_size: of the tiles, see :func:`~study.prediction.slide.predict_view`.
 
     Raises:
         StudyError: if the slide is damaged, the tiles are too small, the folder cannot be written or the disk is full.
     """
-    folder = outputs.probability.parent
-    stability = outputs.mean is not None
+    folder = outputs.overlay.parent
     with ExitStack() as files:
         temporary = {path: files.enter_context(replacing(path)) for path in outputs.paths()}
-        prediction = predict_view(network, view, folder, side=side, batch_size=batch_size, stability=stability)
+        prediction = predict_view(
+            network, view, folder, task=task, side=side, batch_size=batch_size, stability=outputs.stability
+        )
         maps = files.enter_context(prediction.maps)
-        for number, path in enumerate(filter(None, (outputs.probability, outputs.mean, outputs.deviation))):
+        for number, path in enumerate(outputs.maps):
             write_pyramid(temporary[path], maps.strips(number), maps.shape[1:], np.float32, mpp=view.mpp)
-        outlines, specks = trace(maps.strips(0), threshold, speck=SPECK / view.mpp**2)
-        found = regions(outlines, mpp=view.mpp)
-        write_geojson(temporary[outputs.contours], found, downsample=view.downsample, mpp=view.mpp, about=about)
-        tumour = sum(int((strip > threshold).sum()) for strip in maps.strips(0))
+        if outputs.decision:
+            labels, shape = decisions(maps, task), maps.shape[1:]
+            write_pyramid(temporary[outputs.decision], labels, shape, np.uint8, mpp=view.mpp, reduce="nearest")
+        found, drawn, specks = [], [], 0
+        for label, name in task.foreground.items():
+            pixels = sum(int((strip == label).sum()) for strip in decisions(maps, task))
+            here = (strip == label for strip in decisions(maps, task))
+            outlines, dropped = trace(here, speck=SPECK / view.mpp**2)
+            own = regions(outlines, mpp=view.mpp, label=label)
+            drawn += own
+            specks += dropped + len(outlines) - len(own)
+            found.append(Found(name, pixels * view.mpp**2 / 1e6, len(own)))
+        write_geojson(
+            temporary[outputs.contours], drawn, task=task, downsample=view.downsample, mpp=view.mpp, about=about
+        )
         step = picture_step(view)
+        channels = range(task.outputs - len(task.foreground), task.outputs)
         write_overlay(
             temporary[outputs.overlay],
             thumbnail(view),
-            shrink(maps.strips(0, rows=step), step),
-            found,
+            np.stack([shrink(maps.strips(channel, rows=step), step) for channel in channels]),
+            drawn,
+            task=task,
             step=step,
             mpp=view.mpp,
-            threshold=threshold,
         )
-    return Summary(
-        tissue_area=prediction.tissue_area,
-        tumour_area=tumour * view.mpp**2 / 1e6,
-        regions=len(found),
-        specks=specks + len(outlines) - len(found),
-        tiles=prediction.tiles,
-        tiles_with_tissue=prediction.tiles_with_tissue,
-    )
+    return Summary(prediction.tissue_area, found, specks, prediction.tiles, prediction.tiles_with_tissue)
+
+
+def decisions(maps: DiskMap, task: Task) -> Iterator[np.ndarray]:
+    """The label values from top to bottom, as arrays uint8 ``(rows, W)``, of maps whose first are the probabilities."""
+    for strips in zip(*(maps.strips(channel) for channel in range(task.outputs)), strict=True):
+        probabilities = torch.from_numpy(np.stack(strips))[None]  # (1, M, rows, W)
+        yield task.decide(probabilities)[0, 0].numpy()

@@ -1,7 +1,7 @@
-"""The picture of a prediction: the slide from afar, the probability over it, its outline, a scale and a colour bar."""
+"""The picture of a prediction: the slide from afar, the classes over it, their outlines, a scale and a legend."""
 
 import math
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 
 import matplotlib
@@ -10,11 +10,14 @@ from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.collections import LineCollection
 from matplotlib.figure import Figure
+from matplotlib.patches import Patch as Swatch
 from PIL import Image
 
 from study.data.slides.slide import View
 from study.files import replacing
+from study.prediction.colours import colour_of
 from study.prediction.contours import Region
+from study.tasks.task import Task
 
 LONGEST = 2048
 """Pixels of the picture's longer side, at the most."""
@@ -22,9 +25,12 @@ LONGEST = 2048
 OPACITY = 0.6
 FAINTEST = 0.1
 """The opacity is that of a probability of 1, and grows to it from 0 at the faintest that is shown, while the tissue
-loses its own colour: what is no tumour looks as it is, and what is one mixes no colours."""
+loses its own colour: the background looks as it is, and what is found mixes no colours."""
 
 VIRIDIS = matplotlib.colormaps["viridis"]
+
+LINE = 1.4
+"""The height of a line of the legend, in heights of its text."""
 
 _DPI = 100  # any: everything is measured in pixels
 _BLOCK = 2048  # side of the windows that are read, in pixels of the slide's level
@@ -66,13 +72,29 @@ def shrink(strips: Iterable[np.ndarray], step: int) -> np.ndarray:
 
 def blend(image: np.ndarray, probability: np.ndarray) -> np.ndarray:
     """Colour an image ``(h, w, 3)`` by a probability ``(h, w)``; both images are uint8 RGB."""
+    return _blend(image, probability, lambda row: VIRIDIS(probability[row], bytes=True)[:, :3])
+
+
+def blend_classes(image: np.ndarray, probabilities: np.ndarray) -> np.ndarray:
+    """Colour an image by the most probable class but the background, as far as it is probable.
+
+    Args:
+        image: uint8 RGB ``(h, w, 3)``.
+        probabilities: of these classes, ``(K, h, w)``.
+    """
+    colours = np.array([colour_of(label) for label in range(1, len(probabilities) + 1)])  # (K, 3)
+    label = probabilities.argmax(axis=0)  # (h, w)
+    return _blend(image, probabilities.max(axis=0), lambda row: colours[label[row]])
+
+
+def _blend(image: np.ndarray, probability: np.ndarray, colour_of_row: Callable[[int], np.ndarray]) -> np.ndarray:
+    """Row by row, for memory's sake; ``colour_of_row`` gives uint8 ``(w, 3)``."""
     blended = np.empty_like(image)
     for row, (tissue, p) in enumerate(zip(image, probability, strict=True)):  # (w, 3), (w,)
         weight = ((p - FAINTEST) / (1 - FAINTEST)).clip(0, 1)[:, None]  # (w, 1)
         grey = tissue @ np.array([[0.299], [0.587], [0.114]])  # (w, 1), luma of ITU-R BT.601
         pale = tissue + weight * (grey - tissue)
-        colour = VIRIDIS(p, bytes=True)[:, :3]
-        blended[row] = np.rint(pale + OPACITY * weight * (colour - pale)).clip(0, 255)
+        blended[row] = np.rint(pale + OPACITY * weight * (colour_of_row(row) - pale)).clip(0, 255)
     return blended
 
 
@@ -86,39 +108,45 @@ def scale_bar(micrometres: float) -> tuple[float, str]:
 def write_overlay(
     path: Path | str,
     image: np.ndarray,
-    probability: np.ndarray,
+    probabilities: np.ndarray,
     found: Iterable[Region],
     *,
+    task: Task,
     step: int,
     mpp: float,
-    threshold: float,
 ) -> None:
     """Draw the picture as PNG.
 
     Args:
         path: of the file, which is there as a whole or not at all.
         image: of :func:`thumbnail`, ``(h, w, 3)``.
-        probability: of :func:`shrink`, ``(h, w)``.
+        probabilities: of :func:`shrink`, ``(K, h, w)``, of all classes but the background.
         found: what is outlined, in pixels of the view.
+        task: names the classes; of one beside the background there is a colour bar, of several a legend.
         step: pixels of the view per pixel of the picture.
         mpp: micrometres per pixel of the view.
-        threshold: of the outlines, marked in the colour bar.
 
     Raises:
         StudyError: if the folder cannot be written or the disk is full.
     """
-    height, width = probability.shape
+    classes, height, width = probabilities.shape
     unit = max(14.0, max(height, width) / 64)  # the height of the text, in pixels
-    page = Image.new("RGBA", (max(width, math.ceil(34 * unit)), height + math.ceil(4 * unit)), "white")
+    below = max(4.0, 2 + LINE * classes)  # in units
+    page = Image.new("RGBA", (max(width, math.ceil(34 * unit)), height + math.ceil(below * unit)), "white")
     left = (page.width - width) // 2
-    page.paste(Image.fromarray(blend(image, probability)), (left, 0))
+    blended = blend(image, probabilities[0]) if classes == 1 else blend_classes(image, probabilities)
+    page.paste(Image.fromarray(blended), (left, 0))
     with matplotlib.rc_context({"font.size": 0.9 * unit * 72 / _DPI, "axes.linewidth": unit / 24}):
         # all but the image itself, for which matplotlib would take half a gigabyte
         figure = Figure(figsize=(page.width / _DPI, page.height / _DPI), dpi=_DPI, facecolor="none")
         _draw_outlines(_axes(figure, left, 0, width, height), found, step, unit)
         length, text = scale_bar(0.25 * width * step * mpp)
         _draw_scale_bar(_axes(figure, unit, height + unit, length / (step * mpp), unit / 2), text)
-        _draw_colour_bar(_axes(figure, page.width - 13 * unit, height + unit, 12 * unit, unit / 2), threshold, unit)
+        place = (page.width - 13 * unit, height + unit, 12 * unit)
+        if classes == 1:
+            _draw_colour_bar(_axes(figure, *place, unit / 2), task, unit)
+        else:
+            draw_legend(_axes(figure, *place, LINE * classes * unit), task)
         canvas = FigureCanvasAgg(figure)
         canvas.draw()
     page.alpha_composite(Image.fromarray(np.asarray(canvas.buffer_rgba())))
@@ -146,10 +174,24 @@ def _draw_scale_bar(axes: Axes, text: str) -> None:
     axes.set(facecolor="black", xticks=[], yticks=[], xlabel=text)
 
 
-def _draw_colour_bar(axes: Axes, threshold: float, unit: float) -> None:
+def draw_legend(axes: Axes, task: Task) -> None:
+    """A swatch of each class but the background, as it is on white where it is certain, with its name."""
+    certain = np.eye(len(task.foreground))[:, None]  # (K, 1, K): a picture of K pixels, each of another class
+    colours = blend_classes(np.full((1, len(certain), 3), 255, np.uint8), certain)[0] / 255  # (K, 3)
+    swatches = [
+        Swatch(facecolor=colour, edgecolor="black", linewidth=0.5, label=name)
+        for colour, name in zip(colours, task.foreground.values(), strict=True)
+    ]
+    axes.axis("off")
+    axes.legend(handles=swatches, loc="upper right", frameon=False, borderpad=0, borderaxespad=0)
+
+
+def _draw_colour_bar(axes: Axes, task: Task, unit: float) -> None:
+    (name,), threshold = task.foreground.values(), task.threshold
     white, ramp = np.full((1, 256, 3), 255, np.uint8), np.linspace(0, 1, 256)[None]  # (1, 256)
     axes.imshow(blend(white, ramp), aspect="auto", extent=(0, 1, 0, 1))
     ticks = [threshold, *(end for end in (0, 1) if abs(end - threshold) > 0.15)]
     axes.set(xticks=ticks, xticklabels=[f"{tick:g}" for tick in ticks], yticks=[])
     axes.axvline(threshold, color="black", linewidth=unit / 12)
-    axes.annotate("Tumour probability", (0, 0.5), (-unit * 0.6, 0), textcoords="offset pixels", ha="right", va="center")
+    title = f"{name[:1].upper()}{name[1:]} probability"
+    axes.annotate(title, (0, 0.5), (-unit * 0.6, 0), textcoords="offset pixels", ha="right", va="center")

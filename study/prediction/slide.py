@@ -18,6 +18,7 @@ from study.networks.unet import UNet
 from study.prediction.disk_map import DiskMap
 from study.prediction.tiling import Tile, plan_tiles, run_tiles
 from study.tasks.stability import stability as over_roto_reflections
+from study.tasks.task import Task
 
 SIDE = 1024
 """Side of the tiles: three quarters of it are kept, at depth 4, and a P4M U-Net of width 32 takes 2 GB."""
@@ -25,11 +26,11 @@ SIDE = 1024
 
 @dataclass(frozen=True)
 class Prediction:
-    """The tumour probability of a slide, and of how much of it.
+    """The probabilities of a slide, and of how much of it.
 
     Attributes:
-        maps: ``(M, height, width)`` of the view: the probability and, if asked for, its mean and its standard deviation
-            over the eight roto-reflections; zero in tiles without tissue.
+        maps: ``(N, height, width)`` of the view: the probability of each channel of the task and, if asked for, the
+            mean and the standard deviation of each over the eight roto-reflections; zero in tiles without tissue.
         tiles, tiles_with_tissue: how many there are, and on how many of them the network was run.
         tissue_area: in mm².
     """
@@ -41,7 +42,14 @@ class Prediction:
 
 
 def predict_view(
-    network: UNet, view: View, folder: Path, *, side: int = SIDE, batch_size: int = 1, stability: bool = False
+    network: UNet,
+    view: View,
+    folder: Path,
+    *,
+    task: Task,
+    side: int = SIDE,
+    batch_size: int = 1,
+    stability: bool = False,
 ) -> Prediction:
     """Run a network over a slide at one scale; the result is what it gives on the whole view at once, to rounding.
 
@@ -52,6 +60,7 @@ def predict_view(
     Args:
         network: in eval mode, on the device to run on.
         folder: where the maps are kept until they are closed.
+        task: what the network was trained for.
         side: the largest side of a tile, in pixels.
 
     Returns:
@@ -63,10 +72,10 @@ def predict_view(
     tiles = plan_tiles(network, view.height, view.width, side)
     tissue = tissue_map(view, CELL)
     chosen = [tile for tile in tiles if _has_tissue(tile, tissue)]
-    count = 3 if stability else 1
+    count = task.outputs * (3 if stability else 1)
     _require_space(folder, view, chosen, count)
     device = next(network.parameters()).device
-    function = _function(network, stability)
+    function = _function(network, task, stability)
 
     def read(tile: Tile) -> Tensor:
         height, width = tile.shape
@@ -87,8 +96,8 @@ def predict_view(
     return Prediction(maps, len(tiles), len(chosen), _area(tissue, view))
 
 
-def _function(network: UNet, stability: bool) -> Callable[[Tensor], Tensor]:
-    """From uint8 images ``(B, 3, h, w)`` to maps ``(B, M, h, w)``.
+def _function(network: UNet, task: Task, stability: bool) -> Callable[[Tensor], Tensor]:
+    """From uint8 images ``(B, 3, h, w)`` to maps ``(B, N, h, w)``.
 
     The network is taken as it is: :func:`study.networks.deploy.deploy` would save a seventh of the time, but it rounds
     otherwise, by up to 1e-5 of probability, which is all that is allowed between the map and the network.
@@ -97,11 +106,11 @@ def _function(network: UNet, stability: bool) -> Callable[[Tensor], Tensor]:
     def maps(images: Tensor) -> Tensor:
         x = to_input(images)
         if stability:
-            result = over_roto_reflections(network, x)
-            return torch.cat([result.probability, result.mean, result.deviation], dim=1)  # (B, 3, h, w)
+            result = over_roto_reflections(network, x, task)
+            return torch.cat([result.probability, result.mean, result.deviation], dim=1)  # (B, 3 * M, h, w)
         # TF32 would round differently in every shape of tile
         with torch.backends.cudnn.flags(enabled=True, allow_tf32=False):
-            return torch.sigmoid(network(x))  # (B, 1, h, w)
+            return task.probabilities(network(x))  # (B, M, h, w)
 
     return maps
 

@@ -168,7 +168,7 @@ def stability_panel(maps: dict[str, np.ndarray], caption: str) -> Figure:
     largest = max(0.05, float(maps["unet_deviation"].max()))
     for row, axes in enumerate(grid):
         axes[0].imshow(maps["image"][row])
-        foreground = maps["mask"][row] == 1  # 255 is what nobody labelled
+        foreground = (maps["mask"][row] > 0) & (maps["mask"][row] < 255)  # 255 is what nobody labelled
         if 0 < foreground.mean() < 1:
             axes[0].contour(foreground, [0.5], colors="yellow", linewidths=1)
         mean = axes[1].imshow(maps["p4m_mean"][row], vmin=0, vmax=1, cmap="viridis")

@@ -1,5 +1,6 @@
 """The records of a study: read, named in a caption, and turned into rows of trials and counts of pixels."""
 
+import re
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -9,8 +10,8 @@ from study.errors import StudyError
 from study.experiments.trials import Trial, read_records
 from study.networks.models import MODELS
 
-COUNTS = ["tp", "fp", "fn"]
-"""What the Dice is made of, in :data:`~study.experiments.evaluation.CASE_COLUMNS`."""
+COUNTS = ("tp", "fp", "fn")
+"""What the Dice is made of, in :func:`~study.experiments.evaluation.case_columns`."""
 
 
 def load_records(folder: Path | str) -> list[dict]:
@@ -56,6 +57,8 @@ def by_cell(records: Sequence[dict]) -> dict[tuple[str, float], list[dict]]:
 def counts(records: Sequence[dict], reading: str = "") -> pd.DataFrame | None:
     """Pixels of one model and data regime: columns ``tp``, ``fp``, ``fn``; indexed and sorted by ``seed``, ``case``.
 
+    Of several classes there are these three columns of each.
+
     Args:
         records: of the seeds.
         reading: one of :data:`~study.experiments.evaluation.READINGS`.
@@ -63,18 +66,19 @@ def counts(records: Sequence[dict], reading: str = "") -> pd.DataFrame | None:
     Returns:
         None if no record has this reading; otherwise of those that have it.
     """
-    names = [f"{reading}{name}" for name in COUNTS]
-    rows = {}
+    rows, known = {}, []
     for record in records:
         columns = record["case_columns"]
-        if set(names) <= set(columns):
-            places = [columns.index(name) for name in names]
+        endings = [found[1] for name in columns if (found := re.fullmatch(rf"{reading}tp(|_\d+)", name))]
+        names = [f"{count}{ending}" for ending in endings for count in COUNTS]
+        if names and {f"{reading}{name}" for name in names} <= set(columns):
+            known, places = names, [columns.index(f"{reading}{name}") for name in names]
             for case, sums in record["cases"].items():
                 rows[record["trial"]["seed"], case] = [sums[place] for place in places]
     if not rows:
         return None
     index = pd.MultiIndex.from_tuples(rows, names=["seed", "case"])
-    return pd.DataFrame(list(rows.values()), index, columns=COUNTS).sort_index()
+    return pd.DataFrame(list(rows.values()), index, columns=known).sort_index()
 
 
 def caption(records: Sequence[dict]) -> str:

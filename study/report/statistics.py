@@ -2,7 +2,7 @@
 
 The unit is a test case of a seed, with the counts of true positives, false positives and false negatives that one
 network left there. **The Dice of a model is pooled over the pixels of all its units**, and a difference between models
-is one between two such numbers, over the seeds that both have.
+is one between two such numbers, over the seeds that both have. Of several classes it is the mean of each one's.
 
 Two designs occur. *Nested*: every seed has test cases of its own. *Crossed*: the seeds share their test cases. The
 bootstrap (Davison & Hinkley 1997, section 3.8) draws seeds with replacement, and then, in a nested design, cases with
@@ -29,7 +29,7 @@ import pandas as pd
 from scipy import stats
 
 from study.errors import StudyError
-from study.tasks.measures import dice
+from study.tasks.measures import mean_dice
 
 DRAWS = 10_000
 
@@ -67,13 +67,13 @@ class Difference:
 
 def pooled_dice(units: pd.DataFrame) -> float:
     """Dice in %, pooled over all units: a table of :func:`~study.report.records.counts`."""
-    return 100 * float(dice(*units.sum()))
+    return 100 * float(mean_dice(units.sum()))
 
 
 def dice_of_seeds(units: pd.DataFrame) -> pd.Series:
     """Dice in % of each seed, pooled over its cases."""
     sums = units.groupby("seed").sum()
-    return pd.Series(100 * dice(sums.tp, sums.fp, sums.fn), sums.index)
+    return pd.Series(100 * mean_dice(sums), sums.index)
 
 
 def dice_draws(units: pd.DataFrame) -> np.ndarray:
@@ -83,8 +83,8 @@ def dice_draws(units: pd.DataFrame) -> np.ndarray:
     """
     if units.index.unique("case").size == 1:
         return np.array([np.nan])
-    sums = bootstrap_weights(tuple(units.index)) @ units.to_numpy(float)  # (draws, units) @ (units, 3)
-    return 100 * dice(*sums.T)
+    sums = bootstrap_weights(tuple(units.index)) @ units.to_numpy(float)  # (draws, units) @ (units, 3 * K)
+    return 100 * mean_dice(sums)
 
 
 def interval(draws: np.ndarray, level: float = 0.95) -> tuple[float, float]:

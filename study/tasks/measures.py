@@ -2,7 +2,8 @@
 :mod:`study.experiments.evaluation`.
 
 Every sum is of one patch and adds up over patches, cases and seeds. Pixels that nobody labelled
-(:data:`~study.data.patches.store.IGNORE`) count in none. The decision is foreground where the probability is above 0.5.
+(:data:`~study.tasks.labels.IGNORE`) count in none. A mask has 1 where the foreground is and 0 elsewhere: of several
+classes each is measured against the rest (:func:`~study.tasks.labels.one_against_rest`).
 """
 
 import numpy as np
@@ -10,7 +11,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from study.data.patches.store import IGNORE
+from study.tasks.labels import IGNORE, one_against_rest
 
 TOLERANCE = 2
 """How far apart the boundaries of decision and truth may be, in pixels, and half the width of the border."""
@@ -19,34 +20,44 @@ BINS = 15
 """Of the probability, equally wide, for the calibration (as many as in Guo et al. 2017)."""
 
 
-def counts(probability: Tensor, mask: Tensor) -> Tensor:
-    """True positives, false positives and false negatives of each patch, ``(B, 3)``, of maps ``(B, 1, H, W)``."""
-    decision, truth = probability > 0.5, mask == 1
+def counts(decision: Tensor, mask: Tensor) -> Tensor:
+    """True positives, false positives and false negatives of each patch, ``(B, 3)``.
+
+    Args:
+        decision: whether a pixel is found to be foreground, bool ``(B, 1, H, W)``.
+        mask: uint8 ``(B, 1, H, W)``.
+    """
+    truth = mask == 1
     false_positive = decision & ~truth & (mask != IGNORE)
     found = torch.stack([decision & truth, false_positive, ~decision & truth], dim=1)  # (B, 3, 1, H, W)
     return found.sum(dim=(2, 3, 4))  # (torchmetrics' samplewise stat_scores fails on a batch of one)
 
 
-def boundary_counts(probability: Tensor, mask: Tensor) -> Tensor:
+def boundary_counts(decision: Tensor, mask: Tensor) -> Tensor:
     """Boundary pixels of the decision, those near the truth's boundary, and the same the other way, ``(B, 4)``.
 
-    Near is within :data:`TOLERANCE`; the maps are ``(B, 1, H, W)``.
+    Near is within :data:`TOLERANCE`; see :func:`counts` for the arguments.
     """
-    decision, labelled = probability > 0.5, mask != IGNORE
+    labelled = mask != IGNORE
     ours, truth = boundary(decision & labelled, ~decision & labelled), boundary(mask == 1, mask == 0)
     found = torch.stack([ours, ours & within(truth, TOLERANCE), truth, truth & within(ours, TOLERANCE)], dim=1)
     return found.sum(dim=(2, 3, 4))  # of (B, 4, 1, H, W)
 
 
-def stability_sums(deviation: Tensor, changed: Tensor, mask: Tensor) -> Tensor:
+def stability_sums(deviation: Tensor, changed: Tensor, mask: Tensor, classes: int = 2) -> Tensor:
     """At the border and in the interior: pixels, flips among them, and the sum of their deviations, float64 ``(B, 6)``.
 
-    The border is what lies within :data:`TOLERANCE` of the truth's boundary, the interior all else that is labelled.
+    The border is what lies within :data:`TOLERANCE` of the boundary of any class but the background in the truth, the
+    interior all else that is labelled.
 
     Args:
-        deviation, changed, mask: ``(B, 1, H, W)``, see :class:`~study.tasks.stability.Stability`.
+        deviation, changed: ``(B, 1, H, W)``, see :class:`~study.tasks.stability.Stability`.
+        mask: label values ``(B, 1, H, W)``.
+        classes: how many there are.
     """
-    near = within(boundary(mask == 1, mask == 0), TOLERANCE)
+    each = one_against_rest(mask, classes)  # (B * K, 1, H, W)
+    boundaries = boundary(each == 1, each == 0).view(len(mask), -1, *mask.shape[2:])  # (B, K, H, W)
+    near = within(boundaries.any(dim=1, keepdim=True), TOLERANCE)
     labelled = mask != IGNORE
     sums = []
     for region in (labelled & near, labelled & ~near):
@@ -86,6 +97,13 @@ def within(pixels: Tensor, distance: int) -> Tensor:
 def dice(tp, fp, fn):
     """``2 TP / (2 TP + FP + FN)`` from counts of pixels (numbers or arrays); 1 where nothing is there or found."""
     return _share(2 * np.asarray(tp), 2 * np.asarray(tp) + fp + fn)
+
+
+def mean_dice(sums):
+    """The mean over K classes of their Dice, of counts ``(..., 3 * K)``: tp, fp and fn of the first, then the next."""
+    sums = np.asarray(sums)
+    tp, fp, fn = np.moveaxis(sums.reshape(*sums.shape[:-1], -1, 3), -1, 0)  # each (..., K)
+    return dice(tp, fp, fn).mean(axis=-1)
 
 
 def iou(tp, fp, fn):

@@ -19,8 +19,8 @@ OPEN_FILES = 256
 class PatchDataset(Dataset):
     """Patches of a store as ``(image, mask)``: uint8 tensors ``(3, H, W)`` and ``(1, H, W)``.
 
-    In a mask, 1 is foreground and 255 unlabelled. Each process opens the files for itself: an HDF5 handle must not
-    cross a fork.
+    A mask has the label values of :class:`~study.data.patches.store.Patch`. Each process opens the files for itself:
+    an HDF5 handle must not cross a fork.
     """
 
     def __init__(self, store: PatchStore, indices: np.ndarray) -> None:

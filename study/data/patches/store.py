@@ -2,12 +2,12 @@
 
 The layout follows PCam: ``x`` uint8 (N, H, W, 3) and ``mask`` uint8 (N, H, W), one chunk per patch, with a checksum,
 so that reading one patch at random costs one read and damage is noticed. ``case``, ``slide`` and ``split`` say where
-each patch is from.
+each patch is from. Where the store knows them, its attributes have the names of the classes and the scale.
 """
 
 import hashlib
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -26,18 +26,17 @@ from study.data.patches.manifest import (
 )
 from study.errors import StudyError
 from study.files import replacing, require_space
+from study.tasks.labels import IGNORE
 
 SPLITS = ("train", "validation", "test")
-
-IGNORE = 255
-"""In a mask: nobody labelled this pixel; it counts in neither the loss nor the Dice."""
 
 
 @dataclass(frozen=True)
 class Patch:
     """An image ``(H, W, 3)`` with its mask ``(H, W)``, both uint8, and where they are from.
 
-    In the mask, 1 is foreground, 0 is not, and 255 (:data:`IGNORE`) was not labelled.
+    In the mask, 0 is the background, 1 the foreground, or 1, 2, ... the classes in it, and 255
+    (:data:`~study.tasks.labels.IGNORE`) was not labelled.
     """
 
     image: np.ndarray
@@ -47,7 +46,14 @@ class Patch:
 
 
 def write_patches(
-    path: Path | str, patches: Iterable[Patch], split: Mapping[str, str], *, source: str, recipe: Mapping
+    path: Path | str,
+    patches: Iterable[Patch],
+    split: Mapping[str, str],
+    *,
+    source: str,
+    recipe: Mapping,
+    classes: Sequence[str] | None = None,
+    mpp: float | None = None,
 ) -> str:
     """Write a patch store under a temporary name and rename it, so that ``path`` is never half a store.
 
@@ -57,6 +63,8 @@ def write_patches(
         split: "train", "validation" or "test" for every case.
         source: what the images are, for people: "EBHI-SEG, cancer", "miniature Camelyon".
         recipe: what the store was made from; a store whose recipe is unchanged need not be made again.
+        classes: the names of the label values 0, 1, ...; without them there are two.
+        mpp: micrometres per pixel of the patches, if they are known.
 
     Returns:
         The fingerprint, 16 hexadecimal digits that identify the content.
@@ -68,7 +76,7 @@ def write_patches(
     labels: dict[str, list[str]] = {"case": [], "slide": [], "split": []}
     with replacing(path) as temporary, h5py.File(temporary, "w") as file:
         for n, patch in enumerate(patches):
-            _check(patch, n, split)
+            _check(patch, n, split, 2 if classes is None else len(classes))
             if n == 0:
                 height, width = patch.mask.shape
                 for name, shape in [("x", (height, width, 3)), ("mask", (height, width))]:
@@ -97,6 +105,10 @@ def write_patches(
             file.create_dataset(name, data=values, dtype=h5py.string_dtype())
         fingerprint = digest.hexdigest()[:16]
         file.attrs.update(source=source, recipe=json.dumps(recipe, sort_keys=True), fingerprint=fingerprint)
+        if classes is not None:
+            file.attrs["classes"] = json.dumps(list(classes))
+        if mpp is not None:
+            file.attrs["mpp"] = mpp
     return fingerprint
 
 
@@ -113,6 +125,8 @@ class PatchStore:
         file, row: of each patch, which of the files it is in, and where.
         hashes: of each patch, by which damage is noticed; None where HDF5 itself keeps checksums, in a single file.
         source, recipe, fingerprint: see :func:`write_patches`.
+        classes: the names of the label values; None in a store that does not name them, which has two.
+        mpp: micrometres per pixel of the patches, the median where they differ; None where the store does not know.
 
     Raises:
         StudyError: if the store is missing, damaged, or not a patch store.
@@ -144,6 +158,8 @@ class PatchStore:
                 self.case, self.slide, self.split = (file[key].asstr()[:] for key in ("case", "slide", "split"))
                 self.source, self.fingerprint = file.attrs["source"], file.attrs["fingerprint"]
                 self.recipe = json.loads(file.attrs["recipe"])
+                self.classes = tuple(json.loads(file.attrs["classes"])) if "classes" in file.attrs else None
+                self.mpp = float(file.attrs["mpp"]) if "mpp" in file.attrs else None
                 labels = (self.case, self.slide, self.split)
                 whole = (
                     types == {np.dtype(np.uint8)}
@@ -180,6 +196,7 @@ class PatchStore:
         self.case = np.array([case_of(slide) for slide in self.slide], object)
         self.split = manifest.split.to_numpy(object)
         self.source, self.recipe = recipe["source"], recipe
+        self.classes, self.mpp = None, float(manifest.mpp.median())
         self.fingerprint = patches_fingerprint(manifest.slide + manifest.split + manifest.hash)
 
     def __len__(self) -> int:
@@ -201,7 +218,7 @@ class PatchStore:
         return found
 
     def foreground(self) -> np.ndarray:
-        """Pixels of foreground in each patch, int ``(N,)``; read from the masks, once.
+        """Pixels of any class but the background in each patch, int ``(N,)``; read from the masks, once.
 
         Raises:
             StudyError: if a patch is damaged.
@@ -212,7 +229,8 @@ class PatchStore:
                 here = np.flatnonzero(self.file == number)
                 try:
                     with h5py.File(path, "r") as file:
-                        counts = [int((file["mask"][row] == 1).sum()) for row in self.row[here]]
+                        masks = (file["mask"][row] for row in self.row[here])
+                        counts = [int(((mask > 0) & (mask != IGNORE)).sum()) for mask in masks]
                 except (OSError, KeyError) as error:
                     raise StudyError(f"{path} is damaged ({_brief(error)}); make it again") from error
                 self._foreground[here] = counts
@@ -227,7 +245,7 @@ def _open_again(path: Path, fingerprint: str) -> PatchStore:
     return store
 
 
-def _check(patch: Patch, n: int, split: Mapping[str, str]) -> None:
+def _check(patch: Patch, n: int, split: Mapping[str, str], classes: int) -> None:
     """Refuse a patch that the store's layout cannot hold."""
     height, width = patch.mask.shape
     if patch.image.shape != (height, width, 3) or patch.image.dtype != np.uint8 or patch.mask.dtype != np.uint8:
@@ -235,8 +253,9 @@ def _check(patch: Patch, n: int, split: Mapping[str, str]) -> None:
             f"patch {n} of {patch.slide} has an image {patch.image.shape} of {patch.image.dtype} and a mask "
             f"{patch.mask.shape} of {patch.mask.dtype}; give uint8 of (H, W, 3) and (H, W)"
         )
-    if odd := set(np.unique(patch.mask)) - {0, 1, IGNORE}:
-        raise StudyError(f"patch {n} of {patch.slide} has mask value {min(odd)}; give 0, 1, or {IGNORE}, unlabelled")
+    if odd := set(np.unique(patch.mask)) - {*range(classes), IGNORE}:
+        known = "0, 1," if classes == 2 else f"0 to {classes - 1}"
+        raise StudyError(f"patch {n} of {patch.slide} has mask value {min(odd)}; give {known} or {IGNORE}, unlabelled")
     if split.get(patch.case) not in SPLITS:
         raise StudyError(f"case {patch.case} is in no split; assign it to one of {', '.join(SPLITS)}")
 

@@ -1,0 +1,16 @@
+"""The colour of each class, the same in pictures and in QuPath."""
+
+_COLOURS = (
+    (200, 0, 0),  # QuPath's tumour
+    (0, 114, 178),  # and Okabe-Ito, which those who see few colours can tell apart
+    (0, 158, 115),
+    (230, 159, 0),
+    (204, 121, 167),
+    (86, 180, 233),
+    (240, 228, 66),
+)
+
+
+def colour_of(label: int) -> tuple[int, int, int]:
+    """Red, green and blue from 0 to 255, of a label value from 1 up; beyond seven they repeat."""
+    return _COLOURS[(label - 1) % len(_COLOURS)]
