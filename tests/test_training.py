@@ -150,7 +150,7 @@ def test_the_loss_of_the_best_constant_is_that_on_the_patches_of_the_epoch(recip
     masks[:, :, :1] = IGNORE
     batches = [(torch.zeros(4, 3, 4, 4, dtype=torch.uint8), masks[n : n + 4]) for n in (0, 4, 8)]
     optimizer = torch.optim.SGD([torch.zeros(1, requires_grad=True)])
-    schedule = recipe.make_schedule(optimizer)
+    schedule = training._schedule(recipe, optimizer)
     found = training._train_epoch(Blank(), optimizer, schedule, batches, fabric, None)["constant_loss"]
     labelled = masks[masks != IGNORE].double()
     constants = torch.linspace(0.001, 0.999, 999, dtype=torch.float64)

@@ -1,7 +1,8 @@
 """What a training makes small. A new loss is a class with these two methods and a line in :data:`LOSSES`.
 
 A loss gives a sum and what it is to be divided by. Both add up over batches and over devices, so that the loss of an
-epoch and that of a validation are means over all that was seen, however it was cut into batches. torch and scipy are imported
+epoch and that of a validation are means over all that was seen, however it was cut into batches. torch and scipy are
+imported
 when a loss is computed: the command line knows the names of the losses without it.
 """
 
