@@ -23,7 +23,12 @@ from PIL import Image
 from rasterio.features import rasterize, shapes
 from tqdm import tqdm
 
+from study.data.datasets.camelyon16 import kind_of
+from study.data.datasets.camelyon16_slides import GROUPS, find_slides
+from study.data.datasets.data_set import SPLIT_SEED, DataSet, Labels, SlideSet, Wanted
 from study.data.datasets.tissue_drawing import draw_slide
+from study.data.patches.manifest import is_extraction
+from study.data.patches.store import PatchStore
 from study.data.slides.pyramid import write_pyramid
 from study.errors import StudyError
 from study.files import replacing
@@ -229,3 +234,48 @@ def _points(ring: shapely.LinearRing, kind: str) -> NDArray[np.float64]:
     if kind == "Spline":  # near points, so that the curve through them does not swing out
         simple = simple.segmentize(SPLINE_STEP)
     return shapely.get_coordinates(simple)[:-1]
+
+
+def prepare(wanted: Wanted) -> PatchStore | None:
+    """A store of patches at 10x, and its slides, which are drawn if need be.
+
+    It goes the way of the real data: slides, annotations, extraction.
+
+    Raises:
+        StudyError: if the folder cannot be written, the disk is full, or the store there is of other settings.
+    """
+    from study.data.extraction.one_slide import Scale  # with Dask, which takes a second to import
+    from study.data.extraction.plan import extract_store, plan
+
+    slides = wanted.folder / f"miniature-{VERSION}"
+    store = wanted.folder / f"{slides.name}-{wanted.count}-patches-{wanted.size}px"
+    if not wanted.make:
+        return PatchStore(store) if is_extraction(store) else None
+    if not slides.exists():
+        make_miniature(slides, progress=True)
+    found, problems = find_slides(slides)
+    options = {"source": SOURCE, "groups": GROUPS, "missing": [kind_of(name) for name in problems]}
+    planned = plan(found, scale=Scale(wanted.size), patches=wanted.count, seed=SPLIT_SEED, **options)
+    extraction = extract_store(store, planned, workers=0)
+    if damaged := problems | extraction.failed:
+        reason = next(iter(damaged.values()))
+        raise StudyError(f"{reason}; or delete {slides}, it is drawn again" if str(slides) in reason else reason)
+    return PatchStore(store)
+
+
+DATA_SET = DataSet(
+    name="miniature",
+    title="the miniature Camelyon",
+    about="A miniature Camelyon: drawn slides, to try everything on; it says nothing about tissue.",
+    licence="MIT, as the program that draws it",
+    labels={
+        "": Labels(
+            source=SOURCE,
+            caption="SYNTHETIC slides (miniature Camelyon)",
+            classes=("background", "tumour"),
+            foreground="drawn metastases",
+        )
+    },
+    prepare=prepare,
+    slides=SlideSet(find_slides, kind_of, GROUPS, recognises=lambda folder, slides: (folder / MARKER).is_file()),
+)

@@ -15,7 +15,7 @@ from contextlib import AbstractContextManager
 
 import numpy as np
 
-from study.data.patches.store import IGNORE
+from study.data.patches.schema import IGNORE
 from study.data.slides.slide import View
 
 SAMPLES = 4
