@@ -8,7 +8,7 @@ import tifffile
 from slide_helpers import SIDE, TUMOUR, asap, make_slides, square
 
 from study import cli
-from study.data.datasets import miniature
+from study.data.datasets import miniature_slides as miniature
 from study.data.patches.manifest import read_manifest
 from study.data.patches.store import PatchStore
 

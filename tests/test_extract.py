@@ -22,7 +22,7 @@ from data_helpers import assert_refused, flip_byte
 from distributed import LocalCluster
 from slide_helpers import SIDE, TISSUE, TUMOUR, asap, make_slides, square
 
-from study.data.datasets.camelyon16 import EMPTY_ANNOTATION, find_slides
+from study.data.datasets.camelyon16_slides import EMPTY_ANNOTATION, find_slides, kind_of
 from study.data.extraction.one_slide import Scale, extract_slide, read_rows
 from study.data.extraction.plan import Plan, extract_store, plan, plan_again
 from study.data.patches.loading import PatchDataset
@@ -43,7 +43,8 @@ def folder(tmp_path_factory) -> Path:
 
 def plan_of(folder: Path, *, patches=120, seed=0, size=SIZE, slide_mpp=None, **scale):
     slides, problems = find_slides(folder)
-    options = {"patches": patches, "seed": seed, "source": "test", "missing": problems, "slide_mpp": slide_mpp}
+    missing = [kind_of(name) for name in problems]
+    options = {"patches": patches, "seed": seed, "source": "test", "missing": missing, "slide_mpp": slide_mpp}
     return plan(slides, scale=Scale(size, **scale), **options)
 
 

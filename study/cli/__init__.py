@@ -6,6 +6,8 @@ import torch
 import typer
 
 from study.cli import bench, networks, packaging, prediction, slides, stores, studies, tuning
+from study.cli.variants import variant
+from study.data.datasets.registry import DATA_SETS
 from study.errors import StudyError, one_line
 
 app = typer.Typer(
@@ -27,9 +29,20 @@ for command in (
 app.command("tune")(tuning.tune_rates)
 
 data = typer.Typer(no_args_is_help=True, help="Make a patch store, from which networks are trained.")
-for command in (slides.camelyon16, stores.ebhi, slides.miniature, slides.compare_masks):
-    data.command()(command)
+for data_set in DATA_SETS.values():
+    if data_set.draw is not None:
+        data.command(data_set.name)(slides.of_drawing(data_set))
+    elif data_set.read is not None:
+        data.command(data_set.name)(stores.of_images(data_set))
+    elif data_set.download is not None:
+        data.command(data_set.name)(slides.of_slides(data_set))
+data.command()(stores.folder)
+data.command("compare-masks", hidden=True)(variant(slides.compare_masks, "", of="camelyon16"))  # as it was once called
 app.add_typer(data, name="data")
+on_slides = typer.Typer(no_args_is_help=True, help="Whole slides: cut patches from them, compare their masks.")
+on_slides.command()(variant(slides.extract, "", get=False, address=None))
+on_slides.command()(slides.compare_masks)
+app.add_typer(on_slides, name="slides")
 benchmarks = typer.Typer(no_args_is_help=True, help="What things cost, and how they behave, on this machine.")
 for command in (
     *(bench.models, bench.layers, bench.rules, bench.training_step, bench.pitfalls, bench.angles),

@@ -19,7 +19,7 @@ from study.bench.layers import Settings as LayerSettings
 from study.bench.models import Settings
 from study.bench.steps import Settings as StepSettings
 from study.cli.slides import PATCHES
-from study.data.datasets.sources import prepare
+from study.data.datasets.registry import prepare
 from study.data.patches.loading import PatchDataset, to_input
 from study.errors import StudyError
 from study.gconv.fast import rules as choice

@@ -6,12 +6,13 @@ pixel that nobody labelled counts in neither loss nor Dice) or "left out". Slide
 """
 
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from functools import cache
 from pathlib import Path, PurePosixPath
 
 import pandas as pd
 
+from study.data.extraction.sampling import SlideKind
 from study.data.slides.annotations import EMPTY_ANNOTATION, Groups, says_no_tumour
 from study.data.slides.files import SlideFiles, by_slide, files_below, matching, patterns_of
 from study.errors import StudyError
@@ -164,3 +165,13 @@ def is_partial(key: str) -> bool:
     """Whether a slide is annotated in part only."""
     rule = exclusions()["all"]
     return key in rule.index and rule[key] == _IGNORE_UNLABELLED
+
+
+def kind_of(name: str) -> SlideKind:
+    """What the name of a slide says of it."""
+    return SlideKind(name, tumour=not name.startswith("normal"), partial=is_partial(name))
+
+
+def recognises(folder: Path, slides: Sequence[SlideFiles]) -> bool:
+    """Whether all slides have names of Camelyon16."""
+    return all(re.fullmatch(r"(normal|tumor|test)_\d{3}", slide.name) for slide in slides)

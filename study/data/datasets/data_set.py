@@ -3,20 +3,27 @@
 Two kinds: a data set of *images* is read from its folder and becomes a patch store of one file; one of *slides* goes
 through an extraction. An entry is a :class:`DataSet`, in a module of its own, which
 :mod:`study.data.datasets.registry` lists. Nothing else in the project knows a data set by name.
+
+The command line lists all entries in its help, so a module with an entry, and this one, import what is slow to import
+(pandas, HDF5, geometry) inside functions.
 """
+
+from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from study.data.extraction.sampling import SlideKind
 from study.data.patches.schema import CLASSES, Patch
-from study.data.patches.splits import split_by_case
-from study.data.patches.store import PatchStore, write_patches
-from study.data.slides.annotations import Groups
-from study.data.slides.files import SlideFiles
 from study.errors import StudyError
+
+if TYPE_CHECKING:
+    from study.data.extraction.sampling import SlideKind
+    from study.data.patches.store import PatchStore
+    from study.data.slides.annotations import Groups
+    from study.data.slides.files import SlideFiles
 
 SPLIT_SEED = 0
 """Of the assignment of cases to train, validation and test; one for all seeds of a study."""
@@ -94,19 +101,6 @@ class SlideSet:
 
 
 @dataclass(frozen=True)
-class Download:
-    """Where a data set is to be had.
-
-    Attributes:
-        get: called with the folder, ``source`` (an address) and, for slides, ``selection``; returns the files.
-        address: of the original.
-    """
-
-    get: Callable[..., list[Path]]
-    address: str
-
-
-@dataclass(frozen=True)
 class Card:
     """What the card of a network says of the data that it was trained on; texts in Markdown.
 
@@ -141,8 +135,9 @@ class DataSet:
         needs: what a folder of it is, for the message that there is none.
         packaged: whether patches of it come with the package.
         pack: reduces a folder to what comes with the package, in a file.
-        download: where it is to be had.
-        slides: what is particular to its slides.
+        download: gets it into a folder, from an address (None: the original one), and of slides a selection.
+        slides: says what is particular to its slides.
+        draw: draws its slides, if they are not real, into a new folder, by a seed; returns the command that comes next.
         card: for the cards of networks.
     """
 
@@ -156,9 +151,10 @@ class DataSet:
     prepare: Callable[[Wanted], PatchStore | None] | None = None
     needs: str = ""
     packaged: bool = False
-    pack: Callable[..., None] | None = None
-    download: Download | None = None
-    slides: SlideSet | None = None
+    pack: Callable[[Path, Path], None] | None = None
+    download: Callable[[Path, str | None, str], list[Path]] | None = None
+    slides: Callable[[], SlideSet] | None = None
+    draw: Callable[[Path, int], str] | None = None
     card: Card | None = None
 
     def task(self, name: str) -> str:
@@ -184,6 +180,9 @@ class DataSet:
         Raises:
             StudyError: if the folder cannot be read, or see :meth:`task`; an older store is left as it was.
         """
+        from study.data.patches.splits import split_by_case
+        from study.data.patches.store import PatchStore, write_patches
+
         task = self.task(task)
         labels, images = self.labels[task], self.read(data, size, task)
         recipe = {"source": labels.source, "size": size, "files": images.files}

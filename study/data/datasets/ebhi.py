@@ -3,9 +3,7 @@
 from pathlib import Path
 
 from study.data.datasets import ebhi_box
-from study.data.datasets.data_set import Card, DataSet, Download, Images, Labels, digest_of
-from study.data.datasets.ebhi_box import pack_box
-from study.data.datasets.ebhi_download import ARTICLE_URL, download_ebhi
+from study.data.datasets.data_set import Card, DataSet, Images, Labels, digest_of
 from study.data.datasets.ebhi_images import MAGNIFICATION, SIZE, case_of, ebhi_patches, find_pairs
 from study.errors import StudyError
 
@@ -26,6 +24,12 @@ def read(data: Path | None, size: int, task: str) -> Images:
     pairs = find_pairs(ebhi_box.open_box() if data is None else data)
     files = ebhi_box.SHA256 if data is None else digest_of(data, (file for pair in pairs for file in pair))
     return Images(ebhi_patches(pairs, size, task=task), [case_of(image) for image, _ in pairs], files)
+
+
+def download(folder: Path, address: str | None, selection: str) -> list[Path]:
+    from study.data.datasets.ebhi_download import ARTICLE_URL, download_ebhi
+
+    return download_ebhi(folder, source=address or ARTICLE_URL)
 
 
 DATA_SET = DataSet(
@@ -59,8 +63,8 @@ DATA_SET = DataSet(
     size=SIZE,
     needs="the EBHI-SEG folder (figshare 21540159)",
     packaged=True,
-    pack=pack_box,
-    download=Download(download_ebhi, ARTICLE_URL),
+    pack=lambda folder, file: ebhi_box.pack_box(folder, file, progress=True),
+    download=download,
     card=Card(
         subject="H&E patches of colorectal biopsies",
         original_size=SIZE,

@@ -2,7 +2,7 @@
 
 The download (figshare 21540159) has a folder per class with ``image`` and ``label`` inside. The label outlines the
 glands in every class, the normal one included; which of them are cancer is known from the class of their patch. Two
-tasks come of it, "cancer" and "glands". The same folder, reduced, comes with the package:
+tasks come of it, :data:`TASKS`. The same folder, reduced, comes with the package:
 :mod:`study.data.datasets.ebhi_box`.
 """
 
@@ -22,6 +22,9 @@ CLASSES = ("Adenocarcinoma", "High-grade IN", "Low-grade IN", "Normal", "Polyp",
 
 CANCER = ("Adenocarcinoma", "High-grade IN")
 """The classes whose glands are the foreground of the task "cancer": carcinoma, invasive or in situ."""
+
+TASKS = ("cancer", "glands")
+"""The glands of the classes of :data:`CANCER` against all else, or those of every class."""
 
 SIZE = 224
 """Side of the patches of the download, in pixels."""
@@ -83,11 +86,13 @@ def ebhi_patches(pairs: Sequence[tuple[File, File]], size: int, *, task: str) ->
     Args:
         pairs: of image and label, see :func:`find_pairs`.
         size: side of the patches in pixels.
-        task: "cancer": the glands of the classes of :data:`CANCER` are the foreground; "glands": those of every class.
+        task: one of :data:`TASKS`.
 
     Raises:
         StudyError: naming the file that is damaged, the pair that differs in size, or the folder of no known class.
     """
+    if task not in TASKS:
+        raise StudyError(f"unknown task {task!r} of EBHI-SEG; choose from {', '.join(TASKS)}")
     for image_file, label_file in pairs:
         image, label = read_pair(image_file, label_file)
         if image.size != (size, size):

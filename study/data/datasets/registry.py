@@ -3,15 +3,19 @@
 To add one: a module with a ``DATA_SET``, and its line in :data:`DATA_SETS`.
 """
 
+from __future__ import annotations
+
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from study.data.datasets import camelyon16, ebhi, folder, miniature, nuinsseg, own_slides, store
 from study.data.datasets.data_set import DataSet, Labels, Wanted
-from study.data.patches.manifest import is_extraction
-from study.data.patches.store import PatchStore
-from study.data.slides.files import SlideFiles
 from study.errors import StudyError
+
+if TYPE_CHECKING:
+    from study.data.patches.store import PatchStore
+    from study.data.slides.files import SlideFiles
 
 DATA_SETS: dict[str, DataSet] = {
     data_set.name: data_set
@@ -59,12 +63,12 @@ def caption_of(source: str) -> str:
     return source if labels is None else labels.caption
 
 
-def source_of_slides(folder: Path, slides: Sequence[SlideFiles], default: str) -> str:
+def source_of_slides(folder: Path, slides: Sequence[SlideFiles]) -> str:
     """What stores call the patches of slides: by the first data set that recognises the slides as its own."""
     for data_set in DATA_SETS.values():
-        if data_set.slides is not None and data_set.slides.recognises(folder, slides):
+        if data_set.slides is not None and data_set.slides().recognises(folder, slides):
             return next(iter(data_set.labels.values())).source
-    return default
+    return own_slides.DATA_SET.title
 
 
 def prepare(
@@ -85,6 +89,9 @@ def prepare(
         StudyError: if there is no such data set or task, it needs a folder and has none, the folder cannot be read, or
             the patches of a store are of another size.
     """
+    from study.data.patches.manifest import is_extraction
+    from study.data.patches.store import PatchStore
+
     data_set = find_data_set(name)
     if data is None and data_set.prepare is not None:
         return data_set.prepare(Wanted(folder, size, count, make))

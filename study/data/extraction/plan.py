@@ -131,12 +131,12 @@ def plan_again(
         StudyError: if the folder lacks a slide of the manifest, or ``tiff_masks`` its mask.
     """
     files = {s.name: s for s in slides}
-    groups = dict(list(manifest.groupby("slide")))
-    if missing := sorted(groups.keys() - files.keys()):
+    rows_of = dict(list(manifest.groupby("slide")))
+    if missing := sorted(rows_of.keys() - files.keys()):
         raise StudyError(f"the manifest needs the slide {missing[0]}, which is not in the folder; get it")
     tasks = []
-    for s in _sorted([files[name] for name in groups]):
-        rows = groups[s.name]
+    for s in _sorted([files[name] for name in rows_of]):
+        rows = rows_of[s.name]
         scale = Scale(int(rows.patch_size.iloc[0]), magnification=None, mpp=rows.mpp.iloc[0])
         positions = tuple(zip(rows.x.tolist(), rows.y.tolist(), rows.hash.tolist(), strict=True))
         split = rows.split.iloc[0]

@@ -3,12 +3,22 @@
 import re
 from pathlib import Path
 
-from study.data.slides.annotations.annotation import GROUPS, Annotation, Groups, Kind
+from study.data.slides.annotations.annotation import GROUPS, KINDS, Annotation, Groups, Kind
 from study.data.slides.annotations.asap import read_asap
 from study.data.slides.annotations.qupath import read_qupath
 from study.errors import StudyError
 
-__all__ = ["EMPTY_ANNOTATION", "FORMATS", "GROUPS", "Annotation", "Groups", "Kind", "read_annotation", "says_no_tumour"]
+__all__ = [
+    "EMPTY_ANNOTATION",
+    "FORMATS",
+    "GROUPS",
+    "KINDS",
+    "Annotation",
+    "Groups",
+    "Kind",
+    "read_annotation",
+    "says_no_tumour",
+]
 
 FORMATS = {".xml": read_asap, ".geojson": read_qupath}
 """The reader of each kind of file, by the ending of its name."""
