@@ -225,6 +225,22 @@ def test_a_changed_annotation_is_extracted_again_and_nothing_else(folder, tmp_pa
     assert anew == {"tumor_001"}
 
 
+def test_another_meaning_of_groups_makes_annotated_slides_again_and_older_files_do_not_say_theirs(
+    folder, extracted, tmp_path
+):
+    shutil.copytree(extracted, tmp_path / "store")
+    with h5py.File(slide_file(tmp_path / "store", "tumor_002"), "a") as file:
+        del file.attrs["groups"]  # as before there was a choice
+    for file in (tmp_path / "store/slides").iterdir():
+        os.utime(file, ns=(0, 0))
+    slides, _ = find_slides(folder)
+    other = plan(slides, scale=Scale(SIZE), patches=120, seed=0, source="test", groups={"Tumor": "excluded"})
+    extract_store(tmp_path / "store", other, workers=0)
+    anew = {file.stem for file in (tmp_path / "store/slides").iterdir() if file.stat().st_mtime_ns}
+    assert anew == {"tumor_001", "tumor_003", "tumor_010"}
+    assert (read_manifest(tmp_path / "store").set_index("slide").tumour["tumor_002"] > 0).any()
+
+
 def test_another_extraction_in_the_folder_is_not_touched(folder, extracted):
     before = content(extracted)
     for other in ({"seed": 1}, {"patches": 119}, {"size": 32}, {"magnification": 20.0}):

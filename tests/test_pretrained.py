@@ -26,8 +26,8 @@ from study.cli.networks import check, evaluate
 from study.cli.packaging import package as package_command
 from study.cli.prediction import predict
 from study.data.datasets import ebhi_box
-from study.data.datasets.ebhi_images import CANCER, CLASSES
 from study.data.datasets.ebhi_box import pack_box
+from study.data.datasets.ebhi_images import CANCER, CLASSES
 from study.data.datasets.registry import find_data_set, prepare
 from study.data.patches.loading import PatchDataset, to_input
 from study.equivariance import equivariance_errors

@@ -40,7 +40,7 @@ data.command()(stores.folder)
 data.command("compare-masks", hidden=True)(variant(slides.compare_masks, "", of="camelyon16"))  # as it was once called
 app.add_typer(data, name="data")
 on_slides = typer.Typer(no_args_is_help=True, help="Whole slides: cut patches from them, compare their masks.")
-on_slides.command()(variant(slides.extract, "", get=False, address=None))
+on_slides.command("extract")(variant(slides.extract, "", get=False, address=None))
 on_slides.command()(slides.compare_masks)
 app.add_typer(on_slides, name="slides")
 benchmarks = typer.Typer(no_args_is_help=True, help="What things cost, and how they behave, on this machine.")

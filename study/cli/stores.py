@@ -31,9 +31,9 @@ def of_images(data_set: DataSet) -> Callable:
             typer.Option("--from", help="Where to download from.", metavar="URL", show_default="the original"),
         ] = None,
         size: Annotated[int, typer.Option(help="Side of the patches in pixels.", min=1)] = data_set.size,
-        task: Annotated[
-            str, typer.Option(help="What is foreground.", metavar="|".join(data_set.labels))
-        ] = next(iter(data_set.labels)),
+        task: Annotated[str, typer.Option(help="What is foreground.", metavar="|".join(data_set.labels))] = next(
+            iter(data_set.labels)
+        ),
         pack: Annotated[
             Path | None,
             typer.Option(help="Write the reduced archive, as it comes with this package.", metavar="FILE"),
@@ -68,9 +68,7 @@ def folder(
         Path, typer.Argument(help="The folder of masks, named as the images but for the ending.", show_default=False)
     ],
     output: Annotated[Path, typer.Argument(help="The patch store to write (.h5).", show_default=False)],
-    size: Annotated[
-        int, typer.Option(help="Side of the patches in pixels. Images are cut and padded to it.", min=1)
-    ],
+    size: Annotated[int, typer.Option(help="Side of the patches in pixels. Images are cut and padded to it.", min=1)],
     values: Annotated[
         str,
         typer.Option(

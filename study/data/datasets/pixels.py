@@ -80,11 +80,13 @@ def _load(file: Path, modes: tuple[str, ...]) -> tuple[Image.Image, int]:
         if image.mode not in modes or (deep and not image.mode.startswith("I")):
             bits = "16 bits per channel" if deep else f"pixels of the kind {image.mode}"
             raise StudyError(f"{file} has {bits}; save it with 8 bits, in RGB or grey")
-        turned = image.getexif().get(ExifTags.Base.Orientation, 1)
         try:
+            turned = image.getexif().get(ExifTags.Base.Orientation, 1)
+            if turned != 1 and image.format == "TIFF":  # of which Pillow turns some kinds and not others
+                raise StudyError(f"{file} is a TIFF with the orientation {turned}; save it as it is seen")
             image.load()
             return ImageOps.exif_transpose(image), turned
-        except (OSError, SyntaxError, ValueError) as error:
+        except (OSError, SyntaxError) as error:
             raise StudyError(f"{file} is damaged; get it again, or remove it") from error
 
 
