@@ -95,10 +95,12 @@ def test_no_upper_room_knows_a_data_set_by_name():
                 assert not re.findall(rf"datasets\.(?:{names})|[=!]= ?\"(?:{names})\"", file.read_text()), file
 
 
-def test_the_rooms_of_data_import_no_data_set():
-    for room in ("patches", "slides", "extraction"):
+def test_what_a_slide_passes_through_on_its_way_to_a_store_imports_nothing_that_comes_after():
+    rooms = ["patches", "slides", "extraction", "datasets"]  # what is stored, what is read, how, and of which data set
+    for n, room in enumerate(rooms):
         for file in (ROOT / "data" / room).rglob("*.py"):
-            assert "study.data.datasets" not in file.read_text(), file
+            imported = set(re.findall(r"(?:from|import) study\.data\.(\w+)", file.read_text()))
+            assert imported & set(rooms) <= set(rooms[: n + 1]), file
 
 
 def test_listing_data_sets_imports_nothing_slow():

@@ -11,7 +11,8 @@ from rich.table import Table
 from torch import nn
 
 from study.bench.angles import turned_both_ways
-from study.cli.stores import check_new, describe
+from study.cli.show import describe
+from study.cli.stores import check_new
 from study.data.patches.store import PatchStore
 from study.devices import launch_fabric
 from study.equivariance import equivariance_errors, measure

@@ -7,7 +7,6 @@ from typing import Annotated
 
 import typer
 
-from study.cli.stores import show_store
 from study.cli.variants import variant
 from study.data.datasets.data_set import DataSet
 from study.data.datasets.registry import DATA_SETS
@@ -21,7 +20,11 @@ Folder = Annotated[
     typer.Argument(help="The folder of slides: images/, annotations/, masks/, or all in one.", show_default=False),
 ]
 Slides = Annotated[
-    str, typer.Option(help="all, clean (without the slides known to be at fault), or names: tumor_001,normal_00*.")
+    str,
+    typer.Option(
+        help="all, or names and patterns: tumor_001,normal_00*; of Camelyon16 also clean: without the slides known to "
+        "be at fault."
+    ),
 ]
 Of = Annotated[
     str,
@@ -98,6 +101,7 @@ def extract(
     Interrupt it at any moment and start it again: it goes on where it was. Slides that fail are listed at the end, and
     make the exit code 1; the others are done.
     """
+    from study.cli.show import show_store
     from study.data.datasets.registry import source_of_slides
     from study.data.extraction.one_slide import Scale
     from study.data.extraction.plan import extract_store, plan, plan_again

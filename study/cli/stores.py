@@ -4,14 +4,10 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated
 
-import numpy as np
 import typer
-from rich.console import Console
-from rich.table import Table
 
 from study.cli.variants import variant
 from study.data.datasets.data_set import DataSet
-from study.data.patches.store import SPLITS, PatchStore
 from study.errors import StudyError
 
 
@@ -40,6 +36,7 @@ def of_images(data_set: DataSet) -> Callable:
         ] = None,
     ) -> None:
         """Cut a download at any moment and start it again: it goes on where it was."""
+        from study.cli.show import show_store
         from study.files import sha256_of
 
         if output is None and pack is None and not get:
@@ -103,6 +100,7 @@ def folder(
     Images of any size are cut into patches without overlap, never resized. What of a patch lies beyond the image is
     white, and unlabelled in the mask. All patches of a case go to one of training, validation and test.
     """
+    from study.cli.show import show_store
     from study.data.datasets.image_folder import case_pattern, case_table, write_folder
     from study.data.patches.schema import CLASSES
 
@@ -125,15 +123,3 @@ def folder(
 def check_new(output: Path) -> None:
     if output.exists():
         raise StudyError(f"{output} exists; choose another name, or delete it")
-
-
-def show_store(store: PatchStore) -> None:
-    table = Table("Split", "Patches", "Cases", title=f"{store.path}: {describe(store)}")
-    for split in SPLITS:
-        rows = store.split == split
-        table.add_row(split, f"{rows.sum()}", f"{len(np.unique(store.case[rows]))}")
-    Console().print(table)
-
-
-def describe(store: PatchStore) -> str:
-    return f"{len(store)} patches of {store.size[0]} x {store.size[1]} ({store.source}, {store.fingerprint})"

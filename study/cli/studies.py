@@ -14,7 +14,7 @@ import typer
 from rich.console import Console
 
 from study.cli.live import LiveTable, show_outlook
-from study.cli.stores import describe
+from study.cli.show import describe
 from study.data.datasets.registry import labels_of, prepare
 from study.devices import launch_fabric, one_thread
 from study.errors import StudyError
