@@ -46,7 +46,7 @@ def of_images(data_set: DataSet) -> Callable:
                 check_new(path)
         if get:
             files = data_set.download(folder, address, "all")
-            print(f"{len(files)} files are complete in {folder}")
+            print(f"{len(files)} images and labels are complete in {folder}")
         if pack is not None:
             data_set.pack(folder, pack)
             print(f"{pack}: {pack.stat().st_size / 1e6:.1f} MB, SHA-256 {sha256_of(pack)}")
