@@ -40,14 +40,14 @@ def run(tmp_path, monkeypatch, capsys):
 def test_a_folder_becomes_a_store_and_the_next_command_is_named(run, tmp_path, rule):
     lines = [f"{n // 2}-{n}.png,{n // 2}" for n in range(6)]
     (tmp_path / "cases.csv").write_text("\n".join(["file,case", *lines]) + "\n")
-    code, output, _ = run(f"{FOLDER} {rule} --classes background,gland")
+    code, output, _ = run(f"{FOLDER} {rule} --classes background,gland --mpp 0.5")
     assert code == 0
     text = " ".join(output.split())
     assert "24 patches of 16 x 16 (own images" in text
     assert "classes: background, gland; 41 % of the pixels are padding" in text
     assert "reproduce --preset quick --data own.h5 --set size=16" in text
     store = PatchStore(tmp_path / "own.h5")
-    assert (len(set(store.case)), store.classes) == (3, ("background", "gland"))
+    assert (len(set(store.case)), store.classes, store.mpp) == (3, ("background", "gland"), 0.5)
 
 
 @pytest.mark.parametrize(
@@ -56,6 +56,7 @@ def test_a_folder_becomes_a_store_and_the_next_command_is_named(run, tmp_path, r
         (FOLDER, "--case REGEX or --cases FILE"),
         (f"{FOLDER} --case . --cases cases.csv", "--case REGEX or --cases FILE"),
         (f"{FOLDER} --cases cases.csv", "cases.csv is no CSV file"),
+        (f"{FOLDER} --case .+ --mpp 0", "--mpp is 0"),
         (f"{FOLDER} --case [", "no regular expression"),
         (f"{FOLDER} --case .+ --classes a,b,c", "2 classes, not 3"),
         (f"{FOLDER.replace('0/255', '0/1')} --case .+", "the value 255, but 0/1 was stated"),

@@ -28,8 +28,9 @@ from study.data.extraction.plan import Plan, extract_store, plan, plan_again
 from study.data.patches.loading import PatchDataset
 from study.data.patches.manifest import manifest_path, read_manifest, slide_file
 from study.data.patches.splits import stored_split
-from study.data.patches.store import IGNORE, PatchStore
+from study.data.patches.store import PatchStore
 from study.data.slides.slide import Slide
+from study.tasks.labels import IGNORE
 
 NAMES = ["normal_001", "normal_002", "normal_003", "tumor_001", "tumor_002", "tumor_003", "tumor_010"]
 PARTIAL = "tumor_010"  # by the table of exclusions

@@ -9,8 +9,7 @@ from PIL import ExifTags, Image
 
 from study.data.datasets.image_folder import case_pattern, case_table, cover, write_folder
 from study.data.datasets.pixels import read_both
-from study.data.patches.schema import IGNORE
-from study.data.patches.store import PatchStore
+from study.tasks.labels import IGNORE
 
 RNG = np.random.default_rng(0)
 TURNS = {1: 0, 8: 1, 3: 2, 6: 3}  # EXIF orientations, and the quarter turns counter-clockwise that they ask for
@@ -237,9 +236,9 @@ def write(root, path="own.h5", **changes):
 
 
 def test_a_folder_becomes_a_store_of_several_classes_split_by_case(folders):
-    store, padding = write(folders, source="my tissue")
+    store, padding = write(folders, source="my tissue", mpp=0.5)
     assert (len(store), store.size, store.source) == (12, (16, 16), "my tissue")
-    assert store.classes == ("background", "a", "b")
+    assert (store.classes, store.mpp) == (("background", "a", "b"), 0.5)
     assert sorted(store.case) == sorted("abcd" * 3)
     assert set(store.split) == {"train", "validation", "test"}
     assert padding == pytest.approx(1 - 4 * (256 + 200) / (12 * 256))
@@ -257,7 +256,7 @@ def test_patches_that_nobody_labelled_are_left_out(folders):
     [
         ({"values": "0-1"}, ["'0-1'", "0/1, 0/255, palette, labels"]),
         ({"values": "0/1"}, ["0/1", "2 classes, not 3"]),
-        ({"classes": ("background",)}, ["2 to 255", "not 1"]),
+        ({"classes": ("background",)}, ["1 classes", "name the background"]),
         ({"classes": ("background", "a", "a")}, ["'a', 'a'", "of its own"]),
         ({"classes": ("background", "a", "")}, ["of its own"]),
         ({"classes": ("background", "a")}, ["masks/a-0.png", "the value 2", "--classes"]),
@@ -324,12 +323,3 @@ def test_a_table_that_is_none_or_contradicts_itself_is_refused(tmp_path, text):
         table.write_text(text)
     with assert_refused(table, "a.png" if text and "1\n" in text else "columns file and case", "correct it"):
         case_table(table)
-
-
-def test_a_store_from_before_classes_were_named_is_of_two(tmp_path, folders):
-    import h5py
-
-    store = write(folders).store
-    with h5py.File(store.path, "a") as file:
-        del file.attrs["classes"]
-    assert PatchStore(store.path).classes == ("background", "foreground")

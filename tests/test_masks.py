@@ -19,9 +19,9 @@ from mask_helpers import (
 )
 
 from study.data.datasets.camelyon16_slides import GROUPS
-from study.data.patches.store import IGNORE
 from study.data.slides.annotations import Annotation, read_annotation
 from study.data.slides.masks import OutlineMask, TiffMask, compare
+from study.tasks.labels import IGNORE
 
 REAL = Path(__file__).parents[2] / "shared" / "data" / "camelyon16_annotations"
 

@@ -1,5 +1,6 @@
 """``python -m study data``: make a patch store of images, from which networks are trained."""
 
+import math
 from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated
@@ -93,6 +94,10 @@ def folder(
             show_default="background,foreground",
         ),
     ] = None,
+    mpp: Annotated[
+        float | None,
+        typer.Option(help="Micrometres per pixel of the images: the scale at which `predict` reads slides later."),
+    ] = None,
     title: Annotated[str, typer.Option(help="What tables and figures call the images.")] = "own images",
 ) -> None:
     """Your own images and masks, without any Python.
@@ -112,8 +117,10 @@ def folder(
     if classes is None and values in ("palette", "labels"):
         raise StudyError(f"what are the {values}? Give --classes, their names: background,gland,stroma")
     names = CLASSES if classes is None else tuple(name.strip() for name in classes.split(","))
+    if mpp is not None and not 0 < mpp < math.inf:
+        raise StudyError(f"--mpp is {mpp}; give a positive number")
     rule = case_pattern(case) if cases is None else case_table(cases)
-    options = {"size": size, "values": values, "classes": names, "case_of": rule, "source": title}
+    options = {"size": size, "values": values, "classes": names, "case_of": rule, "mpp": mpp, "source": title}
     made = write_folder(output, images, masks, **options)
     show_store(made.store)
     print(f"classes: {', '.join(names)}; {100 * made.padding:.0f} % of the pixels are padding beyond the images")

@@ -22,7 +22,7 @@ DATA_SET = DataSet(
     title="Camelyon16",
     about="Camelyon16, the paper's data set: 399 whole slides of lymph nodes with outlines of metastases.",
     licence="CC0",
-    labels={"": Labels("Camelyon16", "Camelyon16", ("background", "tumour"), foreground="metastases of breast cancer")},
+    labels={"": Labels("Camelyon16", "Camelyon16", foreground="metastases of breast cancer")},
     download=download,
     slides=slides,
 )

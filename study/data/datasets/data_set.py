@@ -16,7 +16,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from study.data.patches.schema import CLASSES, Patch
+from study.data.patches.schema import Patch
 from study.errors import StudyError
 
 if TYPE_CHECKING:
@@ -36,7 +36,8 @@ class Labels:
     Attributes:
         source: what stores and records call the patches.
         caption: what tables and figures call them.
-        classes: names of the values 0, 1, ... in masks.
+        classes: names of the label values 0, 1, ... in masks, if they are not those of a task of
+            :mod:`study.tasks.registry`.
         foreground: the foreground in words, for the card of a network.
         limits: what the foreground does not mean, for the card of a network.
         former: what older records call the patches.
@@ -44,7 +45,7 @@ class Labels:
 
     source: str
     caption: str
-    classes: tuple[str, ...] = CLASSES
+    classes: tuple[str, ...] | None = None
     foreground: str = "the foreground"
     limits: str = ""
     former: tuple[str, ...] = ()

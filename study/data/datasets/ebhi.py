@@ -42,7 +42,6 @@ DATA_SET = DataSet(
         "cancer": Labels(
             source="EBHI-SEG, cancer",
             caption="EBHI-SEG (cancer in colorectal biopsies)",
-            classes=("background", "cancer"),
             foreground="glands of adenocarcinoma or high-grade intraepithelial neoplasia",
             limits=(
                 "**What it marks** are whole glands of patches that were graded adenocarcinoma or high-grade "
@@ -53,7 +52,6 @@ DATA_SET = DataSet(
         "glands": Labels(
             source="EBHI-SEG, glands",
             caption="EBHI-SEG (glands in colorectal biopsies)",
-            classes=("background", "gland"),
             foreground="glands, healthy or not",
             limits="**What it marks** are glands of every grade, healthy ones too: it does not look for tumour.",
             former=("EBHI-SEG",),  # before there were two tasks

@@ -17,10 +17,12 @@ from numpy.typing import NDArray
 from study.data.datasets.data_set import SPLIT_SEED, digest_of
 from study.data.datasets.image_pairs import pairs_of
 from study.data.datasets.pixels import VALUES, read_both, size_of
-from study.data.patches.schema import CLASSES, IGNORE, Patch, is_foreground
+from study.data.patches.schema import CLASSES, Patch, is_foreground
 from study.data.patches.splits import split_by_case
 from study.data.patches.store import PatchStore, write_patches
 from study.errors import StudyError
+from study.tasks.labels import IGNORE
+from study.tasks.task import Task
 
 WHITE = 255
 """Of an image where there is none, as beyond the border of a slide."""
@@ -42,6 +44,7 @@ def write_folder(
     case_of: Callable[[Path], str],
     values: str,
     classes: Sequence[str] = CLASSES,
+    mpp: float | None = None,
     source: str = "own images",
 ) -> FolderStore:
     """Write the patch store of two folders, whose files are paired by name without the ending.
@@ -53,6 +56,7 @@ def write_folder(
         case_of: the patient of an image, from its file: :func:`case_pattern` or :func:`case_table`.
         values: what the values in masks are, one of :data:`~study.data.datasets.pixels.VALUES`.
         classes: their names, the background first.
+        mpp: micrometres per pixel of the images, if they are known.
         source: what stores and results call the patches.
 
     Raises:
@@ -70,25 +74,22 @@ def write_folder(
     tiles = [-(-width // size) * -(-height // size) for width, height in sizes]
     cases = [case_of(image) for image, _ in pairs]
     recipe = {
-        **{"source": source, "size": size, "values": values, "classes": list(classes), "cases": cases},
+        **{"source": source, "size": size, "values": values, "classes": list(classes), "cases": cases, "mpp": mpp},
         **{"images": digest_of(images, (image for image, _ in pairs))},
         **{"masks": digest_of(masks, (mask for _, mask in pairs))},
     }
     patches = _patches(pairs, cases, size, values, classes)
     split = split_by_case(np.repeat(cases, tiles), seed=SPLIT_SEED)
-    write_patches(path, patches, split, source=source, recipe=recipe, classes=classes)
+    write_patches(path, patches, split, source=source, recipe=recipe, classes=classes, mpp=mpp)
     return FolderStore(PatchStore(path), 1 - sum(width * height for width, height in sizes) / (sum(tiles) * size**2))
 
 
 def _check_classes(values: str, classes: Sequence[str]) -> None:
     if values not in VALUES:
         raise StudyError(f"unknown values {values!r} of masks; choose from {', '.join(VALUES)}")
-    two = values in ("0/1", "0/255")
-    if not 2 <= len(classes) <= (2 if two else IGNORE):
-        wanted = "2" if two else f"2 to {IGNORE}"
-        raise StudyError(f"{values} has {wanted} classes, not {len(classes)}; name them all, the background first")
-    if len(set(classes)) < len(classes) or not all(classes):
-        raise StudyError(f"the classes are {', '.join(map(repr, classes))}; give each a name of its own")
+    count = len(Task("own", tuple(classes)).classes)  # refuses names that are no names
+    if values in ("0/1", "0/255") and count != 2:
+        raise StudyError(f"{values} has 2 classes, not {count}; name them both, the background first")
 
 
 def _patches(

@@ -71,7 +71,6 @@ DATA_SET = DataSet(
         "": Labels(
             source=SOURCE,
             caption="SYNTHETIC slides (miniature Camelyon)",
-            classes=("background", "tumour"),
             foreground="drawn metastases",
         )
     },

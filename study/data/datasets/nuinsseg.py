@@ -106,7 +106,6 @@ DATA_SET = DataSet(
         "nuclei": Labels(
             source="NuInsSeg, nuclei",
             caption="NuInsSeg (nuclei in 31 organs)",
-            classes=("background", "nucleus"),
             foreground="nuclei",
         )
     },

@@ -12,8 +12,8 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import ExifTags, Image, ImageOps
 
-from study.data.patches.schema import IGNORE
 from study.errors import StudyError
+from study.tasks.labels import IGNORE
 
 VALUES = ("0/1", "0/255", "palette", "labels")
 """What the values of masks may be stated to be: background and foreground, as either of two pairs; the numbers of the

@@ -19,7 +19,6 @@ from study.data.extraction.sampling import draw_positions
 from study.data.patches.manifest import slide_file
 from study.data.patches.schema import (
     COLUMNS,
-    IGNORE,
     IMAGE,
     MASK,
     array_shapes,
@@ -32,6 +31,7 @@ from study.data.slides.slide import Slide, View
 from study.data.slides.tissue import CELL, tissue_map
 from study.errors import StudyError
 from study.files import replacing, require_space
+from study.tasks.labels import IGNORE
 
 _GROUP = 32
 """Windows that are read at once, at the most: more are nowhere near each other, and their box would fill the memory."""

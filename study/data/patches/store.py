@@ -28,9 +28,8 @@ from study.data.patches.schema import (
 )
 from study.errors import StudyError
 from study.files import replacing, require_space
-from study.tasks.labels import IGNORE
 
-__all__ = ["IGNORE", "SPLITS", "Patch", "PatchStore", "write_patches"]
+__all__ = ["SPLITS", "Patch", "PatchStore", "write_patches"]
 
 
 def write_patches(
