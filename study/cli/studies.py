@@ -33,7 +33,7 @@ PresetName = Annotated[str, typer.Option("--preset", help=_PRESETS_HELP, metavar
 Data = Annotated[
     Path | None,
     typer.Option(
-        help="The EBHI-SEG folder, or any patch store: a .h5 file, or the folder of an extraction.",
+        help="The folder of the data set, or any patch store: a .h5 file, or the folder of an extraction.",
         metavar="PATH",
         show_default=False,
     ),
