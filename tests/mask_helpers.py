@@ -9,9 +9,9 @@ import shapely
 import tifffile
 from shapely import MultiPolygon
 
-from study.data.patches.store import IGNORE
 from study.data.slides.annotations import Annotation
 from study.data.slides.masks import Mask
+from study.tasks.labels import IGNORE
 
 NOTHING = MultiPolygon()
 

@@ -10,7 +10,8 @@ import shapely
 from data_helpers import assert_refused
 from defusedxml.ElementTree import parse
 
-from study.data.slides.annotations import GROUPS, Annotation, read_annotation
+from study.data.datasets.camelyon16_slides import GROUPS
+from study.data.slides.annotations import Annotation, read_annotation
 
 REAL = Path(__file__).parents[2] / "shared" / "data" / "camelyon16_annotations"
 SQUARE = [(10, 10), (50, 10), (50, 50), (10, 50)]
@@ -37,7 +38,7 @@ def read(tmp_path):
 
     def read(text, **options) -> Annotation:
         read.path.write_bytes(text if isinstance(text, bytes) else text.encode())
-        return read_annotation(read.path, **options)
+        return read_annotation(read.path, groups=GROUPS, **options)
 
     read.path = tmp_path / "tumor_001.xml"
     return read
@@ -85,7 +86,7 @@ def winding_number(points: np.ndarray, x: np.ndarray, y: np.ndarray) -> np.ndarr
     ],
 )
 def test_real_annotations(name, outlines, exclusions, points, area, excluded, holes, splines, repaired):
-    annotation = read_annotation(REAL / f"{name}.xml", size=(100_000, 222_000))
+    annotation = read_annotation(REAL / f"{name}.xml", groups=GROUPS, size=(100_000, 222_000))
     assert (annotation.outlines, annotation.exclusions, annotation.points) == (outlines, exclusions, points)
     assert annotation.tumour.area == pytest.approx(area, abs=1)
     assert annotation.excluded.area == pytest.approx(excluded, abs=1)
@@ -118,14 +119,14 @@ def test_real_areas_are_those_of_a_brute_force_scan(name):
             excluded += (at[n] - before) * step if -1 in signs else 0
             before, key = at[n], (sign[cut[n]], number[cut[n]])
             turns[key] = turns.get(key, 0) + (1 if y1[cut[n]] > y0[cut[n]] else -1)
-    annotation = read_annotation(REAL / f"{name}.xml")
+    annotation = read_annotation(REAL / f"{name}.xml", groups=GROUPS)
     assert annotation.tumour.area == pytest.approx(tumour, rel=1e-2 if tumour < 1e6 else 2e-4)
     assert annotation.excluded.area == pytest.approx(excluded, rel=1e-2)  # small shapes, few lines
 
 
 @needs_real
 def test_the_area_of_simple_real_outlines_is_exact():
-    annotation = read_annotation(REAL / "patient_004_node_4.xml")
+    annotation = read_annotation(REAL / "patient_004_node_4.xml", groups=GROUPS)
     assert annotation.tumour.area == pytest.approx(sum(map(shoelace, real_points("patient_004_node_4"))), rel=1e-12)
 
 
@@ -275,7 +276,7 @@ def test_a_spline_is_the_closed_centripetal_catmull_rom_curve(read):
 
 @needs_real
 def test_a_dense_spline_is_its_points_to_a_pixel_at_10x():
-    annotation = read_annotation(REAL / "tumor_009.xml")
+    annotation = read_annotation(REAL / "tumor_009.xml", groups=GROUPS)
     assert annotation.tumour.area == pytest.approx(sum(map(shoelace, real_points("tumor_009"))), rel=1e-5)
     lines = shapely.MultiLineString([np.concatenate([p, p[:1]]) for p in real_points("tumor_009")])
     shapely.prepare(lines)
@@ -295,7 +296,7 @@ def test_memory_does_not_grow_with_a_tree_of_the_file(read):
     def peak(count: int) -> int:
         read(asap(*(outline(np.round(circle(100, 300), 3), name=str(n)) for n in range(count))))
         tracemalloc.start()
-        read_annotation(read.path)
+        read_annotation(read.path, groups=GROUPS)
         peak = tracemalloc.get_traced_memory()[1]
         tracemalloc.stop()
         return peak

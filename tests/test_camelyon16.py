@@ -7,8 +7,8 @@ import pytest
 from data_helpers import assert_refused
 from slide_helpers import asap, square
 
-from study.data.datasets import camelyon16
-from study.data.datasets.camelyon16 import EMPTY_ANNOTATION, INDEX, exclusions, find_slides, parse_index, select
+from study.data.datasets import camelyon16_slides as camelyon16
+from study.data.datasets.camelyon16_slides import EMPTY_ANNOTATION, INDEX, exclusions, find_slides, parse_index, select
 
 PARTIAL = [f"tumor_{n:03}" for n in (10, 15, 18, 20, 25, 29, 33, 34, 44, 46, 51, 54, 55, 56, 67, 79, 85, 92, 95, 110)]
 PARTIAL += ["test_114"]

@@ -1,5 +1,6 @@
 """The commands on slides as a user meets them: what they make, what they say, and their exit codes."""
 
+import json
 import shutil
 import sys
 
@@ -8,7 +9,7 @@ import tifffile
 from slide_helpers import SIDE, TUMOUR, asap, make_slides, square
 
 from study import cli
-from study.data.datasets import miniature
+from study.data.datasets import miniature_slides as miniature
 from study.data.patches.manifest import read_manifest
 from study.data.patches.store import PatchStore
 
@@ -71,9 +72,45 @@ def test_what_is_missing_is_listed_the_rest_is_done_and_the_exit_code_is_1(run, 
     assert set(read_manifest(tmp_path / "store").slide) == {*NAMES, "tumor_077"}
 
 
+GEOJSON = {
+    "type": "FeatureCollection",
+    "features": [
+        {
+            "type": "Feature",
+            "geometry": {"type": "Polygon", "coordinates": [[*map(list, square(*TUMOUR)), [TUMOUR[0], TUMOUR[0]]]]},
+            "properties": {"objectType": "annotation", "classification": {"name": "Carcinoma"}},
+        }
+    ],
+}
+
+
+@pytest.mark.slow
+def test_own_slides_with_annotations_of_qupath_become_a_store(run, tmp_path):
+    mine = tmp_path / "mine"
+    mine.mkdir()
+    for n, name in enumerate(NAMES):
+        (tmp_path / f"slides/images/{name}.tif").rename(mine / f"case {n}.tif")
+        content = GEOJSON if name.startswith("tumor") else {**GEOJSON, "features": []}
+        (mine / f"case {n}.geojson").write_text(json.dumps(content))
+    extract = "slides extract mine store --patches 60 --patch-size 32 --workers 1"
+    code, output, _ = run(extract)
+    assert (code, output.count("--group NAME=KIND")) == (1, 2)
+    code, output, _ = run(f"{extract} --group Carcinoma=tumour")
+    assert code == 0
+    assert "60 patches of 32 x 32 (own slides" in " ".join(output.split())
+    rows = read_manifest(tmp_path / "store")
+    assert set(rows.slide[rows.tumour > 0]) == {"case 2", "case 3"}
+
+
 @pytest.mark.parametrize(
     ("command", "named"),
     [
+        ("slides extract slides", "give OUTPUT"),
+        ("slides extract slides store --of cats", "miniature, camelyon16, slides"),
+        ("slides extract slides store --group Tumor", "NAME=KIND"),
+        ("slides extract slides store --group Tumor=tumor", "tumour, excluded, unused"),
+        ("slides extract slides store --slides none", "no slide named none"),
+        ("slides compare-masks slides", "both an annotation and a mask"),
         ("data camelyon16 nowhere store", "nowhere"),
         ("data camelyon16 slides", "give OUTPUT"),
         ("data camelyon16 slides store --slides tumor_099", "tumor_099"),
@@ -107,6 +144,7 @@ def test_masks_are_compared(run, tmp_path):
     assert code == 0
     assert "tumor_001: 1 tumour and 0 exclusion outlines with 4 points" in output
     assert "Dice 1.0000" in output
+    assert "Dice 1.0000" in run("slides compare-masks slides --of camelyon16")[1]
     (tmp_path / "slides/annotations/tumor_001.xml").write_text(asap([square(low, high - 100)]))
     assert "Dice 1.0000" not in run("data compare-masks slides")[1]
     mask.write_bytes(b"")

@@ -22,8 +22,8 @@ from moto.server import ThreadedMotoServer
 from urllib3.util import Retry
 
 from study.data import transfer as module
-from study.data.datasets.camelyon16 import INDEX, find_slides
-from study.data.extraction.download import download
+from study.data.datasets.camelyon16_download import download
+from study.data.datasets.camelyon16_slides import INDEX, find_slides
 from study.data.transfer import VERIFIED
 from study.locks import LOCK, only_one
 

@@ -5,7 +5,7 @@ import pytest
 from data_helpers import add_pair, assert_refused
 from PIL import Image
 
-from study.data.datasets.ebhi import CLASSES, case_of, ebhi_patches, find_pairs
+from study.data.datasets.ebhi_images import CLASSES, case_of, ebhi_patches, find_pairs
 
 NAME = "GT2001837-1-400-001"
 

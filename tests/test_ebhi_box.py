@@ -14,8 +14,8 @@ from scipy.ndimage import gaussian_filter
 
 from study import cli
 from study.data.datasets import ebhi_box
-from study.data.datasets.ebhi import CANCER, CLASSES, case_of, class_of, ebhi_patches, find_pairs, slide_of
 from study.data.datasets.ebhi_box import BOX, LICENSE, SIZE, open_box, pack_box
+from study.data.datasets.ebhi_images import CANCER, CLASSES, case_of, class_of, ebhi_patches, find_pairs, slide_of
 from study.files import sha256_of
 
 COUNTS = {

@@ -19,8 +19,8 @@ from werkzeug.serving import make_server
 
 from study import cli
 from study.data import transfer
-from study.data.datasets.ebhi import find_pairs
 from study.data.datasets.ebhi_download import download_ebhi
+from study.data.datasets.ebhi_images import find_pairs
 from study.data.patches.store import PatchStore
 from study.data.transfer import VERIFIED
 from study.locks import LOCK

@@ -8,10 +8,10 @@ from torch import nn
 from torch.utils.data import DataLoader
 
 from study.data.patches.loading import PatchDataset
-from study.data.patches.store import IGNORE
 from study.experiments.evaluation import CASE_COLUMNS, READINGS, calibration, evaluate, summarise
 from study.groups import P4M
 from study.networks.unet import build_unet
+from study.tasks.labels import IGNORE
 from study.tasks.measures import BINS, counts
 from study.tasks.stability import stability
 

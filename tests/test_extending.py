@@ -12,8 +12,9 @@ import pytest
 
 ROOT = Path(os.environ.get("EXT_ROOT", Path(__file__).parents[1]))
 TEXT = (Path(__file__).parents[1] / "docs/extending.md").read_text()
-STEP = re.compile(r"(?:`(?P<path>[\w./-]+)`:\n\n)?^```(?P<kind>\w+)\n(?P<code>.*?)^```|^    (?P<command>\S.*)$", re.M |
-re.S)
+STEP = re.compile(
+    r"(?:`(?P<path>[\w./-]+)`:\n\n)?^```(?P<kind>\w+)\n(?P<code>.*?)^```|^    (?P<command>\S.*)$", re.M | re.S
+)
 
 
 @dataclass(frozen=True)

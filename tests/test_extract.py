@@ -22,14 +22,15 @@ from data_helpers import assert_refused, flip_byte
 from distributed import LocalCluster
 from slide_helpers import SIDE, TISSUE, TUMOUR, asap, make_slides, square
 
-from study.data.datasets.camelyon16 import EMPTY_ANNOTATION, find_slides
+from study.data.datasets.camelyon16_slides import EMPTY_ANNOTATION, find_slides, kind_of
 from study.data.extraction.one_slide import Scale, extract_slide, read_rows
 from study.data.extraction.plan import Plan, extract_store, plan, plan_again
 from study.data.patches.loading import PatchDataset
 from study.data.patches.manifest import manifest_path, read_manifest, slide_file
 from study.data.patches.splits import stored_split
-from study.data.patches.store import IGNORE, PatchStore
+from study.data.patches.store import PatchStore
 from study.data.slides.slide import Slide
+from study.tasks.labels import IGNORE
 
 NAMES = ["normal_001", "normal_002", "normal_003", "tumor_001", "tumor_002", "tumor_003", "tumor_010"]
 PARTIAL = "tumor_010"  # by the table of exclusions
@@ -43,7 +44,8 @@ def folder(tmp_path_factory) -> Path:
 
 def plan_of(folder: Path, *, patches=120, seed=0, size=SIZE, slide_mpp=None, **scale):
     slides, problems = find_slides(folder)
-    options = {"patches": patches, "seed": seed, "source": "test", "missing": problems, "slide_mpp": slide_mpp}
+    missing = [kind_of(name) for name in problems]
+    options = {"patches": patches, "seed": seed, "source": "test", "missing": missing, "slide_mpp": slide_mpp}
     return plan(slides, scale=Scale(size, **scale), **options)
 
 
@@ -222,6 +224,22 @@ def test_a_changed_annotation_is_extracted_again_and_nothing_else(folder, tmp_pa
     extract(tmp_path / "slides", tmp_path / "store")
     anew = {file.stem for file in (tmp_path / "store/slides").iterdir() if file.stat().st_mtime_ns}
     assert anew == {"tumor_001"}
+
+
+def test_another_meaning_of_groups_makes_annotated_slides_again_and_older_files_do_not_say_theirs(
+    folder, extracted, tmp_path
+):
+    shutil.copytree(extracted, tmp_path / "store")
+    with h5py.File(slide_file(tmp_path / "store", "tumor_002"), "a") as file:
+        del file.attrs["groups"]  # as before there was a choice
+    for file in (tmp_path / "store/slides").iterdir():
+        os.utime(file, ns=(0, 0))
+    slides, _ = find_slides(folder)
+    other = plan(slides, scale=Scale(SIZE), patches=120, seed=0, source="test", groups={"Tumor": "excluded"})
+    extract_store(tmp_path / "store", other, workers=0)
+    anew = {file.stem for file in (tmp_path / "store/slides").iterdir() if file.stat().st_mtime_ns}
+    assert anew == {"tumor_001", "tumor_003", "tumor_010"}
+    assert (read_manifest(tmp_path / "store").set_index("slide").tumour["tumor_002"] > 0).any()
 
 
 def test_another_extraction_in_the_folder_is_not_touched(folder, extracted):

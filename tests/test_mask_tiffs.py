@@ -8,10 +8,10 @@ import tifffile
 from data_helpers import assert_refused
 from mask_helpers import FakeView, brute_force, level0_mask, random_annotation, whole, write_tiff
 
-from study.data.patches.store import IGNORE
 from study.data.slides.masks import OutlineMask, TiffMask
 from study.data.slides.slide import Slide
 from study.errors import StudyError
+from study.tasks.labels import IGNORE
 
 # --- what is read ---
 

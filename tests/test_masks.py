@@ -18,9 +18,10 @@ from mask_helpers import (
     write_tiff,
 )
 
-from study.data.patches.store import IGNORE
+from study.data.datasets.camelyon16_slides import GROUPS
 from study.data.slides.annotations import Annotation, read_annotation
 from study.data.slides.masks import OutlineMask, TiffMask, compare
+from study.tasks.labels import IGNORE
 
 REAL = Path(__file__).parents[2] / "shared" / "data" / "camelyon16_annotations"
 
@@ -100,7 +101,7 @@ def test_windows_fit_together(whole_numbers, downsample):
     ("name", "box"), [("tumor_009", 2**14), ("tumor_011", None), ("tumor_039", None), ("patient_004_node_4", None)]
 )
 def test_real_outlines_keep_their_area_at_10x(name, box):
-    annotation = read_annotation(REAL / f"{name}.xml")
+    annotation = read_annotation(REAL / f"{name}.xml", groups=GROUPS)
     x0, y0 = (int(n) // 4 - 3 for n in annotation.tumour.bounds[:2])
     x1, y1 = (int(n) // 4 + 3 for n in annotation.tumour.bounds[2:])
     if box:  # of the tumour that spreads over most of its slide, a part
@@ -120,7 +121,7 @@ def test_real_outlines_keep_their_area_at_10x(name, box):
 
 @needs_real
 def test_real_windows_are_those_of_a_brute_force():
-    annotation = read_annotation(REAL / "tumor_039.xml")
+    annotation = read_annotation(REAL / "tumor_039.xml", groups=GROUPS)
     view = FakeView(100_000, 222_000, 4)
     mask = OutlineMask(annotation, view, partial=False)
     rng = np.random.default_rng(0)

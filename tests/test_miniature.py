@@ -10,10 +10,11 @@ from data_helpers import assert_refused, contents
 from rasterio.features import rasterize
 from scipy.ndimage import binary_dilation, binary_erosion
 
-from study.data.datasets import miniature
-from study.data.datasets.camelyon16 import exclusions, find_slides
-from study.data.datasets.miniature import MARKER, PARTIAL, PLANS, make_miniature, make_slide
-from study.data.slides.annotations import GROUPS, read_annotation
+from study.data.datasets import miniature_slides as miniature
+from study.data.datasets.camelyon16_slides import GROUPS, exclusions, find_slides
+from study.data.datasets.miniature import MARKER
+from study.data.datasets.miniature_slides import PARTIAL, PLANS, make_miniature, make_slide
+from study.data.slides.annotations import read_annotation
 from study.data.slides.slide import Slide
 
 NAMES = ("normal_001", "tumor_001", "tumor_002", "tumor_003", "tumor_010")  # pen, holes, two points, spline, partial
@@ -34,7 +35,8 @@ def _image(folder, name, *, magnification=10):
 
 
 def _annotation(folder, name):
-    return read_annotation(folder / "annotations" / f"{name}.xml", size=(PLANS[name].width, PLANS[name].height))
+    size = (PLANS[name].width, PLANS[name].height)
+    return read_annotation(folder / "annotations" / f"{name}.xml", groups=GROUPS, size=size)
 
 
 def _annotated(drawn, name):

@@ -6,7 +6,7 @@ from data_helpers import assert_refused
 from PIL import Image
 
 from study.data.datasets.nuinsseg import block_of, find_nuclei, nuclei_patches
-from study.data.datasets.sources import prepare
+from study.data.datasets.registry import prepare
 
 
 def add(root, number, *, height=12, width=12):

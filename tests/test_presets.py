@@ -168,7 +168,7 @@ def test_a_file_of_ones_own_is_a_preset(own):
         ("seeds = [0]", "seeds = [-1]", "seeds are -1"),
         ("[recipe]", "[[recipe]]", "recipe is .*; give an array or a table"),
         ('"p4m"]', '"p4m", "resnet"]', "unknown model 'resnet'"),
-        ('source = "miniature"', 'source = "moon"', "unknown source 'moon'; choose from miniature, ebhi"),
+        ('source = "miniature"', 'source = "moon"', "unknown data set 'moon'; choose from miniature, ebhi"),
         ("width = 4", "width = four", r"not TOML \(Invalid value"),
         ("[recipe]", '[[more]]\nmodels = ["p4"]\nfractions = [1]\n\n[recipe]', "a grid needs seeds"),
         ("[recipe]", "learning_rates = 3\n\n[recipe]", "learning_rates is 3; give an array or a table"),

@@ -26,9 +26,9 @@ from study.cli.networks import check, evaluate
 from study.cli.packaging import package as package_command
 from study.cli.prediction import predict
 from study.data.datasets import ebhi_box
-from study.data.datasets.ebhi import CANCER, CLASSES
 from study.data.datasets.ebhi_box import pack_box
-from study.data.datasets.sources import ebhi_store, prepare
+from study.data.datasets.ebhi_images import CANCER, CLASSES
+from study.data.datasets.registry import find_data_set, prepare
 from study.data.patches.loading import PatchDataset, to_input
 from study.equivariance import equivariance_errors
 from study.errors import StudyError
@@ -315,7 +315,7 @@ def test_a_store_without_tested_patients_is_refused(tiny):
     for case in about["test_cases"]:
         for file in (tiny / "ebhi").glob(f"*/*/GT{case}-*"):
             file.unlink()
-    rest = ebhi_store(tiny / "rest.h5", folder=tiny / "ebhi", size=64, task="cancer")
+    rest = find_data_set("ebhi").store(tiny / "rest.h5", tiny / "ebhi", size=64, task="cancer")
     with assert_refused("rest.h5", "none of the patients"):
         unseen_patches(about, rest)
 

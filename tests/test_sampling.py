@@ -5,11 +5,11 @@ from itertools import product
 import numpy as np
 import pytest
 
-from study.data.extraction.sampling import Source, draw_positions, draws, split_slides
+from study.data.extraction.sampling import SlideKind, draw_positions, draws, split_slides
 from study.data.slides.tissue import CELL
 
-MANY = [Source(f"tumor_{n:03}", True, partial=n % 5 == 0) for n in range(60)] + [
-    Source(f"normal_{n:03}", False) for n in range(90)
+MANY = [SlideKind(f"tumor_{n:03}", True, partial=n % 5 == 0) for n in range(60)] + [
+    SlideKind(f"normal_{n:03}", False) for n in range(90)
 ]
 
 
@@ -23,13 +23,13 @@ def test_the_split_is_8_to_1_to_1_for_both_kinds():
 
 @pytest.mark.parametrize(("tumour", "normal"), [(3, 3), (12, 8), (1, 2), (2, 5), (0, 4), (5, 0)])
 def test_every_split_has_slides_if_there_are_three(tumour, normal):
-    sources = [Source(f"t{n}", True) for n in range(tumour)] + [Source(f"n{n}", False) for n in range(normal)]
-    assert set(split_slides(sources, seed=1).values()) == {"train", "validation", "test"}
+    slides = [SlideKind(f"t{n}", True) for n in range(tumour)] + [SlideKind(f"n{n}", False) for n in range(normal)]
+    assert set(split_slides(slides, seed=1).values()) == {"train", "validation", "test"}
 
 
 def test_slides_of_one_patient_are_in_one_split():
-    sources = [Source(f"patient_{p:03}_node_{n}", p % 3 == n) for p in range(30) for n in range(5)]
-    split = split_slides(sources, seed=0)
+    slides = [SlideKind(f"patient_{p:03}_node_{n}", p % 3 == n) for p in range(30) for n in range(5)]
+    split = split_slides(slides, seed=0)
     for p in range(30):
         assert len({split[f"patient_{p:03}_node_{n}"] for n in range(5)}) == 1
     assert set(split.values()) == {"train", "validation", "test"}
@@ -63,7 +63,7 @@ def test_slides_that_cannot_give_a_kind_are_not_asked_for_it():
 
 @pytest.mark.parametrize(("kind", "expected"), [(True, (50, 0)), (False, (0, 50))])
 def test_with_slides_of_one_kind_only_all_patches_are_of_that_kind(kind, expected):
-    wanted = draws([Source("a", kind, partial=kind)], patches=50, seed=0)
+    wanted = draws([SlideKind("a", kind, partial=kind)], patches=50, seed=0)
     assert wanted == {"a": expected}
 
 

@@ -5,7 +5,7 @@ from data_helpers import assert_refused, make_store
 from slide_helpers import make_slide, make_slides
 
 from study.cli.prediction import predict
-from study.data.datasets.camelyon16 import find_slides
+from study.data.datasets.camelyon16_slides import find_slides
 from study.data.extraction.one_slide import Scale
 from study.data.extraction.plan import extract_store, plan
 from study.data.patches.store import PatchStore

@@ -7,11 +7,11 @@ import torch
 
 from study.data.patches.loading import PatchDataset
 from study.data.patches.splits import stored_split
-from study.data.patches.store import IGNORE
 from study.errors import StudyError
 from study.experiments import training
 from study.experiments.training import Trained, roto_reflect, shared_loader, train, validate
 from study.groups import P4M
+from study.tasks.labels import IGNORE
 from study.unet import build_unet
 
 

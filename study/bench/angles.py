@@ -11,7 +11,7 @@ import pandas as pd
 import torch
 from torch import Tensor, nn
 
-from study.data.datasets.sources import prepare
+from study.data.datasets.registry import prepare
 from study.data.patches.loading import PatchDataset, to_input
 from study.equivariance import rotate
 from study.errors import StudyError

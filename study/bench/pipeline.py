@@ -24,11 +24,11 @@ from torch.utils.data import DataLoader, Dataset
 
 from study.bench.memory import peak_mb
 from study.dask_client import dask_client
-from study.data.datasets.camelyon16 import SlideFiles
 from study.data.extraction.one_slide import Scale, Task, extract_slide
 from study.data.extraction.plan import plan
 from study.data.patches.loading import PatchDataset, ShuffledBatches
 from study.data.patches.store import Patch, PatchStore, write_patches
+from study.data.slides.files import SlideFiles
 from study.data.slides.pyramid import write_pyramid
 from study.data.slides.slide import Slide
 from study.provenance import provenance

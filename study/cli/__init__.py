@@ -9,6 +9,8 @@ import sys
 import typer
 
 from study.cli import bench, documents, networks, packaging, prediction, slides, stores, studies, tuning
+from study.cli.variants import variant
+from study.data.datasets.registry import DATA_SETS
 from study.errors import StudyError, one_line
 from study.experiments.presets import setting_keys
 
@@ -31,9 +33,20 @@ for command in (
 app.command("tune")(tuning.tune_rates)
 
 data = typer.Typer(no_args_is_help=True, help="Prepare data: make the patch store that networks are trained from.")
-for command in (slides.camelyon16, stores.ebhi, slides.miniature, slides.compare_masks):
-    data.command()(command)
+for data_set in DATA_SETS.values():
+    if data_set.draw is not None:
+        data.command(data_set.name)(slides.of_drawing(data_set))
+    elif data_set.read is not None:
+        data.command(data_set.name)(stores.of_images(data_set))
+    elif data_set.download is not None:
+        data.command(data_set.name)(slides.of_slides(data_set))
+data.command()(stores.folder)
+data.command("compare-masks", hidden=True)(variant(slides.compare_masks, "", of="camelyon16"))  # its former name
 app.add_typer(data, name="data")
+on_slides = typer.Typer(no_args_is_help=True, help="Cut patches from whole slides, and compare their masks.")
+on_slides.command("extract")(variant(slides.extract, "", get=False, address=None))
+on_slides.command()(slides.compare_masks)
+app.add_typer(on_slides, name="slides")
 benchmarks = typer.Typer(no_args_is_help=True, help="Measure time, memory and behaviour on this machine.")
 for command in (
     *(bench.models, bench.layers, bench.rules, bench.training_step, bench.pitfalls, bench.angles),

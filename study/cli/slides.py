@@ -1,12 +1,15 @@
-"""``python -m study data``, the commands on whole slides: get them, draw some, cut patches, compare masks."""
+"""``python -m study slides``: cut patches from whole slides, compare their masks; and what ``data`` has of slides."""
 
 import math
-import re
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
+from study.cli.variants import variant
+from study.data.datasets.data_set import DataSet
+from study.data.datasets.registry import DATA_SETS
 from study.errors import StudyError
 
 PATCHES, SIZE = 300_000, 320
@@ -17,7 +20,26 @@ Folder = Annotated[
     typer.Argument(help="The folder of slides: images/, annotations/, masks/, or all in one.", show_default=False),
 ]
 Slides = Annotated[
-    str, typer.Option(help="all, clean (without the slides known to be at fault), or names: tumor_001,normal_00*.")
+    str,
+    typer.Option(
+        help="all, or names and patterns: tumor_001,normal_00*; of Camelyon16 also clean: without the slides known to "
+        "be at fault."
+    ),
+]
+Of = Annotated[
+    str,
+    typer.Option(
+        help="Whose slides they are: it says how files belong together and what groups of outlines mean.",
+        metavar="|".join(data_set.name for data_set in DATA_SETS.values() if data_set.slides is not None),
+    ),
+]
+Group = Annotated[
+    list[str],
+    typer.Option(
+        help="What a group (ASAP) or a class (QuPath) of outlines means: tumour, excluded (cut out of the tumour) or "
+        "unused; repeatable.",
+        metavar="NAME=KIND",
+    ),
 ]
 Magnification = Annotated[
     float | None, typer.Option(help="Scale to read at, as the objective's power.", show_default="10")
@@ -40,19 +62,20 @@ def one_scale(
     return (10.0 if magnification is None and mpp is None else magnification), mpp
 
 
-def camelyon16(
+def extract(
     folder: Folder,
     output: Annotated[
         Path | None, typer.Argument(help="Folder of the patch store, to make or to go on with.", show_default=False)
     ] = None,
+    of: Of = "slides",
     slides: Slides = "all",
     get: Annotated[
         bool, typer.Option("--download", help="First get the slides, and only that if no OUTPUT is given.")
     ] = False,
     address: Annotated[
-        str | None,
-        typer.Option("--from", help="Where to download from.", metavar="URL", show_default="the public bucket"),
+        str | None, typer.Option("--from", help="Where to download from.", metavar="URL", show_default="the original")
     ] = None,
+    group: Group = (),
     patches: Annotated[int | None, typer.Option(help="How many in all.", min=1, show_default="300000")] = None,
     patch_size: Annotated[
         int | None,
@@ -73,19 +96,22 @@ def camelyon16(
         str | None, typer.Option(help="A Dask scheduler to run on instead, as in tcp://host:8786.", metavar="ADDRESS")
     ] = None,
 ) -> None:
-    """Camelyon16, or your own slides with ASAP annotations: from whole slides to the paper's patches.
+    """From whole slides with outlines to patches, by the paper's sampling.
 
-    Cut it at any moment and start it again: it goes on where it was. Slides that fail are listed at the end, and make
-    the exit code 1; the others are done.
+    Interrupt it at any moment and start it again: it goes on where it was. Slides that fail are listed at the end, and
+    make the exit code 1; the others are done.
     """
     from study.cli.show import show_store
-    from study.data.datasets.camelyon16 import find_slides
-    from study.data.extraction.download import BUCKET_URL, download
+    from study.data.datasets.registry import source_of_slides
     from study.data.extraction.one_slide import Scale
     from study.data.extraction.plan import extract_store, plan, plan_again
     from study.data.patches.manifest import read_manifest
-    from study.data.patches.store import SPLITS, PatchStore
+    from study.data.patches.schema import SPLITS
+    from study.data.patches.store import PatchStore
 
+    data_set = with_slides(of)
+    rules = data_set.slides()
+    groups = {**rules.groups, **parse_groups(group)}
     if masks not in ("outlines", "tiff"):
         raise StudyError(f"unknown masks {masks!r}; choose from outlines, tiff")
     given = {"--patches": patches, "--patch-size": patch_size, "--magnification": magnification, "--mpp": mpp}
@@ -94,22 +120,22 @@ def camelyon16(
             raise StudyError(f"{option} and --manifest contradict each other: the manifest says it; give one of them")
     scale = Scale(patch_size or SIZE, *one_scale(magnification, mpp, slide_mpp))
     if get:
-        files = download(folder, selection=slides, source=address or BUCKET_URL)
+        files = data_set.download(folder, address, slides)
         print(f"{len(files)} files are complete in {folder}")
     if output is None:
         if not get:
             raise StudyError("nowhere to put the patches; give OUTPUT, the folder of the patch store")
         return
-    found, problems = find_slides(folder, slides)
+    found, problems = rules.find(folder, slides)
     options = {
-        "source": source_of(folder, [files.name for files in found]),
-        "tiff_masks": masks == "tiff",
-        "slide_mpp": slide_mpp,
+        **{"source": source_of_slides(folder, found), "groups": groups},
+        **{"tiff_masks": masks == "tiff", "slide_mpp": slide_mpp},
     }
     if manifest is not None:
         wanted = plan_again(found, read_manifest(manifest), **options)
     else:
-        wanted = plan(found, scale=scale, patches=patches or PATCHES, seed=seed or 0, missing=problems, **options)
+        missing = [rules.kind_of(name) for name in problems]
+        wanted = plan(found, scale=scale, patches=patches or PATCHES, seed=seed or 0, missing=missing, **options)
     extraction = extract_store(output, wanted, workers=workers, scheduler=scheduler)
     if extraction.patches:
         store = PatchStore(output)
@@ -123,13 +149,45 @@ def camelyon16(
     list_missing(problems | extraction.failed)
 
 
-def source_of(folder: Path, slides: list[str]) -> str:
-    """What the slides of these names are, for people: nobody must take drawn ones for Camelyon16."""
-    from study.data.datasets.miniature import MARKER, SOURCE
+def with_slides(name: str) -> DataSet:
+    """A data set of slides by its name."""
+    names = [data_set.name for data_set in DATA_SETS.values() if data_set.slides is not None]
+    if name not in names:
+        raise StudyError(f"--of {name}: there are no such slides; choose from {', '.join(names)}")
+    return DATA_SETS[name]
 
-    if (folder / MARKER).is_file():
-        return SOURCE
-    return "Camelyon16" if all(re.fullmatch(r"(normal|tumor|test)_\d{3}", name) for name in slides) else "own slides"
+
+def parse_groups(given: Iterable[str]) -> dict[str, str]:
+    """What ``NAME=KIND`` say that the groups and classes of outlines mean."""
+    from study.data.slides.annotations import KINDS
+
+    groups = {}
+    for text in given:
+        name, equals, kind = text.rpartition("=")
+        if not equals or not name or kind not in KINDS:
+            raise StudyError(f"--group {text!r}: give NAME=KIND, KIND being {', '.join(KINDS)}")
+        groups[name] = kind
+    return groups
+
+
+def of_slides(data_set: DataSet) -> Callable:
+    """The command that gets and extracts the slides of a data set."""
+    return variant(extract, f"{data_set.about} Licence: {data_set.licence}.", of=data_set.name)
+
+
+def of_drawing(data_set: DataSet) -> Callable:
+    """The command that draws the slides of a data set."""
+
+    def command(
+        folder: Annotated[Path, typer.Argument(help="A new folder for the slides.", show_default=False)],
+        seed: Annotated[int, typer.Option(help="Of the drawing.", min=0)] = 0,
+    ) -> None:
+        following = data_set.draw(folder, seed)
+        print(f"{len(data_set.slides().find(folder, 'all')[0])} slides in {folder}; next:")
+        print(following)
+
+    command.__doc__ = data_set.about
+    return command
 
 
 def list_missing(missing: dict[str, str]) -> None:
@@ -141,34 +199,24 @@ def list_missing(missing: dict[str, str]) -> None:
         raise typer.Exit(1)
 
 
-def miniature(
-    folder: Annotated[Path, typer.Argument(help="A new folder for the slides.", show_default=False)],
-    seed: Annotated[int, typer.Option(help="Of everything that is drawn.", min=0)] = 0,
-) -> None:
-    """Draw a miniature Camelyon: slides, annotations and masks to try everything on; it says nothing about tissue."""
-    from study.data.datasets.camelyon16 import find_slides
-    from study.data.datasets.miniature import make_miniature
-
-    make_miniature(folder, seed=seed, progress=True)
-    print(f"{len(find_slides(folder)[0])} slides in {folder}; next:")
-    print(f"python -m study data camelyon16 {folder} OUTPUT --patches 2000 --patch-size 64")
-
-
 def compare_masks(
     folder: Folder,
+    of: Of = "slides",
     slides: Slides = "all",
+    group: Group = (),
     magnification: Magnification = None,
     mpp: Mpp = None,
     slide_mpp: SlideMpp = None,
 ) -> None:
     """Compare the annotations of slides with their mask TIFFs, pixel by pixel at one scale."""
-    from study.data.datasets.camelyon16 import find_slides
     from study.data.slides.annotations import read_annotation
     from study.data.slides.masks import OutlineMask, TiffMask, compare
     from study.data.slides.slide import Slide
 
+    rules = with_slides(of).slides()
+    groups = {**rules.groups, **parse_groups(group)}
     magnification, mpp = one_scale(magnification, mpp, slide_mpp)
-    found, problems = find_slides(folder, slides)
+    found, problems = rules.find(folder, slides)
     pairs = [files for files in found if files.annotation and files.mask]
     if not pairs:
         raise StudyError(f"no slide in {folder} has both an annotation and a mask; get them")
@@ -176,7 +224,7 @@ def compare_masks(
         try:
             with Slide(files.path, mpp=slide_mpp) as slide:
                 view = slide.at(magnification=magnification, mpp=mpp)
-                annotation = read_annotation(files.annotation, size=(slide.width, slide.height))
+                annotation = read_annotation(files.annotation, groups=groups, size=(slide.width, slide.height))
                 with TiffMask(files.mask, view, partial=False) as tiff:
                     agreement = compare(OutlineMask(annotation, view, partial=False), tiff, view)
         except StudyError as error:

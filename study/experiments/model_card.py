@@ -3,19 +3,12 @@
 All of it is generated from what the file of weights says of itself, so the two cannot differ.
 """
 
+from collections.abc import Sequence
+
+from study.data.datasets.registry import find_data_set
 from study.experiments.trials import Trial
 from study.networks.models import MODELS, Architecture
 from study.networks.unet import GRIDS
-
-LIMITS = {
-    "cancer": (
-        "**What it marks** are whole glands of patches that were graded adenocarcinoma or high-grade intraepithelial "
-        "neoplasia: the grade is of the patch, the outline of the glands. All other glands are background, and so "
-        "is tumour outside of glands."
-    ),
-    "glands": "**What it marks** are glands of every grade, healthy ones too: it does not look for tumour.",
-}
-"""What the foreground of a task does not mean."""
 
 
 def model_card(name: str, about: dict) -> str:
@@ -26,13 +19,15 @@ def model_card(name: str, about: dict) -> str:
         about: see :func:`study.networks.pretrained.read_pretrained`; the weights are not needed.
     """
     settings, patches, training = (about[key] for key in ("settings", "patches", "training"))
+    data_set = find_data_set(settings["source"])
+    card, labels = data_set.card, data_set.labels[settings["task"]]
     trial, expected = Trial(**about["trial"]), about["expected"]
     model, architecture = MODELS[trial.model], Architecture(**about["architecture"])
     train, validation, test = (_count(about["parts"][part]) for part in ("train", "validation", "test"))
     size, original = (f"{patches[side]} x {patches[side]}" for side in ("size", "original_size"))
     return f"""# {name}
 
-A {model.label} that finds {about["classes"][1]} in H&E patches of colorectal biopsies.
+A {model.label} that finds {about["classes"][1]} in {card.subject}.
 {_symmetry(architecture)}
 It has {about["parameters"]:,} parameters: filters in half precision, all else in float32, in which it computes.
 
@@ -64,7 +59,7 @@ These are the numbers of one training and one fold of patients; the study `{abou
 
 ## Data and training
 
-- **Patches**: the EBHI-SEG that comes with this package, {_count(patches)}, at {size} pixels.
+- **Patches**: the {data_set.title} that comes with this package, {_count(patches)}, at {size} pixels.
   The originals have {original}, at a magnification of {patches["magnification"]}.
   Fingerprint {about["data"]["fingerprint"]}.
 - **Split** by patient, seed {trial.seed}: training on {train} ({100 * trial.fraction:g} % of those there were),
@@ -79,20 +74,22 @@ These are the numbers of one training and one fold of patients; the study `{abou
 ## Limits
 
 - **Not for clinical use.** This is an example of research, not a medical device.
-- **One hospital, one stain, biopsies of the colon and rectum**: nobody has tested it on anything else.
+{_items(card.limits)}
 - **Reduced resolution**: it has seen {size} pixels of a field of view that had {original}.
   The micrometres per pixel were not published, so on slides the fitting scale is to be found by trying.
-- {LIMITS[settings["task"]]}
-- **Patches with a gland**: there is one in every patch of the data, so it has hardly seen tissue without.
+- {labels.limits}
 
 ## Licence
 
-The weights are under the MIT licence, as the code is. The patches that they were trained on are under CC BY 4.0:
-Shi et al., *EBHI-Seg: A novel enteroscope biopsy histopathological hematoxylin and eosin image dataset for image
-segmentation tasks*, Frontiers in Medicine 10, 1114673 (2023), <https://doi.org/10.3389/fmed.2023.1114673>; data:
-<https://doi.org/10.6084/m9.figshare.21540159>. `study/data/datasets/ebhi_seg_LICENSE.txt` says what was changed.
+The weights are under the MIT licence, as the code is. The patches that they were trained on are under
+{data_set.licence}:
+{card.attribution}
 Their authors do not endorse this network.
 """
+
+
+def _items(texts: Sequence[str]) -> str:
+    return "\n".join(f"- {text}" for text in texts)
 
 
 def _symmetry(architecture: Architecture) -> str:

@@ -2,10 +2,7 @@
 
 from pathlib import Path
 
-from study.data.datasets.ebhi import source_name
-from study.data.datasets.miniature import SOURCE as MINIATURE
-from study.data.datasets.nuinsseg import SOURCE as NUINSSEG
-from study.data.datasets.sources import prepare
+from study.data.datasets.registry import labels_of, prepare
 from study.errors import StudyError
 from study.experiments.presets import check_study_name, find_preset, override, study_name
 from study.experiments.trials import Study
@@ -47,9 +44,8 @@ def open_study(
         task=preset.task,
         make=make,
     )
-    ebhi = source_name(preset.task) if preset.source == "ebhi" else None
-    about = {"miniature": MINIATURE, "ebhi": ebhi, "nuinsseg": NUINSSEG}.get(preset.source)
-    if name is None and store is not None and about not in (None, store.source):
+    about = labels_of(preset.source, preset.task)
+    if name is None and store is not None and about is not None and about.source != store.source:
         raise StudyError(
             f"{data} holds other data ({store.source}) than {preset_name} is about; give the study a --name"
         )

@@ -15,7 +15,7 @@ from lightning_fabric import Fabric
 from safetensors.torch import save
 from torch import Tensor
 
-from study.data.datasets.ebhi import MAGNIFICATION, SIZE, TASKS
+from study.data.datasets.registry import find_data_set
 from study.data.patches.splits import split
 from study.data.patches.store import PatchStore
 from study.errors import StudyError
@@ -59,7 +59,7 @@ def package(checkpoint: Path, name: str, output: Path, *, root: Path, fabric: Fa
 
     Raises:
         StudyError: if the name is none for a file, or is taken; the checkpoint is damaged, has no record, or was not
-            trained on the EBHI-SEG of the package; or the rounding moves the Dice by more than :data:`TOLERANCE`.
+            trained on patches of the package; or the rounding moves the Dice by more than :data:`TOLERANCE`.
     """
     path = weights_file(output, name)
     if not re.fullmatch(r"[a-z0-9]+(-[a-z0-9]+)*", name) or name in MODELS:
@@ -84,14 +84,16 @@ def package(checkpoint: Path, name: str, output: Path, *, root: Path, fabric: Fa
             f"{checkpoint}: half precision moves the Dice from {100 * before:.2f} to {100 * after:.2f} %, more than "
             f"{TOLERANCE} points; nothing was written, choose another trial"
         )
+    data_set = find_data_set(settings["source"])
     about = {
         **{key: trained[key] for key in ("architecture", "trial", "settings", "data")},
         **{key: trained[key] for key in ("task", "mpp") if key in trained},
         "study": study,
-        "classes": ["background", TASKS[settings["task"]]],
+        "classes": ["background", data_set.labels[settings["task"]].foreground],
         "patches": {
             **_count(store, np.arange(len(store))),
-            **{"size": settings["size"], "original_size": SIZE, "magnification": MAGNIFICATION},
+            **{"size": settings["size"], "original_size": data_set.card.original_size},
+            "magnification": data_set.card.magnification,
         },
         "parts": {part: _count(store, places) for part, places in vars(parts).items()},
         "test_cases": sorted(set(store.case[parts.test])),

@@ -23,9 +23,6 @@ FRACTIONS = (0.125, 0.25, 0.5, 1.0)
 """The paper's data regimes."""
 
 
-SOURCES = ("miniature", "ebhi", "nuinsseg", "store")
-"""Of patches: drawn slides, EBHI-SEG, NuInsSeg, or any patch store."""
-
 PRECISIONS = ("32-true", "bf16-mixed")
 """Of the training; both keep the weights in float32, in which they are evaluated."""
 
@@ -61,7 +58,7 @@ class Preset:
 
     Attributes:
         description: one line for people.
-        source: where the patches come from, one of :data:`SOURCES`.
+        source: where the patches come from, a key of :data:`~study.data.datasets.registry.DATA_SETS`.
         task: what is foreground, where the source knows several; empty where it does not.
         size: side of the patches, in pixels.
         patches: how many patches to cut from the drawn slides, over all splits; other sources have what they have.
@@ -89,6 +86,7 @@ class Preset:
     workers: int = 0
 
     def __post_init__(self) -> None:
+        from study.data.datasets.registry import find_data_set
         from study.data.patches.splits import DESIGNS
         from study.experiments.schedules import SCHEDULES
         from study.networks.unet import GRIDS
@@ -100,8 +98,7 @@ class Preset:
         for name in ("width", "depth", "batch_size", "epochs", "batches_per_epoch", "learning_rate"):
             if not 0 < getattr(recipe, name) < math.inf:
                 raise StudyError(f"{name} is {getattr(recipe, name)}; give a positive number")
-        if self.source not in SOURCES:
-            raise StudyError(f"unknown source {self.source!r}; choose from {', '.join(SOURCES)}")
+        find_data_set(self.source)
         if self.design not in DESIGNS:
             raise StudyError(f"unknown design {self.design!r}; choose from {', '.join(DESIGNS)}")
         if recipe.schedule not in SCHEDULES:

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import numpy as np
 
-from study.data.datasets.sources import prepare
+from study.data.datasets.registry import DATA_SETS, data_set_of, prepare
 from study.data.patches.splits import split
 from study.data.patches.store import PatchStore
 from study.errors import StudyError
@@ -22,9 +22,11 @@ def own_store(trained: dict, which: Path | str, folder: Path) -> PatchStore:
         StudyError: if it was trained on others.
     """
     settings = trained.get("settings", {})
-    if settings.get("source") != "ebhi":
+    data_set = DATA_SETS.get(settings.get("source"))
+    if data_set is None or not data_set.packaged:
         raise StudyError(f"{which} was not trained on patches of this package; `evaluate` takes others by --data PATH")
-    store = prepare("ebhi", data=None, folder=folder, size=settings["size"], count=0, task=settings.get("task", ""))
+    size, task = settings["size"], settings.get("task", "")
+    store = prepare(data_set.name, data=None, folder=folder, size=size, count=0, task=task)
     if "test_cases" not in trained and store.fingerprint != trained["data"]["fingerprint"]:
         raise StudyError(
             f"{which} was trained on other patches ({trained['data']['fingerprint']}) than those of this package "
@@ -57,5 +59,6 @@ def unseen_patches(trained: dict, store: PatchStore) -> np.ndarray:
 
 
 def _data_set(source: str) -> str:
-    """Without the task: the source of a store is "EBHI-SEG, cancer"."""
-    return source.partition(",")[0]
+    """The name of a data set, whatever the task; the source itself, if it is of none."""
+    data_set = data_set_of(source)
+    return source if data_set is None else data_set.name

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pandas as pd
 
+from study.data.datasets.registry import caption_of
 from study.errors import StudyError
 from study.experiments.trials import Trial, read_records
 from study.networks.models import MODELS
@@ -84,13 +85,6 @@ def counts(records: Sequence[dict], reading: str = "") -> pd.DataFrame | None:
 def caption(records: Sequence[dict]) -> str:
     """What the numbers are about, so that nobody takes a synthetic or reduced study for the paper's."""
     settings, data = records[0]["settings"], records[0]["data"]
-    source = {
-        "miniature Camelyon": "SYNTHETIC slides (miniature Camelyon)",
-        "EBHI-SEG": "EBHI-SEG (glands in colorectal biopsies)",  # as it was called before there were two tasks
-        "EBHI-SEG, glands": "EBHI-SEG (glands in colorectal biopsies)",
-        "EBHI-SEG, cancer": "EBHI-SEG (cancer in colorectal biopsies)",
-        "NuInsSeg, nuclei": "NuInsSeg (nuclei in 31 organs)",
-    }
     reduced = settings["size"] < 320 or settings["batches_per_epoch"] * settings["batch_size"] < 468 * 64
     tested = {record["trial"]["seed"]: record for record in records}
     seeds = len(tested)
@@ -98,7 +92,7 @@ def caption(records: Sequence[dict]) -> str:
     patches = [record["metrics"]["test_patches"] for record in tested.values()]
     each_its_own = cases > len(records[0]["cases"])  # every seed has test cases of its own
     return (
-        f"{source.get(data['source'], data['source'])}, {settings['size']} x {settings['size']} px, "
+        f"{caption_of(data['source'])}, {settings['size']} x {settings['size']} px, "
         f"width {settings['width']}, {settings['epochs']} epochs of {settings['batches_per_epoch']} batches "
         f"of {settings['batch_size']}{' (REDUCED from the paper)' * reduced}, {seeds} seed{'s' * (seeds > 1)}; "
         f"{sum(patches) if each_its_own else patches[0]} test patches of {cases} case{'s' * (cases > 1)}; "

@@ -1,123 +1,79 @@
-"""EBHI-SEG: 2,226 H&E patches of colorectal biopsies, 224 x 224, with masks of the glands (epithelium), CC BY 4.0.
+"""The entry of EBHI-SEG: its images are read in :mod:`~study.data.datasets.ebhi_images`."""
 
-The download (figshare 21540159) has a folder per class with ``image`` and ``label`` inside. The label outlines the
-glands in every class, the normal one included; which of them are cancer is known from the class of their patch. Two
-tasks come of it, :data:`TASKS`. The same folder, reduced, is in the box: see :mod:`study.data.datasets.ebhi_box`.
-"""
-
-import re
-from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-import numpy as np
-from PIL import Image
-
-from study.data.datasets.image_pairs import File, pairs_in, read_pair
-from study.data.patches.store import Patch
+from study.data.datasets import ebhi_box
+from study.data.datasets.data_set import Card, DataSet, Images, Labels, digest_of
+from study.data.datasets.ebhi_images import MAGNIFICATION, SIZE, case_of, ebhi_patches, find_pairs
 from study.errors import StudyError
 
-CLASSES = ("Adenocarcinoma", "High-grade IN", "Low-grade IN", "Normal", "Polyp", "Serrated adenoma")
-"""The folders of the download: the diagnosis of a patch (IN: intraepithelial neoplasia)."""
 
-CANCER = ("Adenocarcinoma", "High-grade IN")
-"""The classes whose glands are the foreground of the task "cancer": carcinoma, invasive or in situ."""
-
-TASKS = {
-    "cancer": "glands of adenocarcinoma or high-grade intraepithelial neoplasia",
-    "glands": "glands, healthy or not",
-}
-"""What is segmented, and against all else: the glands of the classes of :data:`CANCER`, or those of every class."""
-
-SIZE = 224
-"""Side of the patches of the download, in pixels."""
-
-MAGNIFICATION = 400
-"""Of the download; how many micrometres a pixel has was not published."""
-
-THRESHOLD = 127
-"""The masks have soft grey edges; foreground is what is brighter than this."""
-
-_CASE = re.compile(r"GT[A-Za-z]*(\d+)")  # a case can stand in several classes, under other letters but the same digits
-
-
-def source_name(task: str) -> str:
-    """What stores and results call the patches of a task.
+def read(data: Path | None, size: int, task: str) -> Images:
+    """The patches of the download, or the reduced ones that come with the package.
 
     Raises:
-        StudyError: if there is no such task.
+        StudyError: if the patches of the package are smaller than ``size``, or see
+            :func:`~study.data.datasets.ebhi_box.open_box`, :func:`~study.data.datasets.ebhi_images.find_pairs` and
+            :func:`~study.data.datasets.ebhi_images.ebhi_patches`.
     """
-    if task not in TASKS:
-        raise StudyError(f"unknown task {task!r} of EBHI-SEG; choose from {', '.join(TASKS)}")
-    return f"EBHI-SEG, {task}"
-
-
-def find_pairs(root: File | str) -> list[tuple[File, File]]:
-    """All (image, label) files below an EBHI-SEG folder, sorted; any image format, matched by name without its ending.
-
-    Raises:
-        StudyError: if the folder is missing or empty, or an image or a label stands alone.
-    """
-    root = Path(root) if isinstance(root, str) else root
-    if not root.is_dir():
+    if data is None and size > ebhi_box.SIZE:
         raise StudyError(
-            f"no data folder at {root}; download EBHI-SEG with `python -m study data ebhi {root} --download`"
+            f"the EBHI-SEG that comes with the package has {ebhi_box.SIZE} x {ebhi_box.SIZE} pixels, fewer than "
+            f"{size} x {size}; give --data PATH, the folder of `python -m study data ebhi PATH --download`"
         )
-    folders = sorted(root.iterdir(), key=lambda folder: folder.name)
-    pairs = [pair for folder in folders for pair in pairs_in(folder, "image", "label")]
-    if not pairs:
-        raise StudyError(f"no images in {root}; expected <class>/image/* and <class>/label/* as in EBHI-SEG")
-    return pairs
+    pairs = find_pairs(ebhi_box.open_box() if data is None else data)
+    files = ebhi_box.SHA256 if data is None else digest_of(data, (file for pair in pairs for file in pair))
+    return Images(ebhi_patches(pairs, size, task=task), [case_of(image) for image, _ in pairs], files)
 
 
-def class_of(file: File) -> str:
-    """The class of a patch, from the folder that its image or label stands in."""
-    return file.parent.parent.name
+def download(folder: Path, address: str | None, selection: str) -> list[Path]:
+    from study.data.datasets.ebhi_download import ARTICLE_URL, download_ebhi
+
+    return download_ebhi(folder, source=address or ARTICLE_URL)
 
 
-def case_of(file: File) -> str:
-    """The patient's number: the digits after ``GT`` and any letters.
-
-    Raises:
-        StudyError: if the name holds no such number.
-    """
-    match = _CASE.match(file.stem)
-    if not match:
-        raise StudyError(f"{file}: no case number in the name; expected GT<digits>-<slide>-400-<index>")
-    return match[1]
-
-
-def slide_of(file: File) -> str:
-    """The name of the slide: what stands before the magnification, 400."""
-    return file.stem.rsplit("-400-", 1)[0]
-
-
-def ebhi_patches(pairs: Sequence[tuple[File, File]], size: int, *, task: str) -> Iterator[Patch]:
-    """Read the pairs as patches of ``size`` x ``size`` pixels, resized where the files have another size.
-
-    The image and the soft mask are both averaged down (Lanczos and box); the mask is thresholded last.
-
-    Args:
-        pairs: of image and label, see :func:`find_pairs`.
-        size: side of the patches in pixels.
-        task: one of :data:`TASKS`.
-
-    Raises:
-        StudyError: naming the file that is damaged, the pair that differs in size, or the folder of no known class.
-    """
-    source_name(task)  # refuses an unknown one
-    for image_file, label_file in pairs:
-        image, label = read_pair(image_file, label_file)
-        if image.size != (size, size):
-            image = image.resize((size, size), Image.Resampling.LANCZOS)
-            label = label.resize((size, size), Image.Resampling.BOX)
-        mask = np.asarray(label) > THRESHOLD
-        if task == "cancer" and not _is_cancer(image_file):
-            mask = np.zeros_like(mask)
-        yield Patch(np.asarray(image), mask.astype(np.uint8), case=case_of(image_file), slide=slide_of(image_file))
-
-
-def _is_cancer(file: File) -> bool:
-    """Whether the glands of a patch are cancer; a class that is not known must not pass for benign."""
-    if (name := class_of(file)) not in CLASSES:
-        raise StudyError(f"{file} is of an unknown class {name!r}; rename its folder to one of {', '.join(CLASSES)}")
-    return name in CANCER
+DATA_SET = DataSet(
+    name="ebhi",
+    title="EBHI-SEG",
+    about="EBHI-SEG: 2,226 H&E patches of colorectal biopsies with masks of the glands. Reduced to 128 pixels, it "
+    "comes with the package.",
+    licence="CC BY 4.0",
+    labels={
+        "cancer": Labels(
+            source="EBHI-SEG, cancer",
+            caption="EBHI-SEG (cancer in colorectal biopsies)",
+            foreground="glands of adenocarcinoma or high-grade intraepithelial neoplasia",
+            limits=(
+                "**What it marks** are whole glands of patches that were graded adenocarcinoma or high-grade "
+                "intraepithelial neoplasia: the grade is of the patch, the outline of the glands. All other glands are "
+                "background, and so is tumour outside of glands."
+            ),
+        ),
+        "glands": Labels(
+            source="EBHI-SEG, glands",
+            caption="EBHI-SEG (glands in colorectal biopsies)",
+            foreground="glands, healthy or not",
+            limits="**What it marks** are glands of every grade, healthy ones too: it does not look for tumour.",
+            former=("EBHI-SEG",),  # before there were two tasks
+        ),
+    },
+    read=read,
+    size=SIZE,
+    needs="the EBHI-SEG folder (figshare 21540159)",
+    packaged=True,
+    pack=lambda folder, file: ebhi_box.pack_box(folder, file, progress=True),
+    download=download,
+    card=Card(
+        subject="H&E patches of colorectal biopsies",
+        original_size=SIZE,
+        magnification=MAGNIFICATION,
+        limits=(
+            "**One hospital, one stain, biopsies of the colon and rectum**: nobody has tested it on anything else.",
+            "**Patches with a gland**: there is one in every patch of the data, so it has hardly seen tissue without.",
+        ),
+        attribution="""\
+Shi et al., *EBHI-Seg: A novel enteroscope biopsy histopathological hematoxylin and eosin image dataset for image
+segmentation tasks*, Frontiers in Medicine 10, 1114673 (2023), <https://doi.org/10.3389/fmed.2023.1114673>; data:
+<https://doi.org/10.6084/m9.figshare.21540159>. `study/data/datasets/ebhi_seg_LICENSE.txt` says what was changed.""",
+    ),
+)

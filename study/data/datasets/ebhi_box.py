@@ -1,8 +1,8 @@
 """EBHI-SEG in the box: all its patches, reduced, in one archive that comes with the package.
 
-The archive is laid out as the download is, so that :func:`~study.data.datasets.ebhi.find_pairs` reads the one like the
-other: ``<class>/image/*.webp`` and ``<class>/label/*.png``. Beside them are ``patches.csv``, which says of each patch
-what its name and folder say, and ``LICENSE.txt``: CC BY 4.0, whose work it is, and what was changed.
+The archive is laid out as the download is, so that :func:`~study.data.datasets.ebhi_images.find_pairs` reads the one
+like the other: ``<class>/image/*.webp`` and ``<class>/label/*.png``. Beside them are ``patches.csv``, which says of
+each patch what its name and folder say, and ``LICENSE.txt``: CC BY 4.0, whose work it is, and what was changed.
 
 ``python -m study data ebhi FOLDER --pack FILE`` makes it; the same files and the same Pillow give the same bytes.
 """
@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from PIL import Image
 from tqdm import tqdm
 
-from study.data.datasets.ebhi import case_of, class_of, ebhi_patches, find_pairs, slide_of
+from study.data.datasets.ebhi_images import case_of, class_of, ebhi_patches, find_pairs, slide_of
 from study.files import replacing, require_intact
 
 BOX = Path(__file__).with_name("ebhi_seg.zip")
@@ -57,8 +57,8 @@ def pack_box(folder: Path, path: Path, *, progress: bool = False) -> None:
         progress: show a bar, if there is a terminal.
 
     Raises:
-        StudyError: see :func:`~study.data.datasets.ebhi.find_pairs` and :func:`~study.data.datasets.ebhi.ebhi_patches`;
-            or if the archive cannot be written.
+        StudyError: see :func:`~study.data.datasets.ebhi_images.find_pairs` and
+            :func:`~study.data.datasets.ebhi_images.ebhi_patches`; or if the archive cannot be written.
     """
     pairs = find_pairs(folder)
     images = [image for image, _ in pairs]

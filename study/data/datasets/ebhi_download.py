@@ -18,7 +18,7 @@ ARTICLE_URL = "https://api.figshare.com/v2/articles/21540159"
 
 
 def download_ebhi(folder: Path, *, source: str = ARTICLE_URL, progress: bool = True) -> list[Path]:
-    """Get the archives and unpack them, so that :func:`~study.data.datasets.ebhi.find_pairs` reads the folder.
+    """Get the archives and unpack them, so that :func:`~study.data.datasets.ebhi_images.find_pairs` reads the folder.
 
     What is complete is kept, an archive that was put there by hand too; what was begun goes on where it was.
 
@@ -47,8 +47,8 @@ def unpack(archive: Path, folder: Path) -> list[Path]:
     """Unpack the images and labels of a zip archive; those that are there and whole are kept.
 
     Of their paths, only the last three parts are used, ``<class>/image/<name>`` or ``<class>/label/<name>``: whatever
-    stands before them, the folder is one that :func:`~study.data.datasets.ebhi.find_pairs` reads. Other files are left
-    out.
+    stands before them, the folder is one that :func:`~study.data.datasets.ebhi_images.find_pairs` reads. Other files
+    are left out.
 
     Returns:
         the paths of all images and labels in the archive.

@@ -24,11 +24,16 @@ def pairs_in(folder: File, image: str, label: str) -> list[tuple[File, File]]:
     Raises:
         StudyError: if an image or a label stands alone or is there twice, or a link is broken.
     """
-    images, labels = _files(folder / image), _files(folder / label)
+    return pairs_of(folder / image, folder / label)
+
+
+def pairs_of(image_folder: File, label_folder: File) -> list[tuple[File, File]]:
+    """As :func:`pairs_in`, of two folders anywhere."""
+    images, labels = _files(image_folder), _files(label_folder)
     if alone := sorted(images.keys() ^ labels.keys()):
         file = images.get(alone[0]) or labels[alone[0]]
-        missing = label if alone[0] in images else image
-        raise StudyError(f"{file} has no {missing}; add it to {folder / missing} or remove the file")
+        missing = label_folder if alone[0] in images else image_folder
+        raise StudyError(f"{file} has no {missing.name}; add it to {missing} or remove the file")
     return [(images[stem], labels[stem]) for stem in sorted(images)]
 
 

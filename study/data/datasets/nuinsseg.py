@@ -11,12 +11,10 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from study.data.datasets.data_set import DataSet, Images, Labels, digest_of
 from study.data.datasets.image_pairs import pairs_in, read_pair
-from study.data.patches.store import Patch
+from study.data.patches.schema import Patch
 from study.errors import StudyError
-
-SOURCE = "NuInsSeg, nuclei"
-"""What stores and results call these patches."""
 
 BLOCK = 16
 """Neighbours in number that are one case."""
@@ -86,3 +84,32 @@ def _number(file: Path) -> int:
     if not re.fullmatch(r"\d+", file.stem):
         raise StudyError(f"{file} has no number for a name; expected NNN.* as in images/001.webp")
     return int(file.stem)
+
+
+def read(data: Path, size: int, task: str) -> Images:
+    """The tiles of a NuInsSeg folder.
+
+    Raises:
+        StudyError: see :func:`find_nuclei` and :func:`nuclei_patches`.
+    """
+    pairs = find_nuclei(data)
+    files = digest_of(data, (file for pair in pairs for file in pair))
+    return Images(nuclei_patches(pairs, size), [block_of(image) for image, _ in pairs], files)
+
+
+DATA_SET = DataSet(
+    name="nuinsseg",
+    title="NuInsSeg",
+    about="NuInsSeg: 665 H&E patches of 31 human and mouse organs with masks of the nuclei.",
+    licence="CC BY 4.0",
+    labels={
+        "nuclei": Labels(
+            source="NuInsSeg, nuclei",
+            caption="NuInsSeg (nuclei in 31 organs)",
+            foreground="nuclei",
+        )
+    },
+    read=read,
+    size=256,
+    needs="the NuInsSeg folder (Mahbod et al. 2024)",
+)

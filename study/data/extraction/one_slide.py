@@ -16,14 +16,22 @@ import numpy as np
 import pandas as pd
 
 from study.data.extraction.sampling import draw_positions
-from study.data.patches.manifest import COLUMNS, patch_hash, patches_fingerprint, slide_file
-from study.data.patches.store import IGNORE
-from study.data.slides.annotations import Annotation, read_annotation
+from study.data.patches.manifest import slide_file
+from study.data.patches.schema import (
+    COLUMNS,
+    IMAGE,
+    MASK,
+    array_shapes,
+    patch_hash,
+    patches_fingerprint,
+)
+from study.data.slides.annotations import Annotation, Groups, read_annotation
 from study.data.slides.masks import Mask, OutlineMask, TiffMask
 from study.data.slides.slide import Slide, View
 from study.data.slides.tissue import CELL, tissue_map
 from study.errors import StudyError
 from study.files import replacing, require_space
+from study.tasks.labels import IGNORE
 
 _GROUP = 32
 """Windows that are read at once, at the most: more are nowhere near each other, and their box would fill the memory."""
@@ -48,6 +56,7 @@ class Task:
             with neither has no tumour.
         partial: whether the slide is annotated in part only: what nobody labelled is then marked to be ignored.
         scale: how patches are cut.
+        groups: what the names of groups and classes in the annotation mean.
         slide_mpp: micrometres per pixel of level 0, if the slide does not say them.
         seed: of the study.
         wanted: number of patches with and without tumour.
@@ -60,6 +69,7 @@ class Task:
     annotation: Path | None
     mask: Path | None
     partial: bool
+    groups: Groups
     scale: Scale
     slide_mpp: float | None
     seed: int
@@ -73,9 +83,9 @@ class Task:
 
     @property
     def recipe(self) -> dict:
-        """What the file's content depends on, but for the slide and its annotation."""
+        """What the file's content depends on, but for the slide and its annotation, and how these are understood."""
         fields = asdict(self)
-        del fields["slide_mpp"]  # most slides do not need it
+        del fields["slide_mpp"], fields["groups"]  # most slides do not need them: a file notes them if its slide does
         files = {key: fields[key].name if fields[key] else None for key in ("slide", "annotation", "mask")}
         return json.loads(json.dumps(fields | files))
 
@@ -114,10 +124,12 @@ def read_rows(folder: Path, task: Task) -> pd.DataFrame | None:
                 return None
             if file.attrs.get("stated_mpp", task.slide_mpp) != task.slide_mpp:
                 return None
+            if file.attrs.get("groups", _text(task.groups)) != _text(task.groups):  # older files do not note them
+                return None
             table = {column: file[f"rows/{column}"] for column in COLUMNS}
             rows = pd.DataFrame({c: d.asstr()[:] if COLUMNS[c] is str else d[:] for c, d in table.items()})
             rows.attrs["notes"] = file.attrs["notes"]
-            whole = len(rows) == len(file["x"]) and patches_fingerprint(rows.hash) == file.attrs["fingerprint"]
+            whole = len(rows) == len(file[IMAGE]) and patches_fingerprint(rows.hash) == file.attrs["fingerprint"]
     except (OSError, KeyError, ValueError, TypeError, AttributeError, RuntimeError):
         return None
     return rows if whole else None
@@ -166,13 +178,17 @@ def _inputs(task: Task) -> str:
     return json.dumps([outlines, *rasters])
 
 
+def _text(groups: Groups) -> str:
+    return json.dumps(groups, sort_keys=True)
+
+
 def _open_mask(task: Task, slide: Slide, view: View) -> tuple[Mask, str]:
     """Where the tumour is, and what is to be said of the annotation."""
     if task.mask is not None:
         return TiffMask(task.mask, view, partial=task.partial), ""
     if task.annotation is None:
         return OutlineMask(Annotation.empty(), view, partial=False), ""
-    annotation = read_annotation(task.annotation, size=(slide.width, slide.height))
+    annotation = read_annotation(task.annotation, groups=task.groups, size=(slide.width, slide.height))
     return OutlineMask(annotation, view, partial=task.partial), annotation.notes
 
 
@@ -198,10 +214,10 @@ def _write(path: Path, task: Task, view: View, mask: Mask, positions: list[tuple
     require_space(path, count * size * size * 4)
     rows = []
     with h5py.File(path, "w", rdcc_nbytes=0) as file:
-        for name, shape in [("x", (size, size, 3)), ("mask", (size, size))]:
+        for name, shape in array_shapes(size, size).items():
             # one chunk per patch, uncompressed: written and read at the speed of the disk; the hash is its checksum
             file.create_dataset(name, (count, *shape), np.uint8, chunks=(1, *shape) if count else None)
-        images, labels = file["x"].id, file["mask"].id
+        images, labels = file[IMAGE].id, file[MASK].id
         for n, ((x, y), image) in enumerate(zip(positions, read_windows(view, positions, size), strict=True)):
             label = mask.read(x, y, size, size)
             images.write_direct_chunk((n, 0, 0, 0), image.data)
@@ -227,6 +243,8 @@ def _write(path: Path, task: Task, view: View, mask: Mask, positions: list[tuple
                 )
         if view.slide.stated is not None:
             file.attrs["stated_mpp"] = view.slide.stated
+        if task.annotation is not None:
+            file.attrs["groups"] = _text(task.groups)
         table = pd.DataFrame(rows, columns=list(COLUMNS))
         for column, kind in COLUMNS.items():
             dtype = h5py.string_dtype() if kind is str else np.dtype(kind)

@@ -7,18 +7,19 @@ from pathlib import Path
 import pandas as pd
 from tqdm import tqdm
 
-from study.data.datasets.camelyon16 import SlideFiles, is_partial
 from study.data.extraction.cluster import extract_all
 from study.data.extraction.one_slide import Scale, Task, read_rows
-from study.data.extraction.sampling import Source, draws, split_slides
+from study.data.extraction.sampling import SlideKind, draws, split_slides
 from study.data.patches.manifest import (
     is_extraction,
     manifest_path,
-    patches_fingerprint,
     read_recipe,
     write_manifest,
     write_recipe,
 )
+from study.data.patches.schema import patches_fingerprint
+from study.data.slides.annotations import GROUPS, Groups
+from study.data.slides.files import SlideFiles
 from study.errors import StudyError
 from study.files import require_space
 
@@ -65,7 +66,8 @@ def plan(
     patches: int,
     seed: int,
     source: str,
-    missing: Iterable[str] = (),
+    missing: Iterable[SlideKind] = (),
+    groups: Groups = GROUPS,
     tiff_masks: bool = False,
     slide_mpp: float | None = None,
 ) -> Plan:
@@ -77,17 +79,17 @@ def plan(
         patches: how many in all.
         seed: of the split and of the draws.
         source: what the slides are, for people.
-        missing: names of slides that belong to the study but cannot be used yet. They have their place in the plan (the
-            name says whether they are normal), so that what is extracted stays as it is when they are mended.
+        missing: slides that belong to the study but cannot be used yet. They have their place in the plan, so that what
+            is extracted stays as it is when they are mended.
+        groups: what the names of groups and classes in annotations mean.
         tiff_masks: take the tumour from the mask TIFFs, not from the annotations.
         slide_mpp: micrometres per pixel of level 0 of slides that do not say them.
 
     Raises:
         StudyError: if there are no slides, or a slide lacks the mask that is asked for.
     """
-    sources = [Source(s.name, s.tumour, s.partial) for s in slides]
-    sources += [Source(name, not name.startswith("normal"), is_partial(name)) for name in missing]
-    split, wanted = split_slides(sources, seed=seed), draws(sources, patches=patches, seed=seed)
+    kinds = [*(SlideKind(s.name, s.tumour, s.partial) for s in slides), *missing]
+    split, wanted = split_slides(kinds, seed=seed), draws(kinds, patches=patches, seed=seed)
     tasks = [
         _task(
             s,
@@ -96,6 +98,7 @@ def plan(
             slide_mpp=slide_mpp,
             seed=seed,
             wanted=wanted[s.name],
+            groups=groups,
             tiff_masks=tiff_masks,
         )
         for s in _sorted(slides)
@@ -118,6 +121,7 @@ def plan_again(
     manifest: pd.DataFrame,
     *,
     source: str,
+    groups: Groups = GROUPS,
     tiff_masks: bool = False,
     slide_mpp: float | None = None,
 ) -> Plan:
@@ -127,18 +131,17 @@ def plan_again(
         StudyError: if the folder lacks a slide of the manifest, or ``tiff_masks`` its mask.
     """
     files = {s.name: s for s in slides}
-    groups = dict(list(manifest.groupby("slide")))
-    if missing := sorted(groups.keys() - files.keys()):
+    rows_of = dict(list(manifest.groupby("slide")))
+    if missing := sorted(rows_of.keys() - files.keys()):
         raise StudyError(f"the manifest needs the slide {missing[0]}, which is not in the folder; get it")
     tasks = []
-    for s in _sorted([files[name] for name in groups]):
-        rows = groups[s.name]
+    for s in _sorted([files[name] for name in rows_of]):
+        rows = rows_of[s.name]
         scale = Scale(int(rows.patch_size.iloc[0]), magnification=None, mpp=rows.mpp.iloc[0])
         positions = tuple(zip(rows.x.tolist(), rows.y.tolist(), rows.hash.tolist(), strict=True))
         split = rows.split.iloc[0]
-        tasks.append(
-            _task(s, split=split, scale=scale, slide_mpp=slide_mpp, positions=positions, tiff_masks=tiff_masks)
-        )
+        options = {"split": split, "scale": scale, "slide_mpp": slide_mpp, "positions": positions, "groups": groups}
+        tasks.append(_task(s, tiff_masks=tiff_masks, **options))
     recipe = {
         "source": source,
         "version": VERSION,

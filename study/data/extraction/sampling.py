@@ -11,13 +11,14 @@ from dataclasses import dataclass
 import numpy as np
 
 from study.data.patches.manifest import case_of
+from study.data.patches.schema import TEST, TRAIN, VALIDATION
 from study.data.slides.tissue import CELL
 
 _TRIES = 50  # positions drawn for each patch that is wanted, before the slide is held to have no more
 
 
 @dataclass(frozen=True)
-class Source:
+class SlideKind:
     """A slide as the sampling sees it.
 
     Attributes:
@@ -31,14 +32,14 @@ class Source:
     partial: bool = False
 
 
-def split_slides(sources: Sequence[Source], *, seed: int) -> dict[str, str]:
+def split_slides(slides: Sequence[SlideKind], *, seed: int) -> dict[str, str]:
     """8:1:1 by patient, for those with and without tumour apart, so that every split has both.
 
     Where there are fewer than three patients of a kind, both kinds are split together; fewer than three in all are for
     training.
     """
-    ill = {case_of(s.name) for s in sources if s.tumour}
-    kinds = [sorted(ill), sorted({case_of(s.name) for s in sources} - ill)]
+    ill = {case_of(s.name) for s in slides if s.tumour}
+    kinds = [sorted(ill), sorted({case_of(s.name) for s in slides} - ill)]
     if any(0 < len(names) < 3 for names in kinds):
         kinds = [sorted(kinds[0] + kinds[1])]
     rng = np.random.default_rng([seed, 0])
@@ -46,22 +47,22 @@ def split_slides(sources: Sequence[Source], *, seed: int) -> dict[str, str]:
     for names in kinds:
         held_out = max(1, round(len(names) / 10)) if len(names) >= 3 else 0  # for validation, and as many for test
         for n, name in enumerate(rng.permutation(names)):
-            split[str(name)] = "validation" if n < held_out else "test" if n < 2 * held_out else "train"
-    return {s.name: split[case_of(s.name)] for s in sources}
+            split[str(name)] = VALIDATION if n < held_out else TEST if n < 2 * held_out else TRAIN
+    return {s.name: split[case_of(s.name)] for s in slides}
 
 
-def draws(sources: Sequence[Source], *, patches: int, seed: int) -> dict[str, tuple[int, int]]:
+def draws(slides: Sequence[SlideKind], *, patches: int, seed: int) -> dict[str, tuple[int, int]]:
     """How many patches with and without tumour every slide gives: ``patches`` in all.
 
     Each of them has tumour or not with equal probability, and comes from any of the slides that have such patches with
     equal probability; where no slide has one kind, all are of the other.
     """
-    with_tumour = sorted(s.name for s in sources if s.tumour)
-    without = sorted(s.name for s in sources if not s.partial)
+    with_tumour = sorted(s.name for s in slides if s.tumour)
+    without = sorted(s.name for s in slides if not s.partial)
     rng = np.random.default_rng([seed, 1])
     share = 0.0 if not with_tumour else 1.0 if not without else 0.5
     positive = int(rng.binomial(patches, share))
-    counts = {s.name: [0, 0] for s in sources}
+    counts = {s.name: [0, 0] for s in slides}
     for kind, (names, count) in enumerate([(with_tumour, positive), (without, patches - positive)]):
         if names:
             drawn = rng.multinomial(count, np.full(len(names), 1 / len(names)))

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import Dataset, Sampler
 
-from study.data.patches.manifest import patch_hash
+from study.data.patches.schema import IMAGE, MASK, patch_hash
 from study.data.patches.store import PatchStore
 from study.errors import StudyError
 
@@ -19,7 +19,7 @@ OPEN_FILES = 256
 class PatchDataset(Dataset):
     """Patches of a store as ``(image, mask)``: uint8 tensors ``(3, H, W)`` and ``(1, H, W)``.
 
-    A mask has the label values of :class:`~study.data.patches.store.Patch`. Each process opens the files for itself:
+    A mask has the label values of :class:`~study.data.patches.schema.Patch`. Each process opens the files for itself:
     an HDF5 handle must not cross a fork.
     """
 
@@ -37,7 +37,7 @@ class PatchDataset(Dataset):
         number, row = (int(place) for place in self.places[item])
         try:
             file = self._file(number)
-            image, mask = file["x"][row], file["mask"][row]
+            image, mask = file[IMAGE][row], file[MASK][row]
             if self.hashes is not None and patch_hash(image, mask) != self.hashes[item]:
                 raise OSError("its hash is not the manifest's")
         except (OSError, KeyError) as error:

@@ -1,41 +1,18 @@
 """The folder that an extraction from slides fills: ``slides/<slide>.h5``, ``manifest.csv`` and ``recipe.json``.
 
 The manifest has a row per patch, in the order of the slides and of the patches in their files. With the slides, anyone
-can make the identical patches from it. Its columns:
-
-    slide, split         the slide's name; "train", "validation" or "test"
-    x, y                 of the patch's upper left corner, in pixels of level 0
-    level, mpp           the level of the slide that was read (and resampled, if it has another scale), and
-                         micrometres per pixel of the patch
-    patch_size           side of the patch in pixels
-    tumour, ignored      shares of the patch's pixels
-    hash                 of image and mask, 16 hexadecimal digits
+can make the identical patches from it. :data:`study.data.patches.schema.COLUMNS` are its columns.
 """
 
-import hashlib
 import json
 import re
-from collections.abc import Iterable
 from pathlib import Path
 
 import pandas as pd
-from xxhash import xxh3_64
 
+from study.data.patches.schema import COLUMNS, RECIPE_KEYS
 from study.errors import StudyError
 from study.files import replacing
-
-COLUMNS = {
-    "slide": str,
-    "split": str,
-    "x": int,
-    "y": int,
-    "level": int,
-    "mpp": float,
-    "patch_size": int,
-    "tumour": float,
-    "ignored": float,
-    "hash": str,
-}
 
 
 def is_extraction(folder: Path) -> bool:
@@ -63,13 +40,13 @@ def manifest_path(folder: Path) -> Path:
 
 
 def write_manifest(folder: Path, rows: pd.DataFrame) -> None:
-    """Write the manifest of a folder; see :data:`COLUMNS`."""
+    """Write the manifest of a folder; see :data:`~study.data.patches.schema.COLUMNS`."""
     with replacing(manifest_path(folder)) as temporary:
         rows[list(COLUMNS)].to_csv(temporary, index=False, float_format="%.6g")
 
 
 def read_manifest(path: Path) -> pd.DataFrame:
-    """A manifest, from its file or its folder; columns :data:`COLUMNS`.
+    """A manifest, from its file or its folder; columns :data:`~study.data.patches.schema.COLUMNS`.
 
     Raises:
         StudyError: if it is missing, empty or damaged.
@@ -95,7 +72,7 @@ def write_recipe(folder: Path, recipe: dict) -> None:
 
 
 def read_recipe(folder: Path) -> dict:
-    """What a folder's patches are made from; it holds at least ``source`` and ``patch_size``.
+    """What a folder's patches are made from; it holds at least :data:`~study.data.patches.schema.RECIPE_KEYS`.
 
     Raises:
         StudyError: if it cannot be read.
@@ -103,19 +80,8 @@ def read_recipe(folder: Path) -> dict:
     file = recipe_path(folder)
     try:
         recipe = json.loads(file.read_text())
-        recipe["source"], recipe["patch_size"]
+        for key in RECIPE_KEYS:
+            recipe[key]
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise StudyError(f"{file} is damaged; delete the folder and make it again") from error
     return recipe
-
-
-def patch_hash(image, mask) -> str:
-    """Of one patch (XXH3), from the bytes of its uint8 image ``(H, W, 3)`` and mask ``(H, W)``."""
-    digest = xxh3_64(image)
-    digest.update(mask)
-    return digest.hexdigest()
-
-
-def patches_fingerprint(labels: Iterable[str]) -> str:
-    """Of many patches, from their hashes or other texts in order."""
-    return hashlib.sha256("\n".join(labels).encode()).hexdigest()[:16]

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 import pandas as pd
 
+from study.data.patches.schema import TEST, TRAIN, VALIDATION
 from study.data.patches.store import PatchStore
 from study.errors import StudyError
 
@@ -45,10 +46,10 @@ def split(design: str, store: PatchStore, fraction: float, seed: int) -> Split:
 
 def stored_split(store: PatchStore, fraction: float, seed: int) -> Split:
     """As the store says; trained on a random ``fraction`` of its training patches, drawn by ``seed``."""
-    training = store.indices("train")
+    training = store.indices(TRAIN)
     count = max(1, round(fraction * len(training)))
     regime = np.sort(np.random.default_rng(seed).permutation(training)[:count])
-    return Split(regime, store.indices("validation"), store.indices("test"))
+    return Split(regime, store.indices(VALIDATION), store.indices(TEST))
 
 
 def fold_split(store: PatchStore, fraction: float, seed: int) -> Split:
@@ -109,7 +110,7 @@ def split_by_case(cases: Sequence[str], *, seed: int, parts: Sequence[float] = (
     if len(names) < 3:
         raise StudyError(f"{len(names)} case(s) cannot be split into train, validation and test; give at least three")
     order = np.random.default_rng(seed).permutation(len(names))
-    wanted = {"test": parts[2] * len(cases), "validation": parts[1] * len(cases)}
+    wanted = {TEST: parts[2] * len(cases), VALIDATION: parts[1] * len(cases)}
     split = {}
     remaining = list(order)
     for (part, target), kept_back in zip(wanted.items(), (2, 1), strict=True):  # a case for each part still to fill
@@ -118,5 +119,5 @@ def split_by_case(cases: Sequence[str], *, seed: int, parts: Sequence[float] = (
             case = remaining.pop()
             split[str(names[case])] = part
             filled += counts[case]
-    split.update({str(names[case]): "train" for case in remaining})
+    split.update({str(names[case]): TRAIN for case in remaining})
     return split

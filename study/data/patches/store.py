@@ -1,14 +1,12 @@
 """The patch store: image patches with a mask each, in one HDF5 file, or in one for every slide beside a manifest.
 
-The layout follows PCam: ``x`` uint8 (N, H, W, 3) and ``mask`` uint8 (N, H, W), one chunk per patch, with a checksum,
-so that reading one patch at random costs one read and damage is noticed. ``case``, ``slide`` and ``split`` say where
-each patch is from. Where the store knows them, its attributes have the names of the classes and the scale.
+The layout follows PCam, one chunk per patch, with a checksum, so that reading one patch at random costs one read and
+damage is noticed. :mod:`study.data.patches.schema` names what is in it.
 """
 
 import hashlib
 import json
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
 
@@ -16,33 +14,22 @@ import h5py
 import numpy as np
 import pandas as pd
 
-from study.data.patches.manifest import (
-    case_of,
-    is_extraction,
+from study.data.patches.manifest import case_of, is_extraction, read_manifest, read_recipe, slide_file
+from study.data.patches.schema import (
+    IMAGE,
+    LABELS,
+    MASK,
+    SPLITS,
+    Patch,
+    array_shapes,
+    check_patch,
+    is_foreground,
     patches_fingerprint,
-    read_manifest,
-    read_recipe,
-    slide_file,
 )
 from study.errors import StudyError
 from study.files import replacing, require_space
-from study.tasks.labels import IGNORE
 
-SPLITS = ("train", "validation", "test")
-
-
-@dataclass(frozen=True)
-class Patch:
-    """An image ``(H, W, 3)`` with its mask ``(H, W)``, both uint8, and where they are from.
-
-    In the mask, 0 is the background, 1 the foreground, or 1, 2, ... the classes in it, and 255
-    (:data:`~study.tasks.labels.IGNORE`) was not labelled.
-    """
-
-    image: np.ndarray
-    mask: np.ndarray
-    case: str
-    slide: str
+__all__ = ["SPLITS", "Patch", "PatchStore", "write_patches"]
 
 
 def write_patches(
@@ -70,16 +57,17 @@ def write_patches(
         The fingerprint, 16 hexadecimal digits that identify the content.
 
     Raises:
-        StudyError: if there are no patches, they differ in size or type, a case is in no split, or the disk is full.
+        StudyError: if there are no patches, they differ in size or type, a mask value has no class, a case is in no
+            split, or the disk is full.
     """
     digest = hashlib.sha256()
-    labels: dict[str, list[str]] = {"case": [], "slide": [], "split": []}
+    labels: dict[str, list[str]] = {name: [] for name in LABELS}
     with replacing(path) as temporary, h5py.File(temporary, "w") as file:
         for n, patch in enumerate(patches):
-            _check(patch, n, split, 2 if classes is None else len(classes))
+            check_patch(patch, n, split, 2 if classes is None else len(classes))
             if n == 0:
                 height, width = patch.mask.shape
-                for name, shape in [("x", (height, width, 3)), ("mask", (height, width))]:
+                for name, shape in array_shapes(height, width).items():
                     file.create_dataset(
                         name, (0, *shape), np.uint8, maxshape=(None, *shape), chunks=(1, *shape), fletcher32=True
                     )
@@ -89,17 +77,17 @@ def write_patches(
                     f"{height} x {width}; make all patches of one size"
                 )
             require_space(path, patch.image.nbytes + patch.mask.nbytes)
-            for name, array in [("x", patch.image), ("mask", patch.mask)]:
+            for name, array in [(IMAGE, patch.image), (MASK, patch.mask)]:
                 if n == len(file[name]):
                     file[name].resize(2 * n + 64, axis=0)
                 file[name][n] = array
                 digest.update(array.tobytes())
-            for name, label in [("case", patch.case), ("slide", patch.slide), ("split", split[patch.case])]:
+            for name, label in zip(LABELS, (patch.case, patch.slide, split[patch.case]), strict=True):
                 labels[name].append(label)
                 digest.update(label.encode() + b"\0")
         if not labels["case"]:
             raise StudyError(f"no patches to write to {path}; check the data folder")
-        for name in ("x", "mask"):
+        for name in (IMAGE, MASK):
             file[name].resize(len(labels["case"]), axis=0)
         for name, values in labels.items():
             file.create_dataset(name, data=values, dtype=h5py.string_dtype())
@@ -152,10 +140,10 @@ class PatchStore:
     def _read_file(self) -> None:
         try:
             with h5py.File(self.path, "r") as file:
-                count, *size, channels = file["x"].shape
-                types = {file["x"].dtype, file["mask"].dtype}
+                count, *size, channels = file[IMAGE].shape
+                types = {file[IMAGE].dtype, file[MASK].dtype}
                 self.size = tuple(size)
-                self.case, self.slide, self.split = (file[key].asstr()[:] for key in ("case", "slide", "split"))
+                self.case, self.slide, self.split = (file[key].asstr()[:] for key in LABELS)
                 self.source, self.fingerprint = file.attrs["source"], file.attrs["fingerprint"]
                 self.recipe = json.loads(file.attrs["recipe"])
                 self.classes = tuple(json.loads(file.attrs["classes"])) if "classes" in file.attrs else None
@@ -164,7 +152,7 @@ class PatchStore:
                 whole = (
                     types == {np.dtype(np.uint8)}
                     and channels == 3
-                    and file["mask"].shape == (count, *size)
+                    and file[MASK].shape == (count, *size)
                     and all(len(label) == count > 0 for label in labels)
                 )
         except (OSError, KeyError, ValueError, TypeError, AttributeError, RuntimeError) as error:
@@ -229,8 +217,7 @@ class PatchStore:
                 here = np.flatnonzero(self.file == number)
                 try:
                     with h5py.File(path, "r") as file:
-                        masks = (file["mask"][row] for row in self.row[here])
-                        counts = [int(((mask > 0) & (mask != IGNORE)).sum()) for mask in masks]
+                        counts = [int(is_foreground(file[MASK][row]).sum()) for row in self.row[here]]
                 except (OSError, KeyError) as error:
                     raise StudyError(f"{path} is damaged ({_brief(error)}); make it again") from error
                 self._foreground[here] = counts
@@ -243,21 +230,6 @@ def _open_again(path: Path, fingerprint: str) -> PatchStore:
     if store.fingerprint != fingerprint:
         raise StudyError(f"{path} was replaced by other data while it was in use; start again")
     return store
-
-
-def _check(patch: Patch, n: int, split: Mapping[str, str], classes: int) -> None:
-    """Refuse a patch that the store's layout cannot hold."""
-    height, width = patch.mask.shape
-    if patch.image.shape != (height, width, 3) or patch.image.dtype != np.uint8 or patch.mask.dtype != np.uint8:
-        raise StudyError(
-            f"patch {n} of {patch.slide} has an image {patch.image.shape} of {patch.image.dtype} and a mask "
-            f"{patch.mask.shape} of {patch.mask.dtype}; give uint8 of (H, W, 3) and (H, W)"
-        )
-    if odd := set(np.unique(patch.mask)) - {*range(classes), IGNORE}:
-        known = "0, 1," if classes == 2 else f"0 to {classes - 1}"
-        raise StudyError(f"patch {n} of {patch.slide} has mask value {min(odd)}; give {known} or {IGNORE}, unlabelled")
-    if split.get(patch.case) not in SPLITS:
-        raise StudyError(f"case {patch.case} is in no split; assign it to one of {', '.join(SPLITS)}")
 
 
 def _brief(error: BaseException) -> str:

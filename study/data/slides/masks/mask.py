@@ -15,8 +15,8 @@ from contextlib import AbstractContextManager
 
 import numpy as np
 
-from study.data.patches.store import IGNORE
 from study.data.slides.slide import View
+from study.tasks.labels import IGNORE
 
 SAMPLES = 4
 """Per pixel, in either direction."""

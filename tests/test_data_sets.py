@@ -1,4 +1,4 @@
-"""Every source ends in a patch store, made once and reused while it fits."""
+"""Every data set ends in a patch store, made once and reused while it fits."""
 
 import os
 import shutil
@@ -9,8 +9,9 @@ from data_helpers import add_pair, assert_refused, contents, make_store
 
 from study.data.datasets import ebhi_box
 from study.data.datasets.ebhi_box import pack_box
-from study.data.datasets.miniature import VERSION, make_slide
-from study.data.datasets.sources import MINIATURE, prepare
+from study.data.datasets.miniature import SOURCE as MINIATURE
+from study.data.datasets.miniature_slides import VERSION, make_slide
+from study.data.datasets.registry import prepare
 from study.data.patches.store import PatchStore
 from study.files import sha256_of
 

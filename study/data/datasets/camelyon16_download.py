@@ -9,7 +9,8 @@ from urllib.parse import quote
 
 import requests
 
-from study.data.datasets.camelyon16 import INDEX, by_slide, parse_index, select
+from study.data.datasets.camelyon16_slides import INDEX, parse_index, select
+from study.data.slides.files import by_slide
 from study.data.transfer import Remote, fetch, get_list, open_session
 from study.errors import StudyError
 from study.files import replacing
@@ -24,7 +25,7 @@ def download(
 
     Args:
         folder: where to put them, in the source's own tree.
-        selection: see :func:`~study.data.datasets.camelyon16.select`.
+        selection: see :func:`~study.data.datasets.camelyon16_slides.select`.
         source: the address that ``checksums.md5`` and the paths in it follow; it is asked without credentials.
         progress: show a bar, if there is a terminal.
 

@@ -1,0 +1,24 @@
+"""Commands that differ in a value: of one function, for each data set."""
+
+import inspect
+from collections.abc import Callable
+
+
+def variant(function: Callable, about: str, **fixed: object) -> Callable:
+    """A command that calls ``function`` with some values fixed; they are no options of it.
+
+    Args:
+        function: of a command.
+        about: the help text, before the function's own.
+        fixed: the values by the names of the parameters.
+    """
+
+    def command(**options: object) -> None:
+        function(**options, **fixed)
+
+    signature = inspect.signature(function)
+    command.__signature__ = signature.replace(
+        parameters=[p for name, p in signature.parameters.items() if name not in fixed]
+    )
+    command.__doc__ = f"{about}\n\n{inspect.getdoc(function)}".strip()
+    return command
