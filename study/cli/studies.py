@@ -22,7 +22,7 @@ PresetName = Annotated[
 Data = Annotated[
     Path | None,
     typer.Option(
-        help="Data to train on: the folder of the data set, or any patch store (a .h5 file, or the folder of an extraction).",
+        help="Data to train on: the folder of the data set, or any patch store, a .h5 file or an extraction's folder.",
         metavar="PATH",
         show_default=False,
     ),
