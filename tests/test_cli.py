@@ -311,7 +311,7 @@ def test_a_network_is_trained_on_escnn_and_converted_both_ways(run, tmp_path):
     assert converted.with_name("best-native-escnn-full.pt").is_file()
     code, output, _ = run("convert", tmp_path / "runs/tiny/p4m-100-0/best.pt", "--to", "escnn", "--basis", "escnn")
     assert "up.0.0" in output
-    assert "Of its filter lost" in output
+    assert "Lost share of the filter" in output
     data = "store.h5"
     dice = [run("evaluate", path, "--data", data)[1].split("pixels")[1].split()[1] for path in (trained, converted)]
     assert dice[0] == dice[1]

@@ -276,7 +276,7 @@ def test_evaluate_needs_only_the_name_to_measure_what_the_card_promises(tiny, ca
     output = capsys.readouterr().out
     promised = f"{100 * read_pretrained('p4m-tiny')['expected']['dice']:.2f} %"
     assert output.split("pooled over pixels")[1].split("│")[1].strip() == promised
-    assert f"Its card promises a Dice of {promised} in one view" in output
+    assert f"Its model card states a Dice of {promised} in one view" in output
 
 
 def test_a_checkpoint_needs_no_data_either_if_they_come_with_the_package(tiny, capsys, monkeypatch):

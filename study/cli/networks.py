@@ -23,7 +23,7 @@ def evaluate(
     network: Annotated[
         str,
         typer.Argument(
-            help="A pretrained network, or the best.pt of a trial, below runs/.",
+            help="Name of a pretrained network, or the best.pt of a trial in runs/.",
             metavar="NAME|CHECKPOINT",
             show_default=False,
         ),
@@ -31,14 +31,14 @@ def evaluate(
     data: Annotated[
         Path | None,
         typer.Option(
-            help="A patch store; its test patches are used.",
+            help="Patch store; its test patches are used.",
             metavar="PATH",
-            show_default="the patches of its training and test, if they come with the package",
+            show_default="the patches that the network was trained and tested on, if they come with the package",
         ),
     ] = None,
-    batch_size: Annotated[int, typer.Option(help="Patches at a time.", min=1)] = 16,
+    batch_size: Annotated[int, typer.Option(help="Number of patches in a batch.", min=1)] = 16,
 ) -> None:
-    """The measures of a trained network on the test patches of a store, and its stability under roto-reflections."""
+    """Evaluate a trained network on the test patches of a store: its measures, and its stability."""
     from study.cli.show import describe, show_table
     from study.data.patches.store import PatchStore
     from study.devices import launch_fabric
@@ -72,25 +72,27 @@ def evaluate(
     ]
     show_table(["Over the eight roto-reflections", "All pixels", "Border", "Interior"], lines)
     if data is None and "expected" in trained:
-        print(f"Its card promises a Dice of {100 * trained['expected']['dice']:.2f} % in one view.")
+        print(f"Its model card states a Dice of {100 * trained['expected']['dice']:.2f} % in one view.")
 
 
 def check(
     model: Annotated[
         str,
         typer.Argument(
-            help="A model, such as p4m; a pretrained network; or a checkpoint. An unknown name is answered with all.",
+            help="Name of a model, such as p4m, or of a pretrained network; or a checkpoint.",
             metavar="MODEL|NAME|CHECKPOINT",
         ),
     ],
     width: Annotated[int, typer.Option(help="Channels of the U-Net at full resolution.")] = 16,
     depth: Annotated[int, typer.Option(help="Number of poolings, 1 to 5.")] = 3,
-    grid: Annotated[str, typer.Option(help="even (2x2 pooling) or odd (the paper's 3x3).")] = "even",
+    grid: Annotated[
+        str, typer.Option(help="Grid of the network: even (2x2 pooling) or odd (the paper's 3x3).")
+    ] = "even",
     size: Annotated[
         int | None, typer.Option(help="Side of the random image in pixels.", min=1, show_default="64 or 65")
     ] = None,
 ) -> None:
-    """Measure how equivariant a model is: on all eight roto-reflections, before and after a few training steps."""
+    """Measure the equivariance of a model on all eight roto-reflections, before and after a few training steps."""
     import torch
     from rich.console import Console
     from rich.table import Table
@@ -131,11 +133,11 @@ def check(
     }
     native = architecture.implementation == "native"
     kept = worst["float64"] <= (1e-10 if native else 1e-5) and worst["float32"] <= 1e-4
-    print(f"Over what is promised: {worst['float64']:.1e} in float64, {worst['float32']:.1e} in float32.")
+    print(f"Largest promised error: {worst['float64']:.1e} in float64, {worst['float32']:.1e} in float32.")
     if not native:
-        print("(escnn computes its filters in float32, so float64 cannot be much better.)")
+        print("(escnn computes its filters in float32, which limits float64.)")
     print(
-        "A turn by 45°, which no pixel grid does exactly, changes the foreground probability by "
+        "A turn by 45°, which is not exact on any pixel grid, changes the foreground probability by "
         f"{(behind - before).abs().mean():.1e} on average (on smooth noise)."
     )
     torch.manual_seed(0)  # the same number whatever was measured before
@@ -146,26 +148,28 @@ def check(
         f"{error:.1e} for a quarter turn."
     )
     if not kept:
-        print("error: the promise is broken; please report this with the command that you ran", file=sys.stderr)
+        print(
+            "error: the network is less equivariant than promised; please report this with the command", file=sys.stderr
+        )
         raise typer.Exit(1)
 
 
 def convert(
-    checkpoint: Annotated[Path, typer.Argument(help="The best.pt of a trial, below runs/.", show_default=False)],
-    to: Annotated[str, typer.Option(help="The layers to convert to.", metavar="escnn|native")],
+    checkpoint: Annotated[Path, typer.Argument(help="The best.pt of a trial in runs/.", show_default=False)],
+    to: Annotated[str, typer.Option(help="Layers to convert to.", metavar="escnn|native")],
     basis: Annotated[
         str | None,
         typer.Option(
-            help="Of escnn: full (exact) or escnn (its default, the nearest filters).",
+            help="Basis on escnn: full (exact) or escnn (its default, with the nearest filters).",
             metavar="full|escnn",
             show_default="full",
         ),
     ] = None,
     output: Annotated[
-        Path | None, typer.Option(help="The checkpoint to write.", show_default="beside the other, by its layers")
+        Path | None, typer.Option(help="Checkpoint to write.", show_default="beside the other, named after its layers")
     ] = None,
 ) -> None:
-    """A trained network on other layers: from escnn to ours, or from ours to escnn."""
+    """Convert a trained network to other layers: from escnn to native ones, or from native ones to escnn."""
     from study.cli.show import show_table
     from study.networks.conversion import convert_checkpoint
     from study.networks.unet import IMPLEMENTATIONS
@@ -185,7 +189,7 @@ def convert(
     worst = max(converted.residuals, key=converted.residuals.get)
     if converted.residuals[worst] > 1e-4:
         lines = [[name, f"{100 * residual:.1f} %"] for name, residual in converted.residuals.items()]
-        show_table(["Layer", "Of its filter lost"], lines, f"What the basis {basis!r} lacks")
+        show_table(["Layer", "Lost share of the filter"], lines, f"What the basis {basis!r} cannot represent")
     print(
         f"{len(converted.residuals)} convolutions; largest residual {converted.residuals[worst]:.1e} ({worst}); "
         f"probabilities on noise differ by at most {converted.difference:.1e}.\n{output}"
