@@ -155,6 +155,7 @@ ELSEWHERE = {
     "python -m study check": "takes a minute; test_cli.py runs a small one",
     "python -m study bench": "measures for minutes, or needs data; test_bench.py and test_speed.py run small ones",
     "python -m study data": "needs a download or slides; test_cli_slides.py and test_ebhi.py have some",
+    "python -m study slides": "needs slides; test_cli_slides.py draws some",
     "CXX=false python -m study bench rules": "measures for minutes",
     "python -m study figures": "draws the results of a study that is not committed",
 }
