@@ -19,7 +19,7 @@ from study.networks.models import (
     save_checkpoint,
 )
 from study.prediction.tiling import lawful_size, plan_tiles, run_tiles
-from study.report.plots import COLOURS, MARKERS
+from study.report import looks
 
 
 @pytest.mark.parametrize("name", MODELS if HAS_ESCNN else NATIVE_MODELS)
@@ -54,9 +54,18 @@ def test_models_stand_in_the_order_of_their_symmetries():
 
 def test_every_model_has_a_label_and_a_marker_of_its_own_and_those_from_scratch_a_colour():
     assert len({model.label for model in MODELS.values()}) == len(MODELS)
-    assert COLOURS.keys() == MARKERS.keys() == MODELS.keys()
-    assert len(set(MARKERS.values())) == len(MODELS)
-    assert len({COLOURS[name] for name in NATIVE_MODELS}) == len(NATIVE_MODELS)
+    assert looks._MODELS.keys() == MODELS.keys()
+    assert len({looks.look(name).marker for name in MODELS}) == len(MODELS)
+    assert len({looks.look(name).colour for name in NATIVE_MODELS}) == len(NATIVE_MODELS)
+
+
+def test_a_model_of_ones_own_has_a_look_that_no_other_has(monkeypatch):
+    shipped = {(look.colour, look.marker) for look in map(looks.look, MODELS)}
+    monkeypatch.setitem(MODELS, "mine", MODELS["p4m"])
+    monkeypatch.setitem(MODELS, "mine-too", MODELS["p4m"])
+    own = {(looks.look(name).colour, looks.look(name).marker) for name in ("mine", "mine-too")}
+    assert len(own) == 2
+    assert not own & shipped
 
 
 @pytest.mark.parametrize("name", NATIVE_MODELS)

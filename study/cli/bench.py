@@ -11,7 +11,7 @@ from rich.table import Table
 from study.bench import angles as angle_errors
 from study.bench import layers as layer_speed
 from study.bench import models as model_costs
-from study.bench import pipeline, report, speed
+from study.bench import pipeline
 from study.bench import pitfalls as escnn_pitfalls
 from study.bench import rules as choice_rules
 from study.bench import steps as step_speed
@@ -25,6 +25,11 @@ from study.errors import StudyError
 from study.gconv.fast import rules as choice
 from study.networks.models import load_checkpoint, rebuild
 from study.provenance import provenance
+from study.report.benchmarks import write_benchmark
+from study.report.tables.costs import costs_caption, costs_legend
+from study.report.tables.layers import layers_brief, layers_caption
+from study.report.tables.pitfalls import pitfalls_cells
+from study.report.tables.training_step import steps_brief, steps_caption, steps_legend
 
 Root = Annotated[Path, typer.Option(help="Where results/ and figures/ are.", metavar="FOLDER")]
 Size = Annotated[int, typer.Option(help="Side of the images in pixels.")]
@@ -46,15 +51,15 @@ def models(
     """What each U-Net costs, from scratch and on escnn: parameters, multiplications, time and memory."""
     settings = Settings(width, depth, size, batch, rounds)
     rows = model_costs.measure(model_costs.candidates(), settings, _device())
-    path = report.write_costs(root, rows)
+    path = write_benchmark(root, "models", rows)
     lines = [
         [f"{row.network}: {row.implementation}"]
         + [f"{x:.2f}" for x in (row.training_ratio, row.inference_ratio)]
         + [f"{row.peak_mb:.0f} MB"]
         for row in rows.itertuples()
     ]
-    _show(["Network and layers", "Training", "Inference", "Memory"], lines, report.costs_caption(rows))
-    print(f"{report.costs_legend(rows)}\n\nAll columns, with the spread: {path}")
+    _show(["Network and layers", "Training", "Inference", "Memory"], lines, costs_caption(rows))
+    print(f"{costs_legend(rows)}\n\nAll columns, with the spread: {path}")
 
 
 def layers(
@@ -68,9 +73,9 @@ def layers(
     """Each group convolution of the U-Nets: dense, by Fourier, on escnn, and a plain one of equal parameters."""
     settings = LayerSettings(_integers("widths", widths), size, _integers("batches", batches), precision, rounds)
     rows = layer_speed.measure(layer_speed.cases(settings), settings, _device())
-    path = speed.write_layers(root, rows)
-    head, *lines = speed.layers_brief(rows)
-    _show(head, lines, speed.layers_caption(rows))
+    path = write_benchmark(root, "layers", rows)
+    head, *lines = layers_brief(rows)
+    _show(head, lines, layers_caption(rows))
     print(f"Forward and backward, times as fast as the dense form. All columns: {path}")
 
 
@@ -106,17 +111,17 @@ def training_step(
     """A training step and inference of whole U-Nets; at width 32 dense and on escnn too, on a GPU also compiled."""
     settings = StepSettings(_integers("widths", widths), size, batch, precision, rounds)
     rows = step_speed.measure(settings, _device())
-    path = speed.write_steps(root, rows)
-    head, *lines = speed.steps_brief(rows)
-    _show(head, lines, speed.steps_caption(rows))
-    print(f"{speed.steps_legend(rows)}\n\nAll columns: {path}")
+    path = write_benchmark(root, "training-step", rows)
+    head, *lines = steps_brief(rows)
+    _show(head, lines, steps_caption(rows))
+    print(f"{steps_legend(rows)}\n\nAll columns: {path}")
 
 
 def pitfalls(root: Root = Path()) -> None:
     """What users of escnn trip over, tried on its layers and on ours."""
     rows = escnn_pitfalls.measure()
-    path = report.write_pitfalls(root, rows)
-    head, *lines = report.pitfalls_cells(rows)
+    path = write_benchmark(root, "pitfalls", rows)
+    head, *lines = pitfalls_cells(rows)
     _show(head, lines, "Layers on P4, ours and escnn's")
     print(f"Results in {path}")
 
@@ -157,7 +162,7 @@ def angles(
         fingerprint=store.fingerprint,
         **provenance(images.device),
     )
-    path = report.write_angles(root, rows)
+    path = write_benchmark(root, "angles", rows)
     table = rows.pivot(index="degrees", columns="model", values="difference")[list(files)]
     lines = [[f"{degrees:g}°", *(f"{value:.1e}" for value in row)] for degrees, row in table.iterrows()]
     _show(["Turn", *table.columns], lines, "Mean difference of the foreground probability")
@@ -180,13 +185,13 @@ def extraction(
     settings = pipeline.Settings(processes=processes, rounds=rounds)
     about = {"patch_size": settings.patch_size, **provenance(torch.device("cpu"), processes)}
     rates = pipeline.extraction(source, settings).assign(**about)
-    path = report.write_pipeline(root, "extraction", rates)
+    path = write_benchmark(root, "extraction", rates)
     lines = [
         [f"{row.extraction:.0f}", f"{row.openslide:.0f}", f"{100 * row.share:.0f} %"] for row in rates.itertuples()
     ]
     _show(["Extraction", "OpenSlide alone", "Share"], lines, f"Patches per second, {processes} processes")
     memory = pipeline.memory(source, (1_000, 10_000), settings).assign(**about)
-    report.write_pipeline(root, "memory", memory)
+    write_benchmark(root, "memory", memory)
     lines = [[f"{row.patches:,}", f"{row.peak_mb:.0f} MB"] for row in memory.itertuples()]
     _show(["Patches of one slide", "Peak memory"], lines, "One process")
     minutes = PATCHES / rates.extraction.median() / 60
@@ -203,7 +208,7 @@ def loading(
     settings = pipeline.Settings(processes=processes, rounds=rounds)
     about = {"patch_size": settings.patch_size, **provenance(torch.device("cpu"), processes)}
     rows = pipeline.loading(source, settings).assign(**about)
-    path = report.write_pipeline(root, "loading", rows)
+    path = write_benchmark(root, "loading", rows)
     medians = rows.groupby("format", sort=False)[["rate", "kb"]].median()
     lines = [[name, f"{row.rate:.0f}", f"{row.kb:.0f} kB"] for name, row in medians.iterrows()]
     _show(["Format", "Patches per second", "A patch"], lines, f"{processes} processes, medians of {rounds}")

@@ -13,7 +13,7 @@ from typing import Annotated
 import typer
 from rich.console import Console
 
-from study.cli.live import LiveTable, show_outlook
+from study.cli.live import LiveTable, show_contents, show_outlook
 from study.cli.show import describe
 from study.data.datasets.registry import labels_of, prepare
 from study.devices import launch_fabric, one_thread
@@ -23,7 +23,8 @@ from study.experiments.grid import open_place, run_grid, run_trials, side_by_sid
 from study.experiments.presets import PRESETS, find_preset, override
 from study.experiments.trials import Study, results_folder
 from study.networks.models import MODELS
-from study.report.figures import make_figures
+from study.report.benchmarks import draw_benchmarks
+from study.report.writing import contents, make_figures
 
 _PRESETS_HELP = "What to run.\n\n" + "\n\n".join(
     f"[bold]{name}[/bold]: {p.description}." for name, p in PRESETS.items()
@@ -192,8 +193,23 @@ def train(
         table.say(f"{study.checkpoint_path(trial)}")
 
 
-def figures(preset: PresetName = "quick", name: Name = None, root: Root = Path()) -> None:
-    """Draw the tables and figures of a study again, from results/ alone."""
+def figures(
+    preset: PresetName = "quick",
+    name: Name = None,
+    root: Root = Path(),
+    benchmarks: Annotated[
+        bool, typer.Option("--benchmarks", help="Draw the tables and figures of the benchmarks instead.")
+    ] = False,
+    listing: Annotated[bool, typer.Option("--list", help="Only list the tables and figures of a study.")] = False,
+) -> None:
+    """Draw the tables and figures of a study again, or those of the benchmarks, from results/ alone."""
+    if listing:
+        show_contents(contents(), Console())
+        return
+    if benchmarks:
+        for path in draw_benchmarks(root):
+            print(path)
+        return
     if name is None:
         find_preset(preset)
     _check_name(name)

@@ -14,6 +14,7 @@ from torch.utils.data import DataLoader, default_collate
 from study.data.patches.loading import PatchDataset, to_input
 from study.data.patches.store import PatchStore
 from study.errors import StudyError
+from study.experiments.trials import results_folder
 from study.files import replacing
 from study.networks.models import load_checkpoint, load_model
 from study.tasks.registry import FOREGROUND
@@ -30,6 +31,11 @@ ARRAYS = (
 
 CANDIDATES = 256
 """How many test patches they are taken from, at the most."""
+
+
+def maps_path(root: Path, study: str) -> Path:
+    """Where the maps of a study are, below the folder that ``results/`` is in."""
+    return results_folder(root, study) / "stability_maps.npz"
 
 
 def save_stability_maps(
