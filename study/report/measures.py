@@ -74,9 +74,7 @@ def measure_rows(records: Sequence[dict]) -> pd.DataFrame:
             for name, (columns, measure) in OF_READINGS.items():
                 names = [f"{reading}{column}{end}" for end in endings for column in columns]
                 row |= _with_interval(name, case_sums(group, names), measure, len(endings))
-            row |= _with_interval(
-                "dice_per_case", _dice_of_cases(group, reading), _percent(_per_pixel), len(endings)
-            )
+            row |= _with_interval("dice_per_case", _dice_of_cases(group, reading), _percent(_per_pixel), len(endings))
             for name, (columns, measure) in OF_VIEWS.items():
                 found = _with_interval(name, case_sums(group, columns), measure)
                 row |= dict.fromkeys(found, 0.0) if reading else found

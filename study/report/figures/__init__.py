@@ -13,6 +13,7 @@ from matplotlib.figure import Figure
 from study.report.figures import (
     contrasts,
     dice_against_data,
+    flip_rate,
     implementations,
     is_it_worth_it,
     learning_curves,
@@ -27,6 +28,7 @@ FIGURES: dict[str, Callable[[StudyResults], Figure | None]] = {
     "is_it_worth_it": is_it_worth_it.draw,
     "p4_against_p4m": p4_against_p4m.draw,
     "stability": stability.draw,
+    "flip_rate": flip_rate.draw,
     "learning_curves": learning_curves.draw,
     "implementations": implementations.draw,
 }
