@@ -7,7 +7,7 @@ import pandas as pd
 import pytest
 
 from study import report
-from study.experiments.maps import load_stability_maps
+from study.experiments.maps import load_stability_maps, maps_path
 from study.experiments.presets import PRESETS
 from study.experiments.trials import Trial
 from study.experiments.tuning import chosen_rates, tuning_rows
@@ -80,8 +80,9 @@ def test_contrasts_and_claims_are_those_of_the_records(study):
         assert not (figures / "claims.md").exists()  # they stand beside those of another study
         return
     assert (figures / "claims.md").read_text().startswith(report.claim_table(found.tasks))
-    assert (figures / "contrasts.md").read_text().startswith(report.contrast_table(found.tasks))
-    assert (figures / "contrasts.svg").is_file()
+    if len(found.contrasts):
+        assert (figures / "contrasts.md").read_text().startswith(report.contrast_table(found.tasks))
+        assert (figures / "contrasts.svg").is_file()
 
 
 def test_every_table_and_figure_that_a_study_has_is_committed(study):
@@ -91,7 +92,8 @@ def test_every_table_and_figure_that_a_study_has_is_committed(study):
         assert (figures / f"{name}.md").is_file() == bool(text)
         if text:
             assert (figures / f"{name}.md").read_text().startswith(text)
-    assert {"learning_curves.svg", "is_it_worth_it.svg"} <= {path.name for path in figures.iterdir()}
+    assert (figures / "learning_curves.svg").is_file()
+    assert (figures / "is_it_worth_it.svg").is_file() == (len(found.worth) > 1)
 
 
 @pytest.mark.parametrize("table", ["dice_table.md", "implementation_table.md"])
@@ -162,6 +164,9 @@ def test_p4m_is_steady_wherever_it_was_trained_and_the_unet_is_not(study, record
 
 
 def test_the_maps_are_of_the_same_data(study, records):
-    maps = load_stability_maps(ROOT / "results" / study / "stability_maps.npz")
-    assert maps["fingerprint"] == records[0]["data"]["fingerprint"]
+    path = maps_path(ROOT, study)
+    if not path.is_file():  # the two networks that they are of may not be trained yet
+        assert study not in ("quick", "miniature", "ebhi-cpu")
+        return
+    assert load_stability_maps(path)["fingerprint"] == records[0]["data"]["fingerprint"]
     assert (ROOT / "figures" / study / "stability.svg").is_file()

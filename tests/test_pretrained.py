@@ -32,6 +32,7 @@ from study.data.datasets.registry import find_data_set, prepare
 from study.data.patches.loading import PatchDataset, to_input
 from study.equivariance import equivariance_errors
 from study.errors import StudyError
+from study.experiments.maps import pretrained_maps
 from study.experiments.model_card import model_card
 from study.experiments.packaging import TOLERANCE, package
 from study.experiments.presets import PRESETS
@@ -445,3 +446,13 @@ def test_a_shipped_network_keeps_the_promise_of_its_card(name, patches):
         for batch, masks in DataLoader(PatchDataset(store, test), batch_size=16):
             sums += counts(network(to_input(batch)).sigmoid() > 0.5, masks).sum(dim=0)
     assert abs(dice(*sums.tolist()) - about["expected"]["dice"]) <= 0.001
+
+
+def test_the_maps_of_pretrained_networks_are_of_patients_that_neither_has_seen(tiny):
+    maps = pretrained_maps("tiny", tiny / "data", candidates=2)
+    store = own_store(read_pretrained("p4m-tiny"), "p4m-tiny", tiny / "data")
+    for name in TINY.values():
+        assert set(store.case[maps["patch"]]) <= set(read_pretrained(name)["test_cases"])
+    assert maps["p4m_deviation_max"].max() < 1e-5 < maps["unet_deviation"].max()
+    assert str(maps["networks"]) == "unet-tiny and p4m-tiny"
+    assert pretrained_maps("another", tiny / "data") is None
