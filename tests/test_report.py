@@ -128,7 +128,7 @@ def finished(trained, tmp_path):
 
 def test_a_study_gets_all_its_tables_and_figures(finished):
     written = {path.name for path in make_figures(finished.root, finished.name)}
-    drawn = {"dice_against_data", "p4_against_p4m", "stability", "contrasts", "learning_curves"}
+    drawn = {"dice_against_data", "p4_against_p4m", "stability", "contrasts", "learning_curves", "flip_rate"}
     assert written == {f"{name}.{kind}" for name in drawn for kind in ("png", "svg")} | {
         "claims.csv",
         "claims.md",

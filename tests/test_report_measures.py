@@ -6,10 +6,12 @@ import pytest
 from record_helpers import CASES, own_cases, record, scaled
 
 from study import report
-from study.experiments.evaluation import CASE_COLUMNS
+from study.experiments.evaluation import CASE_COLUMNS, calibration, case_columns, summarise
 from study.report.results import StudyResults
 from study.tasks.measures import BINS
+from study.tasks.task import Task
 
+BIN_SUMS = ("pixels", "probability", "foreground")
 MEASURES = ("dice", "dice_per_case", "iou", "boundary_dice", "ece")
 
 
@@ -65,6 +67,23 @@ def test_the_measures_of_one_trial_are_those_of_its_record(reading):
         expected = (0, 0) if reading else expected  # the mean over the eight is the same whichever of them one sees
         assert getattr(row, f"deviation_{region}") == pytest.approx(expected[0])
         assert getattr(row, f"changed_{region}") == pytest.approx(expected[1])
+
+
+def test_of_several_classes_the_measures_are_the_means_that_an_evaluation_has():
+    task, generator = Task("two kinds", ("background", "one", "other")), np.random.default_rng(0)
+    bins = [f"{r}{name}_{n}_{k}" for r in ("", "tta_") for k in (1, 2) for n in range(BINS) for name in BIN_SUMS]
+    columns = [*case_columns(task), *bins, "deviation_max"]
+    patches = pd.DataFrame(generator.integers(1, 1000, (6, len(columns))).astype(float), columns=columns)
+    patches.loc[0, ["tp_2", "fn_2"]] = 0  # one class is not in every patch
+    patches["case"] = [f"case {n}" for n in range(6)]
+    one = record("unet-aug", 0.125, 0, CASES, **summarise(patches, task))
+    one["case_columns"] = case_columns(task)
+    one["cases"] = {row.case: [row[name] for name in case_columns(task)] for _, row in patches.iterrows()}
+    one["calibration"] = calibration(patches, task)
+    for row in report.measure_rows([one]).itertuples():
+        for name in MEASURES:
+            assert getattr(row, name) == pytest.approx(100 * one["metrics"][f"{row.reading}{name}"])
+        assert row.dice_low <= row.dice <= row.dice_high
 
 
 def test_the_dice_is_that_of_the_summary_with_its_interval():
