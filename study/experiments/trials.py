@@ -23,7 +23,7 @@ from study.experiments.evaluation import CASE_COLUMNS, calibration, case_columns
 from study.experiments.presets import Preset
 from study.experiments.training import Trained, shared_loader, train
 from study.files import replacing
-from study.gconv.fast.rules import forms
+from study.gconv.fast.dispatch import forms
 from study.networks.cost import multiplications
 from study.networks.models import MODELS, load_checkpoint, save_checkpoint
 from study.provenance import provenance
