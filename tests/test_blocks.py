@@ -14,8 +14,9 @@ from study.gconv import GroupConv2d
 from study.gconv.fast import blocks, compiler, planar, pooling
 from study.groups import GROUPS, P4, P4M
 from study.memory import keep_freed_memory
-from study.networks.unet import _block as block_of
-from study.networks.unet import build_unet, make_layers
+from study.networks.layer_sets import make_layers
+from study.networks.parts import two_convolutions as block_of
+from study.networks.unet import build_unet
 
 pytestmark = pytest.mark.skipif(compiler.load() is None, reason="there is no C++ compiler")
 ALL = pytest.mark.parametrize("group", [g for g in GROUPS.values() if g.order > 1], ids=lambda group: group.name)

@@ -20,7 +20,7 @@ from study.gconv.fast import fourier
 from study.gconv.fast.dispatch import prefers_fourier
 from study.gconv.fast.filter_transform import products_per_tap
 from study.groups import GROUPS, P4, P4M
-from study.networks.unet import field_counts, make_layers
+from study.networks.layer_sets import field_counts, make_layers
 from study.provenance import provenance
 
 FORMS = ("dense", "dense, channels last", "fourier", "escnn", "plain")

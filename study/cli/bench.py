@@ -23,7 +23,7 @@ from study.data.datasets.registry import prepare
 from study.data.patches.loading import PatchDataset, to_input
 from study.errors import StudyError
 from study.gconv.fast import rules as choice
-from study.networks.models import load_checkpoint, rebuild
+from study.networks.checkpoint import load_checkpoint, rebuild
 from study.provenance import provenance
 
 Root = Annotated[Path, typer.Option(help="Where results/ and figures/ are.", metavar="FOLDER")]

@@ -270,6 +270,10 @@ class GroupBatchNorm2d(nn.Module):
     def forward(self, f: Tensor) -> Tensor:
         return self.norm(self.norm.in_type(f.flatten(1, 2))).tensor.view_as(f)
 
+    def sees(self, span):
+        """The same pixels; see :mod:`study.networks.receptive_field`."""
+        return span
+
 
 class _PerField(nn.Module):
     """A pointwise escnn module that knows no number of fields: each field goes through it as an image of its own."""
@@ -298,6 +302,10 @@ class ReLU(_PerField):
 
     def __init__(self, *, group: PlaneGroup) -> None:
         super().__init__(enn.ReLU(feature_type(group, 1), inplace=True))
+
+    def sees(self, span):
+        """The same pixels; see :mod:`study.networks.receptive_field`."""
+        return span
 
 
 def _expand_again(layer: _EscnnConv2d, _incompatible_keys=None) -> None:

@@ -15,7 +15,7 @@ from study.data.patches.loading import PatchDataset, to_input
 from study.data.patches.store import PatchStore
 from study.errors import StudyError
 from study.files import replacing
-from study.networks.models import load_checkpoint, load_model
+from study.networks.checkpoint import load_checkpoint, load_model
 from study.tasks.registry import FOREGROUND
 from study.tasks.stability import stability
 from study.tasks.task import Task

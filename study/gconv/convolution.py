@@ -1,4 +1,4 @@
-"""What every convolution here shares: a learned filter, expanded to the weight of an ordinary convolution in each call."""
+"""What all convolutions here share: a learned filter, expanded in every call to the weight of an ordinary one."""
 
 import math
 from collections.abc import Callable
