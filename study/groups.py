@@ -3,6 +3,9 @@
 An element has the index ``j * rotations + k``: mirror ``j`` times (flip the last axis), then rotate ``k`` times by
 ``360 / rotations`` degrees counter-clockwise. This is escnn's order; GrouPy exchanges the indices 4 and 6 of P4M. An
 index means an element of its own group: 1 is a quarter turn in P4, a half turn in P2 and the mirror in PM.
+
+A group is registered here alone: by its name, its constant, and a place in :data:`GROUPS`. Layers, Fourier transforms,
+networks and escnn's layers follow from its matrices; a model on it is a line in :mod:`study.networks.models`.
 """
 
 from dataclasses import dataclass

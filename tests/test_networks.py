@@ -497,7 +497,7 @@ def test_sizes_are_those_that_torch_leads_back_to_and_exact_where_pooling_commut
         return nn.functional.conv_transpose2d(x, ones, stride=(up[1], 1), padding=(up[2], 0))
 
     period, fitting = pool[1] ** depth, {}
-    for size in range(period, 2 * period + 1):
+    for size in range(2 * period, 3 * period + 1):  # smaller ones may be seen whole from everywhere
         x, sizes, exact = torch.randn(1, 32, size, 1), [size], True
         for _ in range(depth):
             exact = exact and torch.equal(down(x.flip(2)), down(x).flip(2))

@@ -48,7 +48,7 @@ def _space(group: PlaneGroup) -> gspaces.GSpace2D:
     if not group.reflections:
         return gspaces.rot2dOnR2(group.rotations)
     # about the line at the angle a, (x, y) = (column, -row) goes to (x cos 2a + y sin 2a, x sin 2a - y cos 2a)
-    axis = math.atan2(-group.mirror[1][0], group.mirror[1][1]) / 2
+    axis = math.atan2(-group.mirror[1][0], group.mirror[1][1]) / 2 % math.pi
     return gspaces.flip2dOnR2(axis) if group.rotations == 1 else gspaces.flipRot2dOnR2(group.rotations, axis=axis)
 
 
