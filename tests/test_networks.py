@@ -38,15 +38,15 @@ from study.prediction.tiling import plan_tiles, run_tiles
 class Stack(Network):
     """No U-Net: it never pools, joins all it has made (as a DenseNet does), and has a filter of 5 x 5."""
 
-    def __init__(self, layers, fields, *, convolutions):
+    def __init__(self, layers, fields, *, convolutions, in_channels, num_classes):
         super().__init__()
         self.sizes = Sizes(period=1, remainder=0, exact=True)
-        self.lift = two_convolutions(layers, layers.lift, 3, fields)
+        self.lift = two_convolutions(layers, layers.lift, in_channels, fields)
         self.dense = nn.ModuleList(
             Block(layers.conv((n + 1) * fields, fields, 5, padding=2, bias=False), layers.norm(fields), layers.relu())
             for n in range(convolutions)
         )
-        self.project = layers.project((convolutions + 1) * fields, 1, 1)
+        self.project = layers.project((convolutions + 1) * fields, num_classes, 1)
 
     def forward(self, x):
         self.check_size(*x.shape[-2:])
@@ -76,7 +76,8 @@ class StackArchitecture(Architecture):
     def build(self):
         group = GROUPS[self.group]
         (fields,) = field_counts(group, self.fields, 0)
-        network = Stack(make_layers(group), fields, convolutions=self.convolutions)
+        ends = {"in_channels": self.in_channels, "num_classes": self.num_classes}
+        network = Stack(make_layers(group), fields, convolutions=self.convolutions, **ends)
         equalise_steps(network)
         return network
 
@@ -245,6 +246,14 @@ def test_a_checkpoint_comes_back_as_the_same_network_and_architecture(name, grou
     loaded, x = load_model(tmp_path / "best.pt"), images(network, dtype=torch.float32)
     assert not loaded.training
     assert torch.equal(loaded(x), network(x))
+
+
+@NETWORK
+@pytest.mark.parametrize(("in_channels", "num_classes"), [(1, 1), (4, 3)])
+def test_channels_and_classes_are_free(name, in_channels, num_classes):
+    network = architecture(name, in_channels=in_channels, num_classes=num_classes).build()
+    x = torch.randn(2, in_channels, *2 * [network.sizes.at_least(8)])
+    assert network(x).shape == (2, num_classes, *x.shape[2:])
 
 
 @NETWORK
