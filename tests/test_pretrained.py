@@ -40,7 +40,7 @@ from study.experiments.trials import Study, Trial, run_trial
 from study.experiments.unseen import own_store, unseen_patches
 from study.files import sha256_of
 from study.networks import pretrained
-from study.networks.models import load_checkpoint, load_model
+from study.networks.checkpoint import load_checkpoint, load_model
 from study.networks.pretrained import CHECKSUMS, WEIGHTS, available, load_pretrained, read_checksums, read_pretrained
 from study.tasks.measures import counts, dice
 
@@ -78,7 +78,7 @@ def made(tmp_path_factory) -> Path:
         use_box(patch, root)
         preset = PRESETS["ebhi-cancer"]
         short = {"epochs": 1, "batches_per_epoch": 40, "batch_size": 4, "learning_rate": 0.01}
-        recipe = replace(preset.recipe, width=6, depth=2, **short)
+        recipe = replace(preset.recipe, network=preset.recipe.network | {"width": 6, "depth": 2}, **short)
         store = prepare("ebhi", data=None, folder=root / "data", size=64, count=0, task="cancer")
         tiny = Study("tiny", replace(preset, recipe=recipe), store, root)
         for model, name in TINY.items():

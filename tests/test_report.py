@@ -14,7 +14,7 @@ from study.data.datasets.miniature import SOURCE as MINIATURE
 from study.errors import StudyError
 from study.experiments.maps import load_stability_maps, maps_path, save_stability_maps
 from study.experiments.presets import Preset
-from study.experiments.training import Recipe
+from study.experiments.recipe import Recipe
 from study.experiments.trials import Study, read_record, run_trial
 from study.report import results, writing
 from study.report.figures import FIGURES
@@ -108,7 +108,7 @@ def test_every_trial_is_a_row_with_its_provenance(records):
 
 @pytest.fixture(scope="module")
 def trained(store, tmp_path_factory):
-    recipe = Recipe(width=4, depth=1, grid="even", batch_size=4, epochs=2, batches_per_epoch=4, learning_rate=0.01)
+    recipe = Recipe.of(width=4, depth=1, grid="even", batch_size=4, epochs=2, batches_per_epoch=4, learning_rate=0.01)
     preset = Preset("tiny", source="synthetic", size=16, recipe=recipe, models=("unet", "p4m"), fractions=(0.5, 1.0))
     study, fabric = Study("tiny", preset, store, tmp_path_factory.mktemp("study")), Fabric(accelerator="cpu", devices=1)
     for trial in study.trials():

@@ -150,7 +150,7 @@ def test_the_loss_of_the_best_constant_is_that_on_the_patches_of_the_epoch(recip
     masks[:, :, :1] = IGNORE
     batches = [(torch.zeros(4, 3, 4, 4, dtype=torch.uint8), masks[n : n + 4]) for n in (0, 4, 8)]
     optimizer = torch.optim.SGD([torch.zeros(1, requires_grad=True)])
-    schedule = recipe.make_schedule(optimizer)
+    schedule = training._schedule(recipe, optimizer)
     found = training._train_epoch(Blank(), optimizer, schedule, batches, fabric, None)["constant_loss"]
     labelled = masks[masks != IGNORE].double()
     constants = torch.linspace(0.001, 0.999, 999, dtype=torch.float64)
@@ -201,7 +201,7 @@ def test_validation_is_in_eval_mode_and_learns_nothing_of_the_validation_patches
 
 def test_patches_that_would_break_the_equivariance_are_refused(recipe, store, fabric, tmp_path):
     with pytest.raises(StudyError, match="pad it symmetrically to 32"):
-        run(replace(recipe, depth=5), store, fabric, tmp_path)
+        run(replace(recipe, network=recipe.network | {"depth": 5}), store, fabric, tmp_path)
 
 
 def test_a_loss_that_is_no_longer_finite_stops_the_training(recipe, store, fabric, tmp_path, monkeypatch):

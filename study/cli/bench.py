@@ -23,7 +23,7 @@ from study.data.datasets.registry import prepare
 from study.data.patches.loading import PatchDataset, to_input
 from study.errors import StudyError
 from study.gconv.fast import rules as choice
-from study.networks.models import load_checkpoint, rebuild
+from study.networks.checkpoint import load_checkpoint, rebuild
 from study.provenance import provenance
 from study.report.benchmarks import write_benchmark
 from study.report.tables.costs import costs_caption, costs_legend

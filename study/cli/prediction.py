@@ -11,7 +11,7 @@ from study.cli.slides import Mpp, SlideMpp, one_scale
 from study.cli.stores import check_new
 from study.data.slides.slide import Slide
 from study.devices import launch_fabric
-from study.networks.models import rebuild
+from study.networks.checkpoint import rebuild
 from study.networks.pretrained import read_network
 from study.prediction.outputs import Outputs, predict_slide
 from study.prediction.scale import choose_view

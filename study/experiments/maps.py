@@ -18,7 +18,7 @@ from study.errors import StudyError
 from study.experiments.trials import results_folder
 from study.experiments.unseen import own_store, unseen_patches
 from study.files import replacing
-from study.networks.models import load_checkpoint, load_model, rebuild
+from study.networks.checkpoint import load_checkpoint, load_model, rebuild
 from study.networks.pretrained import available, read_pretrained
 from study.tasks.registry import FOREGROUND, task_of_checkpoint
 from study.tasks.stability import stability

@@ -2,14 +2,14 @@
 
 import math
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field, fields, replace
+from dataclasses import MISSING, dataclass, field, fields, replace
 
 from study.data.patches.splits import DESIGNS
 from study.errors import StudyError
+from study.experiments.recipe import Recipe
 from study.experiments.schedules import SCHEDULES
-from study.experiments.training import Recipe
 from study.networks.models import MODELS, PAPER_MODELS
-from study.networks.unet import GRIDS
+from study.networks.registry import find_network
 from study.tasks.losses import LOSSES
 
 FRACTIONS = (0.125, 0.25, 0.5, 1.0)
@@ -76,7 +76,7 @@ class Preset:
         for grid in self.grids:
             _check_grid(*grid)
         recipe = self.recipe
-        for name in ("width", "depth", "batch_size", "epochs", "batches_per_epoch", "learning_rate"):
+        for name in ("batch_size", "epochs", "batches_per_epoch", "learning_rate"):
             if not 0 < getattr(recipe, name) < math.inf:
                 raise StudyError(f"{name} is {getattr(recipe, name)}; give a positive number")
         if self.design not in DESIGNS:
@@ -90,11 +90,8 @@ class Preset:
             raise StudyError(f"unknown precision {recipe.precision!r}; choose from {', '.join(PRECISIONS)}")
         if recipe.loss not in LOSSES:
             raise StudyError(f"unknown loss {recipe.loss!r}; choose from {', '.join(LOSSES)}")
-        if recipe.depth > 5:
-            raise StudyError(f"depth is {recipe.depth}; give 1 to 5")
-        if recipe.grid not in GRIDS:
-            raise StudyError(f"unknown grid {recipe.grid!r}; choose from {', '.join(GRIDS)}")
-        GRIDS[recipe.grid].check(self.size, self.size, recipe.depth)
+        for model in dict.fromkeys(model for models, _, _ in self.grids for model in models):
+            MODELS[model].architecture(**recipe.network).sizes.check(self.size, self.size)
 
     @property
     def grids(self) -> tuple[Grid, ...]:
@@ -112,7 +109,7 @@ class Preset:
         return {**{key: getattr(self, key) for key in keys}, **self.recipe_of(model).settings()}
 
 
-_TISSUE = Recipe(width=16, depth=4, grid="even", batch_size=16, epochs=16, batches_per_epoch=100, schedule="cosine")
+_TISSUE = Recipe.of(width=16, depth=4, grid="even", batch_size=16, epochs=16, batches_per_epoch=100, schedule="cosine")
 """Of the study on real tissue on CPUs; ``docs/protocol.md`` says how each value was chosen."""
 
 _CANCER = Preset(
@@ -153,7 +150,7 @@ PRESETS = {
         _CANCER,
         description="P4M on the odd grid, with the paper's 3x3 pooling: cancer on EBHI-SEG at 65 px",
         size=65,
-        recipe=replace(_TISSUE, grid="odd"),
+        recipe=replace(_TISSUE, network=_TISSUE.network | {"grid": "odd"}),
         seeds=tuple(range(3)),
     ),
     "ebhi-glands": replace(
@@ -173,7 +170,9 @@ PRESETS = {
         _CANCER,
         description="cancer on EBHI-SEG at its full 224 px, for a GPU",
         size=224,
-        recipe=replace(_TISSUE, width=32, batch_size=32, epochs=20, precision="bf16-mixed"),
+        recipe=Recipe.of(
+            **_TISSUE.settings() | {"width": 32, "batch_size": 32, "epochs": 20, "precision": "bf16-mixed"}
+        ),
         fractions=(0.125, 1.0),
         workers=8,
     ),
@@ -182,7 +181,7 @@ PRESETS = {
         source="ebhi",
         task="glands",
         size=80,
-        recipe=Recipe(width=8, depth=3, grid="even", batch_size=16, epochs=20, batches_per_epoch=20, patience=5),
+        recipe=Recipe.of(width=8, depth=3, grid="even", batch_size=16, epochs=20, batches_per_epoch=20, patience=5),
         seeds=(0, 1, 2),
     ),
     "miniature": Preset(
@@ -190,13 +189,13 @@ PRESETS = {
         source="miniature",
         size=64,
         patches=640,
-        recipe=Recipe(width=8, depth=2, grid="even", batch_size=16, epochs=20, batches_per_epoch=10, patience=5),
+        recipe=Recipe.of(width=8, depth=2, grid="even", batch_size=16, epochs=20, batches_per_epoch=10, patience=5),
     ),
     "paper": Preset(
         "Camelyon16 patches of 320 x 320, the paper's numbers",
         source="store",
         size=320,
-        recipe=Recipe(width=32, depth=4, grid="even", batch_size=64, epochs=100, batches_per_epoch=468),
+        recipe=Recipe.of(width=32, depth=4, grid="even", batch_size=64, epochs=100, batches_per_epoch=468),
         workers=8,
     ),
 }
@@ -219,22 +218,33 @@ def override(preset: Preset, settings: Iterable[str]) -> Preset:
     Raises:
         StudyError: for a key that does not exist or a value of another type.
     """
-    outer, inner = {}, {}
+    outer, inner, network = {}, {}, dict(preset.recipe.network)
+    settings = sorted(settings, key=lambda text: not text.startswith("network="))  # which decides what else there is
     for setting in settings:
         key, equals, text = setting.partition("=")
-        for owner, changes in [(preset, outer), (preset.recipe, inner)]:
-            known = {field.name for field in fields(owner)} - _FIXED
-            if equals and key in known:
-                changes[key] = _parse(key, text, getattr(owner, key))
+        if key == "network":
+            network = {name: value for name, value in network.items() if name in find_network(text).shared}
+        owners = [(vars(preset), outer), (_of_network(network), network), (vars(preset.recipe), inner)]
+        for known, changes in owners:
+            if equals and key in known.keys() - _FIXED:
+                changes[key] = _parse(key, text, known[key])
                 break
         else:
-            keys = [f.name for f in (*fields(Preset), *fields(Recipe)) if f.name not in _FIXED]
+            keys = dict.fromkeys(key for known, _ in owners for key in known if key not in _FIXED)
             raise StudyError(f"cannot set {setting!r}; give KEY=VALUE with a key out of {', '.join(keys)}")
     if outer.keys() & {"models", "fractions", "seeds"}:
         outer["more"] = ()  # the user says which trials
     if "learning_rate" in inner:
         outer["learning_rates"] = {}  # it is for all models
-    return replace(preset, **outer, recipe=replace(preset.recipe, **inner))
+    return replace(preset, **outer, recipe=replace(preset.recipe, network=network, **inner))
+
+
+def _of_network(settings: Mapping[str, object]) -> dict[str, object]:
+    """What a study can set of a network: its name, and what all models share, as it is now or by default."""
+    name = settings.get("network", "unet")
+    kind = find_network(name)
+    values = {f.name: f.type() if f.default is MISSING else f.default for f in fields(kind) if f.name in kind.shared}
+    return {"network": name} | values | settings
 
 
 _FIXED = {"recipe", "description", "source", "task", "learning_rates", "more"}

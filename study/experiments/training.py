@@ -10,7 +10,7 @@ import hashlib
 import time
 import warnings
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -23,56 +23,16 @@ from study.data.patches.loading import PatchDataset, ShuffledBatches, to_input
 from study.data.patches.splits import Split
 from study.data.patches.store import PatchStore
 from study.errors import StudyError
+from study.experiments.recipe import Recipe
 from study.experiments.schedules import Cosine, Plateau
 from study.groups import P4M
 from study.memory import keep_freed_memory
-from study.networks.models import MODELS, save_tensors
+from study.networks.checkpoint import save_tensors
+from study.networks.models import MODELS
 from study.tasks.labels import label_counts, one_against_rest
-from study.tasks.losses import DEFAULT_LOSS
 from study.tasks.measures import counts, mean_dice
 from study.tasks.registry import FOREGROUND
 from study.tasks.task import Task
-
-
-@dataclass(frozen=True)
-class Recipe:
-    """Everything that decides what a trained network is, besides the model, the data and the seed.
-
-    Attributes:
-        width, depth, grid: of :func:`~study.networks.unet.build_unet`.
-        batch_size: patches per batch, over all devices together.
-        epochs, batches_per_epoch: the length of the training; 468 batches of 64 are an epoch of the paper.
-        learning_rate: of Adam, at the start.
-        schedule: "plateau", the paper's: the rate is halved when the validation loss gets no better, and the weights of
-            the lowest one are the result; or "cosine": it is annealed to zero over the whole training, batch by batch,
-            and the last weights are the result, so that none are chosen for a lucky validation.
-        patience: on a plateau, epochs without a better validation loss that are put up with, as in torch's
-            ``ReduceLROnPlateau``; the learning rate is halved after the next, so 19 halves it after 20.
-        precision: of the training, "32-true" or "bf16-mixed"; evaluation is in float32.
-        loss: a key of :data:`~study.tasks.losses.LOSSES`.
-    """
-
-    width: int
-    depth: int
-    grid: str
-    batch_size: int
-    epochs: int
-    batches_per_epoch: int
-    learning_rate: float = 1e-3
-    schedule: str = "plateau"
-    patience: int = 19
-    precision: str = "32-true"
-    loss: str = DEFAULT_LOSS
-
-    def settings(self) -> dict:
-        """All of it, for records; the default loss is not named there, as it was not when there was only that."""
-        named = asdict(self)
-        return named if self.loss != DEFAULT_LOSS else {key: value for key, value in named.items() if key != "loss"}
-
-    def make_schedule(self, optimizer: torch.optim.Optimizer) -> Plateau | Cosine:
-        if self.schedule == "plateau":
-            return Plateau(optimizer, patience=self.patience)
-        return Cosine(optimizer, batches=self.epochs * self.batches_per_epoch)
 
 
 @dataclass(frozen=True)
@@ -126,13 +86,12 @@ def train(
             raise StudyError(f"{store.path} has too few {part} patches for {fabric.world_size} devices; use fewer")
     keep_freed_memory()
     torch.manual_seed(seed)
-    shape = {"width": recipe.width, "depth": recipe.depth, "grid": recipe.grid, "num_classes": task.outputs}
-    network = MODELS[model].architecture(**shape).build()
-    network.grid.check(*store.size, network.depth)
+    network = MODELS[model].architecture(**recipe.network, num_classes=task.outputs).build()
+    network.check_size(*store.size)
     if fabric.world_size > 1 and fabric.device.type == "cuda":
         network = nn.SyncBatchNorm.convert_sync_batchnorm(network)  # moments over the whole batch, as on one device
     optimizer = torch.optim.Adam(network.parameters(), lr=recipe.learning_rate)
-    schedule = recipe.make_schedule(optimizer)
+    schedule = _schedule(recipe, optimizer)
     wrapped, optimizer = fabric.setup(network, optimizer)
 
     training, order = _training_batches(recipe, PatchDataset(store, split.train), fabric, seed=seed, workers=workers)
@@ -160,6 +119,12 @@ def train(
                 log(row)
     network.load_state_dict(progress.kept)
     return Trained(network.eval(), progress.history, progress.kept_epoch)
+
+
+def _schedule(recipe: Recipe, optimizer: torch.optim.Optimizer) -> Plateau | Cosine:
+    if recipe.schedule == "plateau":
+        return Plateau(optimizer, patience=recipe.patience)
+    return Cosine(optimizer, batches=recipe.epochs * recipe.batches_per_epoch)
 
 
 def epochs_done(folder: Path) -> int:

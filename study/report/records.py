@@ -123,8 +123,14 @@ def caption(records: Sequence[dict]) -> str:
     each_its_own = cases > len(records[0]["cases"])  # every seed has test cases of its own
     return (
         f"{caption_of(data['source'])}, {settings['size']} x {settings['size']} px, "
-        f"width {settings['width']}, {settings['epochs']} epochs of {settings['batches_per_epoch']} batches "
+        f"{_network(settings)}, {settings['epochs']} epochs of {settings['batches_per_epoch']} batches "
         f"of {settings['batch_size']}{' (REDUCED from the paper)' * reduced}, {seeds} seed{'s' * (seeds > 1)}; "
         f"{sum(patches) if each_its_own else patches[0]} test patches of {cases} case{'s' * (cases > 1)}; "
         f"data {data['fingerprint']}"
     )
+
+
+def _network(settings: dict) -> str:
+    """What the models are made of: the network, where it is not the U-Net, and its width, where it has one."""
+    parts = (settings.get("network"), f"width {settings['width']}" if "width" in settings else None)
+    return ", ".join(part for part in parts if part)
