@@ -19,8 +19,8 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor, nn
 
-from study.equivariance import is_exact
 from study.errors import StudyError
+from study.gconv.sizes import is_exact
 from study.groups import P4M
 
 TOLERANCE = 1e-5

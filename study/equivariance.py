@@ -1,10 +1,6 @@
-"""How far a network is from equivariant, measured on every element of a group; and which grids are exact, and why.
+"""How far a network is from equivariant, measured on every element of a group.
 
-A layer with stride s reads its input at the positions ``-padding, -padding + s, ...``. Turning the image turns these
-positions into themselves only if nothing is left over at the far side: if ``(size + 2 * padding - kernel) % s == 0``.
-Then the layer commutes with roto-reflections exactly; otherwise it reads other pixels after the turn, and no weights
-can mend that. So 2x2 pooling with stride 2 needs an even size, the paper's 3x3 pooling with padding 1 an odd one; and
-transposed convolutions are exact without ``output_padding``, which pads one side only.
+Which sizes are exact is foretold by :mod:`study.gconv.sizes`.
 """
 
 import copy
@@ -14,11 +10,6 @@ import torch
 from torch import Tensor, nn
 
 from study.groups import P4M, PlaneGroup
-
-
-def is_exact(size: int, *, kernel_size: int, stride: int, padding: int) -> bool:
-    """Whether a strided convolution or pooling keeps a side of ``size`` pixels exactly equivariant."""
-    return (size + 2 * padding - kernel_size) % stride == 0
 
 
 def transform(x: Tensor, g: int, group: PlaneGroup) -> Tensor:

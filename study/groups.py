@@ -3,6 +3,9 @@
 An element has the index ``j * rotations + k``: mirror ``j`` times (flip the last axis), then rotate ``k`` times by
 ``360 / rotations`` degrees counter-clockwise. This is escnn's order; GrouPy exchanges the indices 4 and 6 of P4M. An
 index means an element of its own group: 1 is a quarter turn in P4, a half turn in P2 and the mirror in PM.
+
+A group is registered here alone: by its name, its constant, and a place in :data:`GROUPS`. Layers, Fourier transforms,
+networks and escnn's layers follow from its matrices; a model on it is a line in :mod:`study.networks.models`.
 """
 
 from dataclasses import dataclass
@@ -16,19 +19,21 @@ from torch import Tensor
 from study.errors import StudyError
 
 _QUARTER_TURN = np.array([[0, -1], [1, 0]])  # (row, column) offsets, counter-clockwise on the screen: right goes to up
-_MIRROR = np.array([[1, 0], [0, -1]])  # flips the columns
+
+FLIP = ((1, 0), (0, -1))
+"""The mirror that flips the columns, on (row, column) offsets; of all groups here that have one."""
 
 _NAMES = {
-    (1, False): "z2",
-    (1, True): "pm",
-    (2, False): "p2",
-    (2, True): "pmm",
-    (4, False): "p4",
-    (4, True): "p4m",
-    (8, False): "p8",
-    (8, True): "p8m",
+    (1, False, FLIP): "z2",
+    (1, True, FLIP): "pm",
+    (2, False, FLIP): "p2",
+    (2, True, FLIP): "pmm",
+    (4, False, FLIP): "p4",
+    (4, True, FLIP): "p4m",
+    (8, False, FLIP): "p8",
+    (8, True, FLIP): "p8m",
 }
-"""The name of each group by its rotations and reflections."""
+"""The name of each group by its rotations, reflections and mirror."""
 
 
 @dataclass(frozen=True)
@@ -43,6 +48,7 @@ class PlaneGroup:
         name: the group's own, by which tables of groups are looked up: "z2", "p2", "pm", "pmm", "p4" or "p4m".
         rotations: the turns of a full circle, the identity counted: 1, 2, 4 or, on escnn only, 8.
         reflections: whether the mirror belongs to the group, and with it its product with every turn.
+        mirror: which mirror that is, as an integer matrix of (row, column) offsets.
 
     Raises:
         StudyError: if the name is not that of the group, or there is no such group.
@@ -51,13 +57,16 @@ class PlaneGroup:
     name: str
     rotations: int
     reflections: bool
+    mirror: tuple[tuple[int, int], tuple[int, int]] = FLIP
 
     def __post_init__(self) -> None:
-        if not isinstance(self.rotations, Integral) or (self.rotations, False) not in _NAMES:
+        if not isinstance(self.rotations, Integral) or self.rotations not in (1, 2, 4, 8):
             raise StudyError(f"rotations is {self.rotations!r}; give 1, 2, 4 or 8")
-        name = _NAMES[self.rotations, bool(self.reflections)]
+        name = _NAMES.get((self.rotations, bool(self.reflections), self.mirror))
+        turns = f"rotations={self.rotations} and reflections={bool(self.reflections)}"
+        if name is None:
+            raise StudyError(f"there is no group with {turns} and mirror={self.mirror!r}; name it in study/groups.py")
         if self.name != name:
-            turns = f"rotations={self.rotations} and reflections={bool(self.reflections)}"
             raise StudyError(f"the group with {turns} is {name!r}, not {self.name!r}; give it that name")
 
     @property
@@ -79,7 +88,8 @@ class PlaneGroup:
         mirrors = range(2) if self.reflections else range(1)
         quarters = range(0, 4, 4 // self.rotations)
         power = np.linalg.matrix_power
-        return np.stack([power(_QUARTER_TURN, k) @ power(_MIRROR, j) for j in mirrors for k in quarters])
+        mirror = np.array(self.mirror)
+        return np.stack([power(_QUARTER_TURN, k) @ power(mirror, j) for j in mirrors for k in quarters])
 
     @cached_property
     def product(self) -> np.ndarray:

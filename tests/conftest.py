@@ -11,7 +11,7 @@ from lightning_fabric import Fabric
 
 from study.data.patches.store import PatchStore
 from study.experiments.presets import Preset
-from study.experiments.training import Recipe
+from study.experiments.recipe import Recipe
 from study.experiments.trials import Study
 
 HAS_ESCNN = all(find_spec(package) for package in ("escnn", "lie_learn"))
@@ -32,7 +32,7 @@ def store(tmp_path_factory) -> PatchStore:
 
 @pytest.fixture
 def recipe() -> Recipe:
-    return Recipe(width=4, depth=1, grid="even", batch_size=4, epochs=2, batches_per_epoch=2)
+    return Recipe.of(width=4, depth=1, grid="even", batch_size=4, epochs=2, batches_per_epoch=2)
 
 
 @pytest.fixture

@@ -11,12 +11,13 @@ import torch
 from PIL import Image
 from torch.utils.flop_counter import FlopCounterMode
 
-from study.bench import angles, models, pitfalls, plots, report, timing
+from study.bench import angles, models, pitfalls, timing
 from study.equivariance import rotate
 from study.errors import StudyError
 from study.gconv import GroupConv2d
 from study.networks.unet import build_unet
-from study.report.plots import save
+from study.report.benchmarks import draw_benchmark, draw_benchmarks, read_benchmark, write_benchmark
+from study.report.tables.costs import costs_table
 
 ROOT = Path(__file__).parents[1]
 CPU = torch.device("cpu")
@@ -104,24 +105,24 @@ def test_the_costs_of_two_networks(costs, tmp_path):
     assert (costs[["training_ms", "inference_ms", "build_seconds", "checkpoint_mb", "peak_mb"]] > 0).all(axis=None)
     assert {"command", "version", "hardware", "torch", "threads", "rounds"} <= set(costs.columns)
 
-    path = report.write_costs(tmp_path, costs)
+    path = write_benchmark(tmp_path, "models", costs)
     assert path.parent == tmp_path / "results" / "costs"
-    (read,) = report.read_costs(tmp_path).values()
+    (read,) = read_benchmark(tmp_path, "models").values()
     table = (tmp_path / "figures" / "costs" / f"{path.stem}.md").read_text()
-    assert table == report.costs_table(read)
+    assert table == costs_table(read)
     assert "batches of 2 images of 16 x 16" in table
     assert (tmp_path / "figures" / "costs" / f"{path.stem}.png").is_file()
 
 
 def test_a_table_without_escnn(costs, tmp_path):
-    report.write_costs(tmp_path, costs[:1])
+    write_benchmark(tmp_path, "models", costs[:1])
     (table,) = (tmp_path / "figures" / "costs").glob("*.md")
     assert "nan" not in table.read_text()
 
 
 def test_missing_costs_are_named(tmp_path):
-    with pytest.raises(StudyError, match=r"no tables in .*costs; make one with `python -m study bench models`"):
-        report.read_costs(tmp_path)
+    with pytest.raises(StudyError, match=r"no tables of models in .*costs; make one with .* bench models`"):
+        read_benchmark(tmp_path, "models")
 
 
 @pytest.fixture(scope="module")
@@ -134,7 +135,7 @@ def test_nothing_that_users_of_escnn_trip_over_is_here(tried):
 
 
 def test_what_the_committed_table_says_of_escnn_is_so(tried):
-    committed = pd.read_csv(ROOT / report.PITFALLS)
+    (committed,) = read_benchmark(ROOT, "pitfalls").values()
     pd.testing.assert_frame_equal(
         tried[["probe", "native_fine", "escnn_fine"]], committed[["probe", "native_fine", "escnn_fine"]]
     )
@@ -186,13 +187,25 @@ def test_a_network_that_looks_at_single_pixels_commutes_with_any_turn():
 
 
 def test_figures_of_the_measurements_draw(costs, tmp_path):
+    about = {"study": "tiny", "patches": 4, "source": "synthetic", "fingerprint": "0123"}
     rows = pd.DataFrame(
         [
-            {"model": model, "degrees": degrees, "difference": np.sin(degrees), "changed": 0.1}
+            {"model": model, "degrees": degrees, "difference": np.sin(degrees), "changed": 0.1, **about}
             for model in angles.MODELS
             for degrees in angles.ANGLES
         ]
     )
-    for name, figure in [("angles", plots.angles(rows, "caption")), ("costs", plots.costs(costs, "caption"))]:
-        save(figure, tmp_path / name)
-        assert np.asarray(Image.open(io.BytesIO((tmp_path / f"{name}.png").read_bytes()))).std() > 0
+    for name, table in [("angles", rows), ("models", costs)]:
+        (path,) = (path for path in draw_benchmark(tmp_path, name, table) if path.suffix == ".png")
+        assert np.asarray(Image.open(io.BytesIO(path.read_bytes()))).std() > 0
+
+
+def test_all_that_was_measured_is_drawn_again_from_the_results(costs, tmp_path):
+    path = write_benchmark(tmp_path, "models", costs)
+    drawn = sorted((tmp_path / "figures").rglob("*.*"))
+    before = {file: file.read_bytes() for file in drawn}
+    for file in drawn:
+        file.unlink()
+    assert sorted(draw_benchmarks(tmp_path)) == drawn
+    assert {file: file.read_bytes() for file in drawn} == before
+    assert {file.stem for file in drawn} == {path.stem}

@@ -10,12 +10,13 @@ from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from study.equivariance import assert_equivariant, train_briefly
-from study.gconv import GroupConv2d, pooling
-from study.gconv.fast import blocks, compiler, planar
+from study.gconv import GroupConv2d
+from study.gconv.fast import blocks, compiler, planar, pooling
 from study.groups import GROUPS, P4, P4M
 from study.memory import keep_freed_memory
-from study.networks.unet import _block as block_of
-from study.networks.unet import build_unet, make_layers
+from study.networks.layer_sets import make_layers
+from study.networks.parts import two_convolutions as block_of
+from study.networks.unet import build_unet
 
 pytestmark = pytest.mark.skipif(compiler.load() is None, reason="there is no C++ compiler")
 ALL = pytest.mark.parametrize("group", [g for g in GROUPS.values() if g.order > 1], ids=lambda group: group.name)
@@ -226,7 +227,7 @@ def test_planes_are_convolved_as_by_torch(channels, outputs, kernel_size, paddin
     planes = torch.randn(2, channels, 7, 19, dtype=torch.float64, requires_grad=True)
     weight = torch.randn(outputs, channels, kernel_size, kernel_size, dtype=torch.float64, requires_grad=True)
     offset = torch.randn(outputs, dtype=torch.float64, requires_grad=True) if bias else None
-    assert planar.runs(planes, weight, padding)
+    assert planar.runs(planes, weight, 1, padding)
     ours = planar.conv2d(planes, weight, offset, padding)
     theirs = nn.functional.conv2d(planes, weight, offset, padding=padding)
     assert relative_error(ours, theirs) <= 1e-12

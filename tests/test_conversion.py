@@ -11,9 +11,10 @@ from study import gconv
 from study.equivariance import equivariance_errors, train_briefly
 from study.errors import StudyError
 from study.groups import GROUPS, P4, P4M
+from study.networks.checkpoint import load_checkpoint, load_model, save_checkpoint
 from study.networks.conversion import GROUPY_ELEMENTS, convert_checkpoint, copy_filter, copy_weights
-from study.networks.models import Architecture, load_checkpoint, load_model, save_checkpoint
-from study.networks.unet import build_unet
+from study.networks.registry import from_values
+from study.networks.unet import UNetArchitecture, build_unet
 
 every_group = pytest.mark.parametrize("group", GROUPS)
 
@@ -32,7 +33,7 @@ def trained(network, dtype=torch.float32):
 
 
 def images(network, dtype=torch.float32):
-    side = 16 + network.grid.remainder
+    side = 16 + network.sizes.remainder
     return torch.randn(2, 3, side, side, dtype=dtype, generator=torch.Generator().manual_seed(2))
 
 
@@ -117,7 +118,7 @@ def test_networks_that_do_not_fit_are_refused():
 @pytest.mark.parametrize("grid", ["even", "odd"])
 @pytest.mark.parametrize(("to", "basis"), [("native", None), ("escnn", "full")])
 def test_a_checkpoint_of_either_kind_is_converted(grid, to, basis, tmp_path):
-    kinds = [Architecture("p4m", 6, 2, grid), Architecture("p4m", 6, 2, grid, "escnn", "full")]
+    kinds = [UNetArchitecture("p4m", 6, 2, grid), UNetArchitecture("p4m", 6, 2, grid, "escnn", "full")]
     source, expected = kinds if to == "escnn" else reversed(kinds)
     torch.manual_seed(0)
     network = source.build()
@@ -128,7 +129,7 @@ def test_a_checkpoint_of_either_kind_is_converted(grid, to, basis, tmp_path):
     assert max(converted.residuals.values()) < 1e-6
     assert converted.difference <= 1e-5
     checkpoint = load_checkpoint(tmp_path / "b.pt")
-    assert Architecture(**checkpoint["architecture"]) == expected
+    assert from_values(checkpoint["architecture"]) == expected
     assert checkpoint["data"] == {"source": "test"}
     (step,) = checkpoint["converted"]
     assert step["from"].endswith("a.pt")
@@ -139,7 +140,7 @@ def test_a_checkpoint_of_either_kind_is_converted(grid, to, basis, tmp_path):
 
 
 def test_a_checkpoint_that_ours_cannot_hold_is_refused(tmp_path):
-    architecture = Architecture("p8", 4, 1, "even", "escnn")
+    architecture = UNetArchitecture("p8", 4, 1, "even", "escnn")
     save_checkpoint(tmp_path / "p8.pt", architecture, architecture.build().state_dict())
     with pytest.raises(StudyError, match=r"p8\.pt is of the group p8, which only escnn has"):
         convert_checkpoint(tmp_path / "p8.pt", tmp_path / "out.pt", to="native")
@@ -178,13 +179,13 @@ def test_groupy_filters_and_outputs():
 
 def test_everything_else_works_without_escnn(tmp_path):
     """And asking for it says how to install it; the loss of an installation must not look like a bad checkpoint."""
-    architecture = Architecture("p4", 4, 1, "even", "escnn")
+    architecture = UNetArchitecture("p4", 4, 1, "even", "escnn")
     save_checkpoint(tmp_path / "e.pt", architecture, architecture.build().state_dict())
     script = """if True:
         import sys
         sys.modules["escnn"] = None  # an import of it fails, as if it were not there
         import study.cli, study.networks.conversion
-        from study.networks.models import load_model
+        from study.networks.checkpoint import load_model
         from study.networks.unet import build_unet
         build_unet("p4m", width=4, depth=1)
         for ask in (lambda: build_unet("p4", width=4, implementation="escnn"), lambda: load_model(sys.argv[1])):

@@ -10,11 +10,11 @@ from torch.nn import functional as F
 from study.equivariance import (
     assert_equivariant,
     equivariance_errors,
-    is_exact,
     train_briefly,
     transform,
 )
 from study.gconv import GroupBatchNorm2d, LiftingConv2d
+from study.gconv.sizes import is_exact
 from study.groups import GROUPS, P4, P4M, Z2
 from study.networks.unet import build_unet
 

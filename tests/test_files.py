@@ -11,7 +11,7 @@ import torch
 from data_helpers import assert_refused, contents
 
 from study.files import replacing, require_space
-from study.networks.models import save_tensors
+from study.networks.checkpoint import save_tensors
 
 
 @pytest.fixture

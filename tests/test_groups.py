@@ -7,9 +7,14 @@ from itertools import product
 import numpy as np
 import pytest
 import torch
+from conftest import HAS_ESCNN
 
+from study import groups
+from study.equivariance import assert_equivariant, equivariance_errors, train_briefly
 from study.errors import StudyError
 from study.groups import APPROXIMATE_GROUPS, GROUPS, P2, P4, P4M, P8, P8M, PM, PMM, Z2, PlaneGroup, roto_reflections
+from study.networks.conversion import copy_weights
+from study.networks.models import Model
 from study.report.tour import element_name, expanded, orbit
 
 ALL = pytest.mark.parametrize("group", GROUPS.values(), ids=lambda group: group.name)
@@ -246,3 +251,49 @@ def test_copies_and_pickles_are_equal(group):
     assert len(group.inverse) == group.order  # the tables are made on first use, so make them before the copy
     assert copy.deepcopy(group) == group
     assert pickle.loads(pickle.dumps(group)) == group
+
+
+# A new group: its name and its mirror are all that a pixel grid needs to be told
+
+
+@pytest.fixture
+def cm(monkeypatch):
+    """The mirror in the diagonal alone, registered as ``study/groups.py`` registers its own."""
+    diagonal = ((0, 1), (1, 0))
+    monkeypatch.setitem(groups._NAMES, (1, True, diagonal), "cm")
+    group = PlaneGroup("cm", rotations=1, reflections=True, mirror=diagonal)
+    monkeypatch.setitem(GROUPS, "cm", group)
+    return group
+
+
+def test_a_group_that_nobody_named_is_refused_with_the_place_to_name_it():
+    with pytest.raises(StudyError, match=r"^there is no group with .* mirror=.*; name it in study/groups.py$"):
+        PlaneGroup("cm", 1, True, ((0, 1), (1, 0)))
+
+
+@pytest.mark.parametrize("algorithm", ["dense", "fourier"])
+def test_a_new_group_has_layers_a_network_and_a_model_without_further_code(cm, algorithm):
+    x = torch.randn(2, 3, 8, 12, dtype=torch.float64)
+    assert torch.equal(cm.transform_image(x, 1), x.transpose(-2, -1))
+    assert np.flatnonzero(roto_reflections(cm)).tolist() == [0, 5]
+    network = Model("CM U-Net", "cm").architecture(width=6, depth=2, grid="even").build().double()
+    for layer in network.modules():
+        if hasattr(layer, "algorithm"):
+            layer.algorithm = algorithm
+    train_briefly(network, x)
+    assert_equivariant(network, x, cm, tolerance=1e-10)
+    errors = equivariance_errors(network.eval(), x).numpy()
+    assert errors[~roto_reflections(cm)].min() > 1e-2
+    torch.testing.assert_close(network.prepare()(x), network(x))
+
+
+@pytest.mark.skipif(not HAS_ESCNN, reason="escnn is not installed")
+def test_a_new_group_is_the_same_on_escnn(cm):
+    torch.manual_seed(0)
+    theirs, ours = (
+        Model("CM", "cm", **kind).architecture(width=4, depth=1, grid="even").build().eval()
+        for kind in ({"implementation": "escnn", "basis": "full"}, {})
+    )
+    assert max(copy_weights(theirs, ours).values()) < 1e-6
+    x = torch.randn(1, 3, 8, 8)
+    assert (ours(x).sigmoid() - theirs(x).sigmoid()).abs().max() <= 1e-5

@@ -4,6 +4,7 @@ from conftest import HAS_ESCNN
 
 from study.equivariance import equivariance_errors, train_briefly
 from study.errors import StudyError
+from study.networks.checkpoint import load_model, save_checkpoint
 from study.networks.deploy import deploy
 from study.networks.models import (
     BASELINE_MODELS,
@@ -13,13 +14,11 @@ from study.networks.models import (
     PAPER_MODELS,
     SUBGROUP_MODELS,
     VARIANT_MODELS,
-    Architecture,
-    load_model,
     native_counterpart,
-    save_checkpoint,
 )
-from study.prediction.tiling import lawful_size, plan_tiles, run_tiles
-from study.report.plots import COLOURS, MARKERS
+from study.networks.unet import UNetArchitecture
+from study.prediction.tiling import plan_tiles, run_tiles
+from study.report import looks
 
 
 @pytest.mark.parametrize("name", MODELS if HAS_ESCNN else NATIVE_MODELS)
@@ -27,14 +26,14 @@ def test_a_saved_network_comes_back_with_the_same_output(name, tmp_path):
     architecture = MODELS[name].architecture(width=4, depth=1, grid="odd")
     network = architecture.build().eval()
     save_checkpoint(tmp_path / "best.pt", architecture, network.state_dict(), note="kept")
-    images = torch.randn(1, 3, *2 * [8 + network.grid.remainder])
+    images = torch.randn(1, 3, *2 * [8 + network.sizes.remainder])
     loaded = load_model(tmp_path / "best.pt")
     assert not loaded.training
     assert torch.equal(loaded(images), network(images))
 
 
 def test_a_checkpoint_of_before_there_were_variants_loads(tmp_path):
-    network = Architecture("p4m", 4, 1, "even").build()
+    network = UNetArchitecture("p4m", 4, 1, "even").build()
     old = {"group": "p4m", "width": 4, "depth": 1, "grid": "even", "implementation": "native", "basis": None}
     torch.save({"architecture": old, "weights": network.state_dict()}, tmp_path / "old.pt")
     images = torch.randn(1, 3, 8, 8)
@@ -54,9 +53,18 @@ def test_models_stand_in_the_order_of_their_symmetries():
 
 def test_every_model_has_a_label_and_a_marker_of_its_own_and_those_from_scratch_a_colour():
     assert len({model.label for model in MODELS.values()}) == len(MODELS)
-    assert COLOURS.keys() == MARKERS.keys() == MODELS.keys()
-    assert len(set(MARKERS.values())) == len(MODELS)
-    assert len({COLOURS[name] for name in NATIVE_MODELS}) == len(NATIVE_MODELS)
+    assert looks._MODELS.keys() == MODELS.keys()
+    assert len({looks.look(name).marker for name in MODELS}) == len(MODELS)
+    assert len({looks.look(name).colour for name in NATIVE_MODELS}) == len(NATIVE_MODELS)
+
+
+def test_a_model_of_ones_own_has_a_look_that_no_other_has(monkeypatch):
+    shipped = {(look.colour, look.marker) for look in map(looks.look, MODELS)}
+    monkeypatch.setitem(MODELS, "mine", MODELS["p4m"])
+    monkeypatch.setitem(MODELS, "mine-too", MODELS["p4m"])
+    own = {(looks.look(name).colour, looks.look(name).marker) for name in ("mine", "mine-too")}
+    assert len(own) == 2
+    assert not own & shipped
 
 
 @pytest.mark.parametrize("name", NATIVE_MODELS)
@@ -90,7 +98,7 @@ def test_the_counter_example_keeps_its_grid_and_the_baseline_of_equal_time_is_wi
 @pytest.mark.parametrize("grid", ["even", "odd"])
 def test_variants_are_tiled_exactly(name, grid):
     network = MODELS[name].architecture(width=4, depth=1, grid=grid).build().double().eval()
-    image = torch.randn(3, lawful_size(network, 60), lawful_size(network, 40), dtype=torch.float64)
+    image = torch.randn(3, network.sizes.at_least(60), network.sizes.at_least(40), dtype=torch.float64)
     tiles = plan_tiles(network, *image.shape[1:], 32)
     assert len(tiles) > 1
     with torch.no_grad():
@@ -125,7 +133,7 @@ def test_a_damaged_checkpoint_is_named(content, tmp_path):
 
 
 def test_weights_of_another_network_are_refused(tmp_path):
-    wide, narrow = (Architecture("p4", width, 1, "even") for width in (16, 4))
+    wide, narrow = (UNetArchitecture("p4", width, 1, "even") for width in (16, 4))
     save_checkpoint(tmp_path / "mixed.pt", wide, narrow.build().state_dict())
     with pytest.raises(StudyError, match=r"mixed\.pt does not fit"):
         load_model(tmp_path / "mixed.pt")

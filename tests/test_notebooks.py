@@ -9,7 +9,7 @@ from nbclient import NotebookClient
 
 ROOT = Path(__file__).parents[1]
 NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.ipynb"))
-PRESETS = sorted(folder.name for folder in (ROOT / "results").iterdir() if (folder / "stability_maps.npz").is_file())
+PRESETS = sorted(folder.parent.name for folder in (ROOT / "results").glob("*/trials"))
 
 
 def draws(notebook: nbformat.NotebookNode) -> bool:
@@ -22,7 +22,7 @@ def read(path: Path) -> nbformat.NotebookNode:
 
 
 def test_there_are_notebooks_and_results():
-    names = ["1_layers_against_escnn", "2_dice_table", "3_p4_against_p4m", "4_stability_maps"]
+    names = ["1_layers_against_escnn", "2_dice_table", "3_p4_against_p4m", "4_stability_maps", "5_is_it_worth_it"]
     assert [path.stem for path in NOTEBOOKS] == names
     assert {"ebhi-cpu", "miniature"} <= set(PRESETS)
 

@@ -23,12 +23,13 @@ from study.cli.prediction import predict
 from study.data.patches.loading import to_input
 from study.data.slides.pyramid import write_pyramid
 from study.data.slides.slide import Slide
-from study.networks.models import Architecture, load_model, save_checkpoint
+from study.networks.checkpoint import load_model, save_checkpoint
+from study.networks.unet import UNetArchitecture
 from study.prediction import slide as prediction
 from study.prediction.contours import SPECK, regions, trace, write_geojson
 from study.prediction.disk_map import DiskMap
 from study.prediction.overlay import LONGEST, OPACITY, blend, picture_step, scale_bar, shrink, thumbnail, write_overlay
-from study.prediction.tiling import lawful_size, plan_tiles
+from study.prediction.tiling import plan_tiles
 from study.tasks.registry import TASKS
 from study.tasks.stability import stability
 
@@ -45,7 +46,7 @@ def make_checkpoint(path: Path, group: str, *, grid: str = "even") -> Path:
     colours = 255 - 130 * torch.rand(4, 3, 8, 8) * (torch.rand(4, 1, 8, 8) > 0.5)  # half of it white
     images = torch.nn.functional.interpolate(colours, size=2 * [64 + (grid == "odd")], mode="bilinear")
     network = random_unet(group, grid=grid, depth=1, images=to_input(images))
-    save_checkpoint(path, Architecture(group, 4, 1, grid), network.state_dict())
+    save_checkpoint(path, UNetArchitecture(group, 4, 1, grid), network.state_dict())
     return path
 
 
@@ -70,7 +71,7 @@ def test_the_map_is_what_the_network_gives_on_the_whole_view(tmp_path, monkeypat
     network = load_model(checkpoint)
     with Slide(slide) as opened:
         view = opened.at(magnification=10)
-        height, width = lawful_size(network, view.height), lawful_size(network, view.width)
+        height, width = network.sizes.at_least(view.height), network.sizes.at_least(view.width)
         image = torch.from_numpy(view.read(0, 0, width, height).copy()).permute(2, 0, 1)  # (3, H, W)
     assert len(plan_tiles(network, view.height, view.width, 150)) == 9
     untiled = stability(network, to_input(image[None]))

@@ -13,7 +13,7 @@ from study.networks.unet import build_unet
 def test_the_paper_preset_has_the_papers_numbers():
     paper = find_preset("paper")
     recipe = paper.recipe
-    assert (paper.size, recipe.depth, recipe.batch_size, recipe.batches_per_epoch) == (320, 4, 64, 468)
+    assert (paper.size, recipe.network["depth"], recipe.batch_size, recipe.batches_per_epoch) == (320, 4, 64, 468)
     assert recipe.learning_rate == 1e-3
     assert recipe.patience == 19  # are put up with; the 20th epoch without improvement halves the learning rate
     assert paper.fractions == FRACTIONS == (0.125, 0.25, 0.5, 1.0)
@@ -30,8 +30,8 @@ def test_the_papers_comparison_has_all_its_models_on_all_regimes(name):
 def test_every_preset_compares_p4m_with_the_augmented_unet_and_can_be_built(name):
     preset = find_preset(name)
     assert {"unet-aug", "p4m"} <= set(preset.models)
-    assert preset.size % 2 == (preset.recipe.grid == "odd")
-    build_unet("p4m", width=preset.recipe.width, depth=preset.recipe.depth, grid=preset.recipe.grid)
+    assert preset.size % 2 == (preset.recipe.network["grid"] == "odd")
+    build_unet("p4m", **preset.recipe.network)
 
 
 def test_studies_on_real_patients_split_and_share_them_by_patient():
@@ -62,12 +62,12 @@ def test_settings_replace_values_of_the_preset_and_of_its_recipe():
     preset = override(
         find_preset("quick"), ["width=12", "seeds=0,1,2", "models=unet,p4m", "learning_rate=0.01", "size=32"]
     )
-    assert preset.recipe.width == 12
+    assert preset.recipe.network["width"] == 12
     assert preset.recipe.learning_rate == 0.01
     assert preset.seeds == (0, 1, 2)
     assert preset.models == ("unet", "p4m")
     assert preset.size == 32
-    assert find_preset("quick").recipe.width != 12
+    assert find_preset("quick").recipe.network["width"] != 12
 
 
 def test_what_decides_a_trial_is_told_from_what_does_not():
@@ -159,7 +159,8 @@ def test_a_file_of_ones_own_is_a_preset(own):
         ("size = 64", "sise = 64", "unknown key 'sise' of a preset; the keys are description, source, size"),
         ("width = 4", "wdith = 4", "unknown key 'wdith' of a recipe; the keys are width"),
         ("size = 64", "", "a preset needs size"),
-        ("depth = 2", "", "a recipe needs depth"),
+        ("width = 4", "", "a recipe needs width"),
+        ("epochs = 20", "", "a recipe needs epochs"),
         ("size = 64", 'size = "64"', "size is '64'; give an integer"),
         ("size = 64", "size = 64.0", "size is 64.0; give an integer"),
         ("seeds = [0]", "seeds = 0", "seeds is 0; give an array"),

@@ -32,6 +32,7 @@ from study.data.datasets.registry import find_data_set, prepare
 from study.data.patches.loading import PatchDataset, to_input
 from study.equivariance import equivariance_errors
 from study.errors import StudyError
+from study.experiments.maps import pretrained_maps
 from study.experiments.model_card import model_card
 from study.experiments.packaging import TOLERANCE, package
 from study.experiments.presets import find_preset
@@ -39,7 +40,7 @@ from study.experiments.trials import Study, Trial, run_trial
 from study.experiments.unseen import own_store, unseen_patches
 from study.files import sha256_of
 from study.networks import pretrained
-from study.networks.models import load_checkpoint, load_model
+from study.networks.checkpoint import load_checkpoint, load_model
 from study.networks.pretrained import CHECKSUMS, WEIGHTS, available, load_pretrained, read_checksums, read_pretrained
 from study.tasks.measures import counts, dice
 
@@ -77,7 +78,7 @@ def made(tmp_path_factory) -> Path:
         use_box(patch, root)
         preset = find_preset("ebhi-cancer")
         short = {"epochs": 1, "batches_per_epoch": 40, "batch_size": 4, "learning_rate": 0.01}
-        recipe = replace(preset.recipe, width=6, depth=2, **short)
+        recipe = replace(preset.recipe, network=preset.recipe.network | {"width": 6, "depth": 2}, **short)
         store = prepare("ebhi", data=None, folder=root / "data", size=64, count=0, task="cancer")
         tiny = Study("tiny", replace(preset, recipe=recipe), store, root)
         for model, name in TINY.items():
@@ -445,3 +446,13 @@ def test_a_shipped_network_keeps_the_promise_of_its_card(name, patches):
         for batch, masks in DataLoader(PatchDataset(store, test), batch_size=16):
             sums += counts(network(to_input(batch)).sigmoid() > 0.5, masks).sum(dim=0)
     assert abs(dice(*sums.tolist()) - about["expected"]["dice"]) <= 0.001
+
+
+def test_the_maps_of_pretrained_networks_are_of_patients_that_neither_has_seen(tiny):
+    maps = pretrained_maps("tiny", tiny / "data", candidates=2)
+    store = own_store(read_pretrained("p4m-tiny"), "p4m-tiny", tiny / "data")
+    for name in TINY.values():
+        assert set(store.case[maps["patch"]]) <= set(read_pretrained(name)["test_cases"])
+    assert maps["p4m_deviation_max"].max() < 1e-5 < maps["unet_deviation"].max()
+    assert str(maps["networks"]) == "unet-tiny and p4m-tiny"
+    assert pretrained_maps("another", tiny / "data") is None

@@ -6,18 +6,21 @@ import numpy as np
 import pandas as pd
 import pytest
 from lightning_fabric import Fabric
+from matplotlib.figure import Figure
 from record_helpers import CASES, WORSE, own_cases, record, scaled
 
 from study import report
 from study.data.datasets.miniature import SOURCE as MINIATURE
 from study.errors import StudyError
-from study.experiments.maps import load_stability_maps, save_stability_maps
+from study.experiments.maps import load_stability_maps, maps_path, save_stability_maps
 from study.experiments.presets import Preset
-from study.experiments.training import Recipe
+from study.experiments.recipe import Recipe
 from study.experiments.trials import Study, read_record, run_trial
-from study.report import figures, plots
-from study.report.figures import make_figures, maps_path
-from study.report.forest import forest
+from study.report import results, writing
+from study.report.figures import FIGURES
+from study.report.results import StudyResults
+from study.report.tables import TABLES
+from study.report.writing import make_figures
 
 
 @pytest.fixture
@@ -105,7 +108,7 @@ def test_every_trial_is_a_row_with_its_provenance(records):
 
 @pytest.fixture(scope="module")
 def trained(store, tmp_path_factory):
-    recipe = Recipe(width=4, depth=1, grid="even", batch_size=4, epochs=2, batches_per_epoch=4, learning_rate=0.01)
+    recipe = Recipe.of(width=4, depth=1, grid="even", batch_size=4, epochs=2, batches_per_epoch=4, learning_rate=0.01)
     preset = Preset("tiny", source="synthetic", size=16, recipe=recipe, models=("unet", "p4m"), fractions=(0.5, 1.0))
     study, fabric = Study("tiny", preset, store, tmp_path_factory.mktemp("study")), Fabric(accelerator="cpu", devices=1)
     for trial in study.trials():
@@ -125,14 +128,18 @@ def finished(trained, tmp_path):
 
 def test_a_study_gets_all_its_tables_and_figures(finished):
     written = {path.name for path in make_figures(finished.root, finished.name)}
-    drawn = {"dice_against_data", "p4_against_p4m", "stability", "contrasts"}
+    drawn = {"dice_against_data", "p4_against_p4m", "stability", "contrasts", "learning_curves", "flip_rate"}
     assert written == {f"{name}.{kind}" for name in drawn for kind in ("png", "svg")} | {
         "claims.csv",
         "claims.md",
         "contrasts.csv",
         "contrasts.md",
+        "costs.csv",
+        "costs.md",
         "dice_table.csv",
         "dice_table.md",
+        "measures.csv",
+        "measures.md",
         "stability_table.md",
     }
     trials = pd.read_csv(finished.root / "results" / "tiny" / "trials.csv")
@@ -170,7 +177,11 @@ def test_contrasts_and_claims_name_what_diverged(finished):
         assert f"{trial}.\n" in (finished.root / "figures" / "tiny" / table).read_text()
 
 
-def test_a_study_of_one_model_has_claims_and_no_contrast(finished):
+def test_a_study_of_one_model_has_claims_and_no_contrast_not_even_an_older_one(finished):
+    figures = finished.root / "figures" / "tiny"
+    figures.mkdir(parents=True)
+    for suffix in ("md", "csv", "png", "svg"):
+        (figures / f"contrasts.{suffix}").write_text("of when there were two models")
     for trial in finished.trials():
         if trial.model == "unet":
             finished.record_path(trial).unlink()
@@ -180,9 +191,9 @@ def test_a_study_of_one_model_has_claims_and_no_contrast(finished):
 
 
 def test_further_tasks_stand_beside_the_first_and_have_no_tests_of_their_own(finished, monkeypatch):
-    monkeypatch.setattr(figures, "FURTHER_TASKS", {"tiny": ("other", "absent")})
-    results = finished.root / "results"
-    shutil.copytree(results / "tiny" / "trials", results / "other" / "trials")
+    monkeypatch.setattr(results, "FURTHER_TASKS", {"tiny": ("other", "absent")})
+    folder = finished.root / "results"
+    shutil.copytree(folder / "tiny" / "trials", folder / "other" / "trials")
     make_figures(finished.root, "tiny")
     head = (finished.root / "figures" / "tiny" / "claims.md").read_text()
     assert "| Claim of the paper | Paper | Ours: tiny | Ours: other |" in head
@@ -190,8 +201,9 @@ def test_further_tasks_stand_beside_the_first_and_have_no_tests_of_their_own(fin
 
 
 def test_the_forest_has_a_line_for_every_contrast(records):
-    rows = report.contrast_rows({"glands": records})
-    axes, beside = forest(rows, "").axes
+    study = StudyResults("glands", records)
+    rows = study.contrasts
+    axes, beside = report.draw("contrasts", study).axes
     assert [label.get_text() for label in axes.get_yticklabels()] == rows.contrast.tolist()
     assert len(beside.get_yticklabels()) == len(rows)
 
@@ -227,9 +239,8 @@ def test_damaged_maps_are_named(finished, content):
 def test_one_case_alone_gets_no_interval(records):
     alone = [record("unet-aug", 1.0, 0, {"only": [10, 2, 3]}), record("p4m", 1.0, 0, {"only": [11, 2, 2]})]
     assert "[" not in report.dice_table(alone)
-    plots.p4_against_p4m(report.summary_rows(alone), "")
-    plots.dice_against_data(report.summary_rows(alone), report.trial_rows(alone), "")
-    forest(report.contrast_rows({"glands": alone}), "")
+    for name in FIGURES:
+        report.draw(name, StudyResults("glands", alone))
 
 
 def test_the_gain_is_over_the_seeds_that_both_models_have(records):
@@ -301,10 +312,11 @@ def test_implementations_are_compared_with_the_layers_from_scratch(with_escnn):
 
 def test_the_dice_table_has_every_model_and_the_figures_of_the_paper_only_its_own(with_escnn):
     assert "P8 U-Net, escnn" in report.dice_table(with_escnn)
-    figure = plots.dice_against_data(report.summary_rows(with_escnn), report.trial_rows(with_escnn), "")
+    study = StudyResults("glands", with_escnn)
+    figure = report.draw("dice_against_data", study)
     labels = [text.get_text() for text in figure.legends[0].get_texts()]
     assert labels == ["U-Net, augmented", "P4M U-Net"]
-    figure = plots.implementations(report.implementation_rows(with_escnn), "")
+    figure = report.draw("implementations", study)
     assert [axes.get_title() for axes in figure.axes] == ["P4M U-Net"]
     assert [text.get_text() for text in figure.legends[0].get_texts()] == ["escnn", "escnn, full basis"]
 
@@ -319,4 +331,58 @@ def test_regimes_without_a_twin_are_left_open(with_escnn):
     lonely = [*with_escnn, record("p4m-escnn", 0.5, 0, CASES)]
     table = report.implementation_table(lonely)
     assert "nan" not in table
-    plots.implementations(report.implementation_rows(lonely), "")
+    assert report.draw("implementations", StudyResults("glands", lonely))
+
+
+def test_a_figure_is_drawn_and_listed_once_it_is_registered(finished, monkeypatch):
+    def mine(study):
+        """Nothing but a frame."""
+        figure = Figure()
+        figure.subplots().set_title(study.name)
+        return figure
+
+    monkeypatch.setattr(writing, "FIGURES", {"mine": mine})
+    assert "mine.png" in {path.name for path in make_figures(finished.root, finished.name)}
+    assert report.contents()["mine.png"] == "Nothing but a frame."
+    assert report.draw("mine", report.read_study(finished.root, finished.name)).axes[0].get_title() == "tiny"
+
+
+def test_what_there_is_not_is_named_with_what_there_is(records):
+    study = StudyResults("glands", records)
+    with pytest.raises(StudyError, match=r"no figure 'forest'; there are dice_against_data, contrasts"):
+        report.draw("forest", study)
+    with pytest.raises(StudyError, match=r"no table 'dice'; there are dice_table"):
+        report.table("dice", study)
+    assert report.table("implementation_table", study) == "glands has no implementation table yet."
+
+
+PARTIAL = {
+    "one trial of P4M": [("p4m", 0.125, 0)],
+    "one trial of the baseline": [("unet-aug", 0.125, 0)],
+    "one seed": [("unet-aug", 0.125, 0), ("p4m", 0.125, 0), ("p4m", 1.0, 0)],
+    "no common seed": [("unet-aug", 0.125, 0), ("p4m", 0.125, 1)],
+    "another number of seeds in every cell": [
+        *(("unet-aug", 0.125, seed) for seed in range(3)),
+        *(("p4m", 0.125, seed) for seed in range(2)),
+        *(("unet-sym", 0.125, 0), ("unet-aug", 0.5, 1), ("p4m", 1.0, 1), ("p4m-escnn", 0.125, 1)),
+    ],
+    "only escnn": [("p4m-escnn", 0.125, 0)],
+}
+
+
+@pytest.mark.parametrize("trials", PARTIAL.values(), ids=PARTIAL)
+def test_a_study_that_has_only_begun_has_the_tables_and_figures_that_it_can_have(trials):
+    history = [{"epoch": n, "train_loss": 0.5 - 0.1 * n, "validation_dice": 0.5, "seconds": 2.0} for n in range(2)]
+    records = []
+    for model, fraction, seed in trials:
+        cases = own_cases(seed, scaled(CASES, errors=seed + 5 * (model == "unet-aug")))
+        records.append(record(model, fraction, seed, cases, training_seconds=4.0) | {"history": history})
+    study = StudyResults("cancer", records)
+    for name in TABLES:
+        assert "nan" not in report.table(name, study)
+    for name in FIGURES:
+        figure = report.draw(name, study)
+        if figure:
+            figure.canvas.draw()
+    assert report.draw("learning_curves", study)
+    assert "nan" not in report.verdict(study)

@@ -10,7 +10,8 @@ from study.data.extraction.one_slide import Scale
 from study.data.extraction.plan import extract_store, plan
 from study.data.patches.store import PatchStore
 from study.data.slides.slide import Slide
-from study.networks.models import Architecture, save_checkpoint
+from study.networks.checkpoint import save_checkpoint
+from study.networks.unet import UNetArchitecture
 from study.prediction.scale import choose_view
 
 
@@ -53,7 +54,7 @@ def test_where_the_scale_of_the_training_is_not_known_it_is_said_what_is_taken(s
 
 
 def test_a_network_of_another_scale_reads_no_slide_at_10x_without_a_word(tmp_path, capsys):
-    architecture = Architecture("z2", 4, 1, "even")
+    architecture = UNetArchitecture("z2", 4, 1, "even")
     save_checkpoint(tmp_path / "n.pt", architecture, architecture.build().state_dict(), mpp=0.5)
     slide = make_slide(tmp_path / "s.tif")
     predict(slide, str(tmp_path / "n.pt"), tmp_path / "out")

@@ -23,7 +23,8 @@ from study.experiments.grid import save_maps
 from study.experiments.maps import load_stability_maps
 from study.experiments.presets import override
 from study.experiments.trials import Study, Trial, read_record, run_trial
-from study.networks.models import Architecture, load_checkpoint, load_model, save_checkpoint
+from study.networks.checkpoint import load_checkpoint, load_model, save_checkpoint
+from study.networks.unet import UNetArchitecture
 from study.prediction.colours import colour_of
 from study.prediction.overlay import blend, blend_classes, draw_legend
 from study.report import load_records
@@ -47,11 +48,11 @@ def done(tmp_path_factory):
     from lightning_fabric import Fabric
 
     from study.experiments.presets import Preset
-    from study.experiments.training import Recipe
+    from study.experiments.recipe import Recipe
 
     torch.manual_seed(0)
     root = tmp_path_factory.mktemp("classes")
-    recipe = Recipe(width=8, depth=1, grid="even", batch_size=8, epochs=4, batches_per_epoch=20, learning_rate=1e-2)
+    recipe = Recipe.of(width=8, depth=1, grid="even", batch_size=8, epochs=4, batches_per_epoch=20, learning_rate=1e-2)
     preset = Preset("three", "store", 16, recipe, models=("unet", "p4m"), fractions=(1.0,), seeds=(0,))
     study = Study("three", preset, make_coloured(root / "store.h5"), root)
     fabric = Fabric(accelerator="cpu", devices=1)
@@ -352,7 +353,7 @@ def test_a_pixel_has_the_colour_of_its_most_probable_class_as_far_as_it_is_proba
     ],
 )
 def test_what_is_found_is_called_what_the_network_was_trained_for(tmp_path, capsys, content, name, said):
-    architecture = Architecture("z2", 4, 1, "even")
+    architecture = UNetArchitecture("z2", 4, 1, "even")
     network = architecture.build()
     torch.nn.init.constant_(network.project.bias, 50)  # it finds something everywhere
     save_checkpoint(tmp_path / "n.pt", architecture, network.state_dict(), mpp=1.0, **content)

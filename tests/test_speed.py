@@ -12,12 +12,15 @@ import pytest
 import torch
 from conftest import HAS_ESCNN
 
-from study.bench import layers, speed, steps
+from study.bench import layers, steps
 from study.bench import rules as choice
 from study.errors import StudyError
 from study.gconv import GroupConv2d
 from study.gconv.fast import rules
 from study.groups import GROUPS, P4M
+from study.report.benchmarks import read_benchmark, write_benchmark
+from study.report.tables.layers import layers_table
+from study.report.tables.training_step import steps_table
 
 ROOT = Path(__file__).parents[1]
 CPU = torch.device("cpu")
@@ -67,10 +70,10 @@ def test_layers_say_what_they_take_unasked(measured):
 
 
 def test_writing_layers(measured, tmp_path):
-    path = speed.write_layers(tmp_path, measured)
+    path = write_benchmark(tmp_path, "layers", measured)
     assert path.parent == tmp_path / "results" / "speed"
     figures = tmp_path / "figures" / "speed"
-    assert (figures / f"{path.stem}.md").read_text() == speed.layers_table(pd.read_csv(path))
+    assert (figures / f"{path.stem}.md").read_text() == layers_table(pd.read_csv(path))
     assert (figures / f"{path.stem}.png").is_file()
 
 
@@ -167,10 +170,10 @@ def test_steps_of_two_networks_at_two_widths(tmp_path, monkeypatch):
     for kind in ("training", "inference", "deployed"):
         assert (rows[f"{kind}_ratio"][[0, 2]] == 1).all()
     assert (rows[["training_ms", "inference_ms", "deployed_ms", "peak_mb", "parameters"]] > 0).all(axis=None)
-    path = speed.write_steps(tmp_path, rows)
+    path = write_benchmark(tmp_path, "training-step", rows)
     read = pd.read_csv(path)
     table = (tmp_path / "figures" / "speed" / f"{path.stem}.md").read_text()
-    assert table == speed.steps_table(read)
+    assert table == steps_table(read)
     assert "P4M U-Net, dense, channels last" in table
     assert "nan" not in table
 
@@ -211,9 +214,9 @@ print(memory.extra_mb(job, torch.device("cpu")))
 # What is committed
 
 
-@pytest.mark.parametrize(("kind", "table"), [("layers", speed.layers_table), ("training-step", speed.steps_table)])
+@pytest.mark.parametrize(("kind", "table"), [("layers", layers_table), ("training-step", steps_table)])
 def test_committed_tables_are_of_committed_code_and_the_figures_theirs(kind, table):
-    for name, rows in speed.read_tables(ROOT, kind).items():
+    for name, rows in read_benchmark(ROOT, kind).items():
         assert not rows.version.str.endswith("-dirty").any()
         assert {"escnn", "native" if kind == "training-step" else "fourier"} <= set(rows.form)
         assert (ROOT / "figures" / "speed" / f"{name}.md").read_text() == table(rows)
@@ -222,4 +225,4 @@ def test_committed_tables_are_of_committed_code_and_the_figures_theirs(kind, tab
 
 def test_missing_tables_are_named(tmp_path):
     with pytest.raises(StudyError, match=r"no tables of layers in .*speed; make one with .* bench layers`"):
-        speed.read_tables(tmp_path, "layers")
+        read_benchmark(tmp_path, "layers")

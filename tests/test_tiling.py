@@ -11,8 +11,7 @@ from torch import Tensor, nn
 from study.data.patches.loading import to_input
 from study.data.slides.slide import Slide
 from study.networks.unet import UNet, build_unet
-from study.prediction import tiling
-from study.prediction.tiling import Tile, lawful_size, plan_tiles, receptive_radius, run_tiles
+from study.prediction.tiling import Tile, plan_tiles, run_tiles
 from study.tasks.stability import stability
 
 SLIDE = Path(__file__).parents[2] / "shared" / "data" / "slides" / "CMU-1-Small-Region.svs"
@@ -27,7 +26,7 @@ def random_unet(
     """
     network = build_unet(group, width=width, depth=depth, grid=grid)
     if images is None:
-        images = torch.randn(2, 3, *2 * [lawful_size(network, 64)])
+        images = torch.randn(2, 3, *2 * [network.sizes.at_least(64)])
     for norm in network.modules():
         if isinstance(norm, nn.BatchNorm2d | nn.BatchNorm3d):
             nn.init.uniform_(norm.weight, 0.5, 2)
@@ -58,9 +57,9 @@ def stitched(function, image: Tensor, tiles: list[Tile], **options) -> np.ndarra
 @pytest.mark.parametrize("group", ["z2", "p4", "p4m"])
 def test_an_output_pixel_sees_as_far_as_the_receptive_radius_and_no_farther(group, grid, depth):
     network = build_unet(group, width=1, depth=depth, grid=grid, in_channels=1).double().eval()
-    radius, period = receptive_radius(network), 2**depth
+    radius, period = network.receptive_radius, 2**depth
     assert radius == 8 * period - 5
-    size = lawful_size(network, 2 * radius + 3 * period)
+    size = network.sizes.at_least(2 * radius + 3 * period)
     centre = size // 2 // period * period
     seen = 0
     for place in range(centre, centre + period):  # every place modulo the period
@@ -76,13 +75,13 @@ def test_an_output_pixel_sees_as_far_as_the_receptive_radius_and_no_farther(grou
 @pytest.mark.parametrize("depth", [1, 3])
 def test_tiles_keep_every_pixel_once_and_lie_as_exactness_needs(grid, depth):
     network = build_unet("z2", width=1, depth=depth, grid=grid)
-    period, remainder, radius = 2**depth, network.grid.remainder, receptive_radius(network)
+    period, remainder, radius = 2**depth, network.sizes.remainder, network.receptive_radius
     rng = np.random.default_rng(0)
     for _ in range(200):
         height, width = (int(n) for n in rng.integers(1, 1000, 2))
         side = int(rng.integers(20 * period + 2, 40 * period))
         tiles = plan_tiles(network, height, width, side)
-        full = lawful_size(network, height), lawful_size(network, width)
+        full = network.sizes.at_least(height), network.sizes.at_least(width)
         assert all(0 <= n - size < period + (size == 1) for n, size in zip(full, (height, width), strict=True))
         kept = np.zeros(full, int)
         for tile in tiles:
@@ -104,7 +103,7 @@ def test_tiles_keep_every_pixel_once_and_lie_as_exactness_needs(grid, depth):
 @pytest.mark.parametrize("group", ["z2", "p4", "p4m"])
 def test_stitched_tiles_are_the_untiled_output_in_float64(group, grid, depth):
     network = random_unet(group, grid=grid, depth=depth).double()
-    height, width = (lawful_size(network, n) for n in (23 * 2**depth, 41 * 2**depth))
+    height, width = (network.sizes.at_least(n) for n in (23 * 2**depth, 41 * 2**depth))
     image = torch.randn(3, height, width, dtype=torch.float64)
     tiles = plan_tiles(network, height, width, 22 * 2**depth)
     assert len(tiles) >= 6
@@ -121,7 +120,7 @@ def test_a_margin_that_is_too_small_or_a_start_off_the_period_would_show(monkeyp
     image = torch.randn(3, 128, 192, dtype=torch.float64)
     with torch.no_grad():
         whole = network(image[None])[0].numpy()
-    monkeypatch.setattr(tiling, "receptive_radius", lambda _: 8)
+    monkeypatch.setattr(UNet, "receptive_radius", 8)
     assert np.abs(stitched(network, image, plan_tiles(network, 128, 192, 96)) - whole).max() > 1e-6
     with torch.no_grad():
         shifted = network(image[None, :, 2:, 2:][..., :124, :188])[0].numpy()
@@ -132,7 +131,7 @@ def test_a_margin_that_is_too_small_or_a_start_off_the_period_would_show(monkeyp
 @pytest.mark.parametrize("group", ["z2", "p4m"])
 def test_turned_tiles_too_at_the_borders_and_where_they_are_not_square(group, grid):
     network = random_unet(group, grid=grid, depth=1).double()
-    height, width = lawful_size(network, 60), lawful_size(network, 100)
+    height, width = network.sizes.at_least(60), network.sizes.at_least(100)
     image = torch.randn(3, height, width, dtype=torch.float64)
 
     def maps(images: Tensor) -> Tensor:
@@ -172,9 +171,9 @@ def test_a_real_slide_in_float32_has_no_seams(grid):
     network = build_unet("z2", width=1, depth=3, grid=grid)
     with Slide(SLIDE) as slide:
         view = slide.at(magnification=10)
-        height, width = lawful_size(network, view.height), lawful_size(network, view.width)
+        height, width = network.sizes.at_least(view.height), network.sizes.at_least(view.width)
         image = torch.from_numpy(view.read(0, 0, width, height).copy()).permute(2, 0, 1)  # (3, H, W)
-    side = lawful_size(network, 256)
+    side = network.sizes.at_least(256)
     network = random_unet("p4m", grid=grid, depth=3, width=8, images=to_input(image[None, :, -side:, 400 : 400 + side]))
     with torch.inference_mode():
         whole = torch.sigmoid(network(to_input(image[None])))[0].numpy()

@@ -201,7 +201,7 @@ def test_validation_is_in_eval_mode_and_learns_nothing_of_the_validation_patches
 
 def test_patches_that_would_break_the_equivariance_are_refused(recipe, store, fabric, tmp_path):
     with pytest.raises(StudyError, match="pad it symmetrically to 32"):
-        run(replace(recipe, depth=5), store, fabric, tmp_path)
+        run(replace(recipe, network=recipe.network | {"depth": 5}), store, fabric, tmp_path)
 
 
 def test_a_loss_that_is_no_longer_finite_stops_the_training(recipe, store, fabric, tmp_path, monkeypatch):

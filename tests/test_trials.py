@@ -10,7 +10,7 @@ from grid_helpers import numbers
 
 from study.errors import StudyError
 from study.experiments.trials import Study, Trial, read_record, read_records, run_trial, score_patches
-from study.networks.models import load_model
+from study.networks.checkpoint import load_model
 from study.tasks.measures import boundary_dice, calibration_error, dice
 
 

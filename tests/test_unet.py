@@ -11,7 +11,10 @@ from torch.utils.flop_counter import FlopCounterMode
 from study.equivariance import assert_equivariant, equivariance_errors, train_briefly
 from study.errors import StudyError
 from study.groups import GROUPS, roto_reflections
-from study.networks.unet import GRIDS, Block, UNet, build_unet, field_counts, make_layers
+from study.networks.grid import GRIDS
+from study.networks.layer_sets import field_counts, make_layers
+from study.networks.parts import Block
+from study.networks.unet import UNet, build_unet
 
 GROUP = pytest.mark.parametrize("group", GROUPS)
 GRID = pytest.mark.parametrize("grid", ["even", "odd"])
@@ -24,7 +27,7 @@ def _seed():
 
 def fitting(n, grid):
     """A size that the grid keeps exactly equivariant, from one that has only even sizes on the way down."""
-    return n + GRIDS[grid].remainder
+    return n + GRIDS[grid].sizes(1).remainder
 
 
 def assert_equivariant_before_and_after_training(network, x, own, *, broken):

@@ -15,7 +15,7 @@ from study.data.datasets.registry import prepare
 from study.data.patches.loading import PatchDataset, to_input
 from study.equivariance import rotate
 from study.errors import StudyError
-from study.networks.models import load_checkpoint, rebuild
+from study.networks.checkpoint import load_checkpoint, rebuild
 from study.provenance import provenance
 
 ANGLES = tuple(7.5 * step for step in range(13))

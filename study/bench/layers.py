@@ -17,9 +17,10 @@ from study.bench.memory import extra_mb
 from study.bench.networks import DEPTH, autocast, check_input, has_escnn
 from study.bench.timing import summarise, time_in_turn
 from study.gconv.fast import fourier
+from study.gconv.fast.dispatch import prefers_fourier
 from study.gconv.fast.filter_transform import products_per_tap
 from study.groups import GROUPS, P4, P4M
-from study.networks.unet import field_counts, make_layers
+from study.networks.layer_sets import field_counts, make_layers
 from study.provenance import provenance
 
 FORMS = ("dense", "dense, channels last", "fourier", "escnn", "plain")
@@ -182,7 +183,7 @@ def _measure_case(case: Case, forms: list[str], settings: Settings, device: torc
 def _choice(case: Case, dtype: torch.dtype, device: torch.device) -> str:
     """The form that "auto" chooses in a training by the rules in use."""
     layer = case.build("auto")
-    return "fourier" if layer.prefers_fourier(device.type, dtype, case.positions) else "dense"
+    return "fourier" if prefers_fourier(layer, device.type, dtype, case.positions) else "dense"
 
 
 def _forward_and_backward(run: Callable, f: Tensor, weights: list[Tensor], e: Tensor) -> None:

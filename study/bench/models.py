@@ -12,8 +12,10 @@ from study.bench import networks as net
 from study.bench.timing import summarise, time_in_turn
 from study.errors import StudyError
 from study.groups import GROUPS, P4M
+from study.networks.grid import GRIDS
+from study.networks.layer_sets import BUDGETS, field_counts, make_layers
 from study.networks.models import LAYERS, PAPER_MODELS
-from study.networks.unet import BUDGETS, GRIDS, UNet, field_counts, make_layers
+from study.networks.unet import UNet
 from study.provenance import provenance
 
 LABELS = {model.group: model.label for model in PAPER_MODELS.values() if not model.augmented}
@@ -44,7 +46,7 @@ class Settings:
             raise StudyError(f"width is {self.width}; give a multiple of {P4M.order}")
         if not 1 <= self.depth <= 5:
             raise StudyError(f"depth is {self.depth}; give 1 to 5")
-        GRIDS["even"].check(self.size, self.size, self.depth)
+        GRIDS["even"].sizes(self.depth).check(self.size, self.size)
 
 
 @dataclass(frozen=True)
@@ -53,8 +55,8 @@ class Candidate:
 
     Attributes:
         group: "z2", "p4" or "p4m".
-        budget: the quantity that is equal to the U-Net's, one of :data:`~study.networks.unet.BUDGETS`; or "compute of
-            P4M", a U-Net with the multiplications of the dense P4M U-Net of equal parameters.
+        budget: the quantity that is equal to the U-Net's, one of :data:`~study.networks.layer_sets.BUDGETS`; or
+            "compute of P4M", a U-Net with the multiplications of the dense P4M U-Net of equal parameters.
         implementation: one of :data:`~study.networks.models.LAYERS`.
     """
 

@@ -17,7 +17,8 @@ from study.errors import MissingPackageError, StudyError
 from study.groups import P4M
 from study.memory import keep_freed_memory
 from study.networks.cost import multiplications
-from study.networks.unet import GRIDS, make_layers
+from study.networks.grid import GRIDS
+from study.networks.layer_sets import make_layers
 
 
 class Input(Protocol):
@@ -36,7 +37,7 @@ PRECISIONS = ("float32", "bfloat16", "float16")
 
 def check_input(size: int, precision: str) -> None:
     """Raise a :class:`~study.errors.StudyError` for a size that such a U-Net refuses, or an unknown precision."""
-    GRIDS["even"].check(size, size, DEPTH)
+    GRIDS["even"].sizes(DEPTH).check(size, size)
     if precision not in PRECISIONS:
         raise StudyError(f"unknown precision {precision!r}; choose from {', '.join(PRECISIONS)}")
 

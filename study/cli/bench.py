@@ -24,21 +24,22 @@ def models(
 ) -> None:
     """Measure each U-Net, from scratch and on escnn: parameters, multiplications, time and memory."""
     from study.bench import models as costs
-    from study.bench import report
     from study.cli.show import show_table
     from study.devices import device
+    from study.report.benchmarks import write_benchmark
+    from study.report.tables.costs import costs_caption, costs_legend
 
     settings = costs.Settings(width, depth, size, batch, rounds)
     rows = costs.measure(costs.candidates(), settings, device())
-    path = report.write_costs(root, rows)
+    path = write_benchmark(root, "models", rows)
     lines = [
         [f"{row.network}: {row.implementation}"]
         + [f"{x:.2f}" for x in (row.training_ratio, row.inference_ratio)]
         + [f"{row.peak_mb:.0f} MB"]
         for row in rows.itertuples()
     ]
-    show_table(["Network and layers", "Training", "Inference", "Memory"], lines, report.costs_caption(rows))
-    print(f"{report.costs_legend(rows)}\n\nAll columns, with the spread: {path}")
+    show_table(["Network and layers", "Training", "Inference", "Memory"], lines, costs_caption(rows))
+    print(f"{costs_legend(rows)}\n\nAll columns, with the spread: {path}")
 
 
 def layers(
@@ -53,15 +54,16 @@ def layers(
 ) -> None:
     """Time each group convolution of the U-Nets: dense, by Fourier, on escnn, and a plain one of equal parameters."""
     from study.bench import layers as timing
-    from study.bench import speed
     from study.cli.show import show_table
     from study.devices import device
+    from study.report.benchmarks import write_benchmark
+    from study.report.tables.layers import layers_brief, layers_caption
 
     settings = timing.Settings(_integers("widths", widths), size, _integers("batches", batches), precision, rounds)
     rows = timing.measure(timing.cases(settings), settings, device())
-    path = speed.write_layers(root, rows)
-    head, *lines = speed.layers_brief(rows)
-    show_table(head, lines, speed.layers_caption(rows))
+    path = write_benchmark(root, "layers", rows)
+    head, *lines = layers_brief(rows)
+    show_table(head, lines, layers_caption(rows))
     print(f"Speed-up over the dense form, forward and backward. All columns: {path}")
 
 
@@ -102,27 +104,30 @@ def training_step(
     root: Root = Path(),
 ) -> None:
     """Time a training step and inference of whole U-Nets, at width 32 also dense and on escnn, on GPUs compiled too."""
-    from study.bench import speed, steps
+    from study.bench import steps
     from study.cli.show import show_table
     from study.devices import device
+    from study.report.benchmarks import write_benchmark
+    from study.report.tables.training_step import steps_brief, steps_caption, steps_legend
 
     settings = steps.Settings(_integers("widths", widths), size, batch, precision, rounds)
     rows = steps.measure(settings, device())
-    path = speed.write_steps(root, rows)
-    head, *lines = speed.steps_brief(rows)
-    show_table(head, lines, speed.steps_caption(rows))
-    print(f"{speed.steps_legend(rows)}\n\nAll columns: {path}")
+    path = write_benchmark(root, "training-step", rows)
+    head, *lines = steps_brief(rows)
+    show_table(head, lines, steps_caption(rows))
+    print(f"{steps_legend(rows)}\n\nAll columns: {path}")
 
 
 def pitfalls(root: Root = Path()) -> None:
     """Try what users of escnn trip over, on its layers and on ours."""
     from study.bench import pitfalls as probes
-    from study.bench import report
     from study.cli.show import show_table
+    from study.report.benchmarks import write_benchmark
+    from study.report.tables.pitfalls import pitfalls_cells
 
     rows = probes.measure()
-    path = report.write_pitfalls(root, rows)
-    head, *lines = report.pitfalls_cells(rows)
+    path = write_benchmark(root, "pitfalls", rows)
+    head, *lines = pitfalls_cells(rows)
     show_table(head, lines, "Layers on P4, ours and escnn's")
     print(f"Results in {path}")
 
@@ -140,11 +145,11 @@ def angles(
 ) -> None:
     """Measure how trained networks answer to turns by any angle: P4, P4M, and P8 and P8M on escnn."""
     from study.bench import angles as turns
-    from study.bench import report
     from study.cli.show import show_table
+    from study.report.benchmarks import write_benchmark
 
     rows = turns.measure_study(study, data, count=patches, root=root)
-    path = report.write_angles(root, rows)
+    path = write_benchmark(root, "angles", rows)
     table = rows.pivot(index="degrees", columns="model", values="difference")[list(rows.model.unique())]
     lines = [[f"{degrees:g}°", *(f"{value:.1e}" for value in row)] for degrees, row in table.iterrows()]
     show_table(["Turn", *table.columns], lines, "Mean difference of the foreground probability")
@@ -165,19 +170,20 @@ def extraction(
     root: Root = Path(),
 ) -> None:
     """Measure patches per second out of slides, beside OpenSlide reading the same regions, and the memory."""
-    from study.bench import pipeline, report
+    from study.bench import pipeline
     from study.cli.show import show_table
+    from study.report.benchmarks import write_benchmark
 
     settings = pipeline.Settings(processes=processes, rounds=rounds)
     about = pipeline.conditions(settings)
     rates = pipeline.extraction(slide, settings).assign(**about)
-    path = report.write_pipeline(root, "extraction", rates)
+    path = write_benchmark(root, "extraction", rates)
     lines = [
         [f"{row.extraction:.0f}", f"{row.openslide:.0f}", f"{100 * row.share:.0f} %"] for row in rates.itertuples()
     ]
     show_table(["Extraction", "OpenSlide alone", "Share"], lines, f"Patches per second, {processes} processes")
     memory = pipeline.memory(slide, (1_000, 10_000), settings).assign(**about)
-    report.write_pipeline(root, "memory", memory)
+    write_benchmark(root, "memory", memory)
     lines = [[f"{row.patches:,}", f"{row.peak_mb:.0f} MB"] for row in memory.itertuples()]
     show_table(["Patches of one slide", "Peak memory"], lines, "One process")
     patches = 300_000  # of the paper
@@ -192,12 +198,13 @@ def loading(
     root: Root = Path(),
 ) -> None:
     """Measure patches per second into training, from the store and from other formats."""
-    from study.bench import pipeline, report
+    from study.bench import pipeline
     from study.cli.show import show_table
+    from study.report.benchmarks import write_benchmark
 
     settings = pipeline.Settings(processes=processes, rounds=rounds)
     rows = pipeline.loading(slide, settings).assign(**pipeline.conditions(settings))
-    path = report.write_pipeline(root, "loading", rows)
+    path = write_benchmark(root, "loading", rows)
     medians = rows.groupby("format", sort=False)[["rate", "kb"]].median()
     lines = [[name, f"{row.rate:.0f}", f"{row.kb:.0f} kB"] for name, row in medians.iterrows()]
     show_table(["Format", "Patches per second", "A patch"], lines, f"{processes} processes, medians of {rounds}")

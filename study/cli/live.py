@@ -1,6 +1,6 @@
 """The trials of a study on the screen: a table of them before they run, and their progress."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from statistics import mean
 from time import monotonic
 
@@ -123,6 +123,14 @@ def show_outlook(rows: Sequence[Outlook], study: Study, workers: int, console: C
     if study.store is None:
         text += "; the data are not prepared yet; the times exclude their preparation, validation and evaluation"
     console.print(text, markup=False, highlight=False, soft_wrap=True)
+
+
+def show_contents(lines: Mapping[str, str], console: Console) -> None:
+    """Print what each table and figure of a study shows."""
+    table = Table("File", "What it shows")
+    for name, text in lines.items():
+        table.add_row(name, text)
+    console.print(table)
 
 
 def duration(seconds: float) -> str:

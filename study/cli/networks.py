@@ -45,7 +45,7 @@ def evaluate(
     from study.experiments.evaluation import READINGS, summarise
     from study.experiments.trials import score_patches
     from study.experiments.unseen import own_store, unseen_patches
-    from study.networks.models import rebuild
+    from study.networks.checkpoint import rebuild
     from study.networks.pretrained import read_network
     from study.tasks.registry import FOREGROUND, task_of_checkpoint
     from study.tasks.task import check_classes
@@ -54,7 +54,7 @@ def evaluate(
     store = PatchStore(data) if data is not None else own_store(trained, network, Path("data"))
     rebuilt, task = rebuild(trained, network), task_of_checkpoint(trained) or FOREGROUND
     check_classes(task, store.classes, store.path)
-    rebuilt.grid.check(*store.size, rebuilt.depth)
+    rebuilt.check_size(*store.size)
     test = unseen_patches(trained, store)
     fabric = launch_fabric()
     scores = summarise(score_patches(rebuilt.to(fabric.device), store, test, fabric, batch_size, task=task), task)
@@ -101,8 +101,10 @@ def check(
     from study.bench.angles import turned_both_ways
     from study.equivariance import equivariance_errors, measure
     from study.groups import P4M
-    from study.networks.models import MODELS, Architecture, rebuild
+    from study.networks.checkpoint import rebuild
+    from study.networks.models import MODELS
     from study.networks.pretrained import available, read_network
+    from study.networks.registry import from_values
     from study.networks.unet import build_unet
 
     torch.manual_seed(0)
@@ -112,11 +114,11 @@ def check(
     elif Path(model).suffix == ".pt" or model in available():
         trained = read_network(model)
         network = rebuild(trained, model)
-        architecture = Architecture(**trained["architecture"])
+        architecture = from_values(trained["architecture"])
     else:
         known = ", ".join([*MODELS, *available()])
         raise StudyError(f"unknown model {model!r}; choose from {known}, or give a checkpoint (.pt)")
-    side = size if size is not None else 65 if architecture.grid == "odd" else 64
+    side = size if size is not None else network.sizes.at_least(64)
     smooth = nn.functional.interpolate(torch.randn(2, 3, 8, 8), size=(side, side), mode="bicubic")
     behind, before = turned_both_ways(network.eval(), smooth, 45)  # before `measure` trains it
     columns = measure(network, torch.randn(2, 3, side, side, dtype=torch.float64))
@@ -131,7 +133,7 @@ def check(
         kind: torch.stack([errors[promised].max().double() for name, errors in columns.items() if kind in name]).max()
         for kind in ("float64", "float32")
     }
-    native = architecture.implementation == "native"
+    native = getattr(architecture, "implementation", "native") == "native"
     kept = worst["float64"] <= (1e-10 if native else 1e-5) and worst["float32"] <= 1e-4
     print(f"Largest promised error: {worst['float64']:.1e} in float64, {worst['float32']:.1e} in float32.")
     if not native:
@@ -172,7 +174,7 @@ def convert(
     """Convert a trained network to other layers: from escnn to native ones, or from native ones to escnn."""
     from study.cli.show import show_table
     from study.networks.conversion import convert_checkpoint
-    from study.networks.unet import IMPLEMENTATIONS
+    from study.networks.layer_sets import IMPLEMENTATIONS
 
     if to not in IMPLEMENTATIONS:
         raise StudyError(f"unknown implementation {to!r}; choose from {', '.join(IMPLEMENTATIONS)}")

@@ -58,7 +58,7 @@ def predict(
     """
     from study.data.slides.slide import Slide
     from study.devices import launch_fabric
-    from study.networks.models import rebuild
+    from study.networks.checkpoint import rebuild
     from study.networks.pretrained import read_network
     from study.prediction.outputs import Outputs, predict_slide
     from study.prediction.scale import choose_view

@@ -164,15 +164,37 @@ def train(
         table.say(f"{study.checkpoint_path(trial)}")
 
 
-def figures(preset: PresetName = "quick", name: Name = None, root: Root = Path()) -> None:
-    """Draw the tables and figures of a study again from its records in results/."""
+def figures(
+    preset: PresetName = "quick",
+    name: Name = None,
+    root: Root = Path(),
+    benchmarks: Annotated[
+        bool, typer.Option("--benchmarks", help="Draw the tables and figures of the benchmarks instead.")
+    ] = False,
+    listing: Annotated[bool, typer.Option("--list", help="Only list the tables and figures of a study.")] = False,
+) -> None:
+    """Draw the tables and figures of a study again, or those of the benchmarks, from results/."""
+    if listing:
+        from rich.console import Console
+
+        from study.cli.live import show_contents
+        from study.report.writing import contents
+
+        show_contents(contents(), Console())
+        return
+    if benchmarks:
+        from study.report.benchmarks import draw_benchmarks
+
+        for path in draw_benchmarks(root):
+            print(path)
+        return
     check_study_name(name)
     _show_figures(root, name or study_name(preset))
 
 
 def _show_figures(root: Path, name: str) -> None:
     from study.experiments.trials import results_folder
-    from study.report.figures import make_figures
+    from study.report.writing import make_figures
 
     written = make_figures(root, name)
     print(f"\n{(root / 'figures' / name / 'dice_table.md').read_text()}")

@@ -23,8 +23,8 @@ import torch
 from torch import Tensor, nn
 
 from study.errors import MissingPackageError, StudyError
-from study.gconv.layers import check_arguments
-from study.groups import P2, P4, P4M, P8, P8M, PM, PMM, Z2, PlaneGroup
+from study.gconv.convolution import check_arguments
+from study.groups import APPROXIMATE_GROUPS, GROUPS, PlaneGroup
 
 try:
     with warnings.catch_warnings():
@@ -40,27 +40,27 @@ except ImportError as error:
 
 BASES = ("escnn", "full")
 
-_GSPACES = {
-    Z2: gspaces.trivialOnR2,
-    P2: lambda: gspaces.rot2dOnR2(2),
-    PM: gspaces.flip2dOnR2,  # about the vertical axis
-    PMM: lambda: gspaces.flipRot2dOnR2(2),
-    P4: lambda: gspaces.rot2dOnR2(4),
-    P4M: lambda: gspaces.flipRot2dOnR2(4),
-    P8: lambda: gspaces.rot2dOnR2(8),
-    P8M: lambda: gspaces.flipRot2dOnR2(8),
-}
+
+def _space(group: PlaneGroup) -> gspaces.GSpace2D:
+    """The same group in escnn's words."""
+    if group.rotations == 1 and not group.reflections:
+        return gspaces.trivialOnR2()
+    if not group.reflections:
+        return gspaces.rot2dOnR2(group.rotations)
+    # about the line at the angle a, (x, y) = (column, -row) goes to (x cos 2a + y sin 2a, x sin 2a - y cos 2a)
+    axis = math.atan2(-group.mirror[1][0], group.mirror[1][1]) / 2 % math.pi
+    return gspaces.flip2dOnR2(axis) if group.rotations == 1 else gspaces.flipRot2dOnR2(group.rotations, axis=axis)
 
 
 def image_type(group: PlaneGroup, channels: int) -> enn.FieldType:
     """escnn's type of an image: ``channels`` trivial representations."""
-    space = _GSPACES[group]()
+    space = _space(group)
     return enn.FieldType(space, channels * [space.trivial_repr])
 
 
 def feature_type(group: PlaneGroup, fields: int) -> enn.FieldType:
     """escnn's type of a feature map on the group: ``fields`` regular representations."""
-    space = _GSPACES[group]()
+    space = _space(group)
     return enn.FieldType(space, fields * [space.regular_repr])
 
 
@@ -73,6 +73,7 @@ class _EscnnConv2d(nn.Module):
     """
 
     kind = enn.R2Conv
+    transposed = False
     padding_modes = ("zeros", "reflect", "replicate", "circular")
     input_type = staticmethod(feature_type)
     output_type = staticmethod(feature_type)
@@ -91,8 +92,9 @@ class _EscnnConv2d(nn.Module):
         basis: str = "escnn",
     ) -> None:
         super().__init__()
-        if group not in _GSPACES:
-            raise TypeError(f"group is {group!r}; give one of study.groups.Z2, P2, PM, PMM, P4, P4M, P8, P8M")
+        if not isinstance(group, PlaneGroup):
+            known = ", ".join(name.upper() for name in GROUPS | APPROXIMATE_GROUPS)
+            raise TypeError(f"group is {group!r}; give one of study.groups.{known}")
         check_arguments(
             in_channels=in_channels,
             out_channels=out_channels,
@@ -107,6 +109,9 @@ class _EscnnConv2d(nn.Module):
         self.in_channels = in_channels
         self.out_channels = out_channels
         self.kernel_size = kernel_size
+        self.stride = stride
+        self.padding = padding
+        self.padding_mode = padding_mode
         self.group = group
         self.basis = basis
         options = {
@@ -239,6 +244,7 @@ class GroupConvTranspose2d(_EscnnConv2d):
     """Up-sampling: ``R2ConvTransposed`` between regular fields; see :class:`gconv.GroupConvTranspose2d`."""
 
     kind = enn.R2ConvTransposed
+    transposed = True
     padding_modes = ("zeros",)
 
 
@@ -264,6 +270,10 @@ class GroupBatchNorm2d(nn.Module):
     def forward(self, f: Tensor) -> Tensor:
         return self.norm(self.norm.in_type(f.flatten(1, 2))).tensor.view_as(f)
 
+    def sees(self, span):
+        """The same pixels; see :mod:`study.networks.receptive_field`."""
+        return span
+
 
 class _PerField(nn.Module):
     """A pointwise escnn module that does not depend on the number of fields: each field is processed as an image."""
@@ -282,6 +292,9 @@ class GroupMaxPool2d(_PerField):
 
     def __init__(self, kernel_size: int, stride: int | None = None, padding: int = 0, *, group: PlaneGroup) -> None:
         super().__init__(enn.PointwiseMaxPool2D(feature_type(group, 1), kernel_size, stride, padding))
+        self.kernel_size = kernel_size
+        self.stride = kernel_size if stride is None else stride
+        self.padding = padding
 
 
 class ReLU(_PerField):
@@ -289,6 +302,10 @@ class ReLU(_PerField):
 
     def __init__(self, *, group: PlaneGroup) -> None:
         super().__init__(enn.ReLU(feature_type(group, 1), inplace=True))
+
+    def sees(self, span):
+        """The same pixels; see :mod:`study.networks.receptive_field`."""
+        return span
 
 
 def _expand_again(layer: _EscnnConv2d, _incompatible_keys=None) -> None:
@@ -330,7 +347,7 @@ def _basis_options(layer: type[_EscnnConv2d], group: PlaneGroup, kernel_size: in
     """
     if basis == "escnn":
         return {}
-    if group in (P8, P8M):
+    if group.name in APPROXIMATE_GROUPS:
         raise StudyError(
             f"{group.name} has basis='escnn' only: filters that are not band-limited cannot turn by 45 degrees"
         )

@@ -107,8 +107,7 @@ def _seconds_per_patch(preset: Preset, model: str, device: torch.device) -> tupl
     """Of a training step, and of a forward pass."""
     recipe = preset.recipe
     batch = recipe.batch_size if device.type == "cuda" else min(recipe.batch_size, TIMED_PATCHES)
-    architecture = MODELS[model].architecture(width=recipe.width, depth=recipe.depth, grid=recipe.grid)
-    network = architecture.build().to(device)
+    network = MODELS[model].architecture(**recipe.network).build().to(device)
     images = torch.randn(batch, 3, preset.size, preset.size, device=device)
     precision = {"32-true": "float32", "bf16-mixed": "bfloat16"}[recipe.precision]
     jobs = {"step": training_step(network.train(), images, precision)}

@@ -22,10 +22,9 @@ from lightning_fabric import Fabric
 from study.dask_client import SchedulerGone, dask_client, outcomes, reason
 from study.devices import launch_fabric, one_thread
 from study.errors import StudyError
-from study.experiments.maps import are_maps_of, save_stability_maps
+from study.experiments.maps import are_maps_of, maps_path, save_stability_maps
 from study.experiments.trials import Study, Trial, run_trial
 from study.provenance import command
-from study.report.figures import maps_path
 
 Report = Callable[[Trial, dict | None], None]
 """Is told that a trial begins (None), and the row of each of its epochs."""

@@ -9,14 +9,18 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from torch import nn
 from torch.utils.data import DataLoader, default_collate
 
 from study.data.patches.loading import PatchDataset, to_input
 from study.data.patches.store import PatchStore
 from study.errors import StudyError
+from study.experiments.trials import results_folder
+from study.experiments.unseen import own_store, unseen_patches
 from study.files import replacing
-from study.networks.models import load_checkpoint, load_model
-from study.tasks.registry import FOREGROUND
+from study.networks.checkpoint import load_checkpoint, load_model, rebuild
+from study.networks.pretrained import available, read_pretrained
+from study.tasks.registry import FOREGROUND, task_of_checkpoint
 from study.tasks.stability import stability
 from study.tasks.task import Task
 
@@ -32,6 +36,11 @@ CANDIDATES = 256
 """How many test patches they are taken from, at the most."""
 
 
+def maps_path(root: Path, study: str) -> Path:
+    """Where the maps of a study are, below the folder that ``results/`` is in."""
+    return results_folder(root, study) / "stability_maps.npz"
+
+
 def save_stability_maps(
     path: Path,
     store: PatchStore,
@@ -42,30 +51,60 @@ def save_stability_maps(
     device: torch.device,
     task: Task = FOREGROUND,
 ) -> None:
-    """Compute and save the maps of a trained U-Net and P4M U-Net.
-
-    Arrays: ``image`` uint8 ``(P, H, W, 3)``, ``mask`` uint8, ``unet_mean``, ``unet_deviation``, ``p4m_mean``
-    float32, each ``(P, H, W)``, ``p4m_deviation_max`` float ``(P,)``, ``patch`` int ``(P,)`` (place in the store),
-    ``networks`` (the trials they are from), their ``weights`` (a hash) and the ``fingerprint`` of the data.
+    """Compute and save the maps of a trained U-Net and P4M U-Net: those of :func:`stability_maps`, which
+    ``networks`` they are of, a hash of their ``weights``, and the ``fingerprint`` of the data.
 
     Args:
         path: the ``.npz`` file to write.
-        store: the patches.
-        indices: places in it of those that neither network has seen; some of them are shown.
+        store, indices, device, task: see :func:`stability_maps`.
         unet, p4m: checkpoints.
-        device: where to run the networks.
+    """
+    networks = {"unet": load_model(unet), "p4m": load_model(p4m)}
+    arrays = stability_maps(store, indices, **networks, device=device, task=task) | {
+        "networks": np.array(_names(unet, p4m)),
+        "weights": np.array(_hash_weights(unet, p4m)),
+        "fingerprint": np.array(store.fingerprint),
+    }
+    with replacing(path) as temporary, temporary.open("wb") as file:
+        np.savez_compressed(file, **arrays)
+
+
+def stability_maps(
+    store: PatchStore,
+    indices: np.ndarray,
+    *,
+    unet: nn.Module,
+    p4m: nn.Module,
+    device: torch.device,
+    task: Task = FOREGROUND,
+    candidates: int = CANDIDATES,
+) -> dict[str, np.ndarray]:
+    """The maps of a U-Net and a P4M U-Net, on the patches at the :data:`PERCENTILES` of the U-Net's deviation.
+
+    Args:
+        store: the patches.
+        indices: places in it of those that neither network has seen.
+        unet, p4m: the networks, in eval mode.
+        device: where to run them.
         task: of both. Of several classes, the mean is of all but the background together, and the deviation is of the
             class whose probability is the least steady.
+        candidates: how many patches they are taken from, at the most.
+
+    Returns:
+        ``image`` uint8 ``(P, H, W, 3)``, ``mask`` uint8, ``unet_mean``, ``unet_deviation`` and ``p4m_mean`` float32,
+        each ``(P, H, W)``, ``p4m_deviation_max`` float ``(P,)``, and ``patch`` int ``(P,)`` (place in the store).
     """
-    if len(indices) > CANDIDATES:  # from all over the store, whose patches are in the order of the slides
-        indices = indices[np.linspace(0, len(indices) - 1, CANDIDATES).astype(int)]
+    if len(indices) > candidates:  # from all over the store, whose patches are in the order of the slides
+        indices = indices[np.linspace(0, len(indices) - 1, candidates).astype(int)]
     dataset = PatchDataset(store, indices)
-    networks = {name: load_model(file).to(device) for name, file in [("unet", unet), ("p4m", p4m)]}
-    views = {name: _stabilities(network, dataset, device, task) for name, network in networks.items()}
+    views = {
+        name: _stabilities(network.to(device), dataset, device, task)
+        for name, network in [("unet", unet), ("p4m", p4m)]
+    }
     deviations = views["unet"]["deviation"].mean(axis=(1, 2))
     chosen = [int(np.argsort(deviations)[round(p / 100 * (len(deviations) - 1))]) for p in PERCENTILES]
     images, masks = default_collate([dataset[i] for i in chosen])
-    arrays = {
+    return {
         "image": images.permute(0, 2, 3, 1).numpy(),  # (P, H, W, 3)
         "mask": masks[:, 0].numpy(),
         "unet_mean": views["unet"]["mean"][chosen],
@@ -73,12 +112,35 @@ def save_stability_maps(
         "p4m_mean": views["p4m"]["mean"][chosen],
         "p4m_deviation_max": views["p4m"]["deviation"][chosen].max(axis=(1, 2)),
         "patch": indices[chosen],
-        "networks": np.array(_names(unet, p4m)),
-        "weights": np.array(_hash_weights(unet, p4m)),
-        "fingerprint": np.array(store.fingerprint),
     }
-    with replacing(path) as temporary, temporary.open("wb") as file:
-        np.savez_compressed(file, **arrays)
+
+
+def pretrained_maps(study: str, folder: Path, candidates: int = 32) -> dict[str, np.ndarray] | None:
+    """The maps of the networks of a study that come with the package, computed on patches that neither has seen.
+
+    Args:
+        study: its name; the networks are ``unet-<study>`` and ``p4m-<study>``.
+        folder: where the store of the patches is kept, or found from an earlier run.
+        candidates: how many patches are looked at, at the most.
+
+    Returns:
+        The arrays of :func:`stability_maps`, and which ``networks`` they are of; None if the package has not both.
+
+    Raises:
+        StudyError: if a file of the package is damaged.
+    """
+    names = [f"unet-{study}", f"p4m-{study}"]
+    if not set(names) <= set(available()):
+        return None
+    trained = {name: read_pretrained(name) for name in names}
+    store = own_store(trained[names[0]], names[0], folder)
+    unseen = np.intersect1d(*(unseen_patches(one, store) for one in trained.values()))
+    if len(unseen) == 0:
+        raise StudyError(f"there is no patch that neither {' nor '.join(names)} has seen")
+    unet, p4m = (rebuild(one, name) for name, one in trained.items())
+    about = {"device": torch.device("cpu"), "task": task_of_checkpoint(trained[names[0]]) or FOREGROUND}
+    maps = stability_maps(store, unseen, unet=unet, p4m=p4m, candidates=candidates, **about)
+    return maps | {"networks": np.array(" and ".join(names))}
 
 
 def are_maps_of(path: Path, store: PatchStore, *, unet: Path, p4m: Path) -> bool:

@@ -7,8 +7,9 @@ from collections.abc import Sequence
 
 from study.data.datasets.registry import find_data_set
 from study.experiments.trials import Trial
-from study.networks.models import MODELS, Architecture
-from study.networks.unet import GRIDS
+from study.networks.models import MODELS
+from study.networks.network import Architecture
+from study.networks.registry import from_values
 
 
 def model_card(name: str, about: dict) -> str:
@@ -22,7 +23,7 @@ def model_card(name: str, about: dict) -> str:
     data_set = find_data_set(settings["source"])
     card, labels = data_set.card, data_set.labels[settings["task"]]
     trial, expected = Trial(**about["trial"]), about["expected"]
-    model, architecture = MODELS[trial.model], Architecture(**about["architecture"])
+    model, architecture = MODELS[trial.model], from_values(about["architecture"])
     train, validation, test = (_count(about["parts"][part]) for part in ("train", "validation", "test"))
     size, original = (f"{patches[side]} x {patches[side]}" for side in ("size", "original_size"))
     return f"""# {name}
@@ -42,7 +43,7 @@ network = study.load_pretrained("{name}")  # in eval mode, on the CPU
 probability = torch.sigmoid(network(to_input(images)))  # images: uint8 (B, 3, H, W), RGB
 ```
 
-H and W are {_sizes(architecture)}; the tissue is at the scale of the training patches (below).
+H and W are multiples of {architecture.sizes}; the tissue is at the scale of the training patches (below).
 
 ## What to expect
 
@@ -98,11 +99,6 @@ def _symmetry(architecture: Architecture) -> str:
         return "Its answer depends on how a patch is turned."
     which = "all eight" if kept == 8 else f"{kept} of the eight"
     return f"By construction it is equivariant to {which} roto-reflections of the pixel grid."
-
-
-def _sizes(architecture: Architecture) -> str:
-    period, remainder = 2**architecture.depth, GRIDS[architecture.grid].remainder
-    return f"multiples of {period}, plus 1" if remainder else f"multiples of {period}"
 
 
 def _count(part: dict) -> str:

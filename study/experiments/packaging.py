@@ -24,7 +24,8 @@ from study.experiments.model_card import model_card
 from study.experiments.trials import Trial, read_record, results_folder, score_patches
 from study.experiments.unseen import own_store
 from study.files import replacing, sha256_of
-from study.networks.models import MODELS, load_checkpoint, rebuild
+from study.networks.checkpoint import load_checkpoint, rebuild
+from study.networks.models import MODELS
 from study.networks.pretrained import ABOUT, CHECKSUMS, read_checksums, weights_file
 from study.tasks.registry import FOREGROUND, task_of_checkpoint
 

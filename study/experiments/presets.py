@@ -1,7 +1,8 @@
 """What a study consists of: a preset, read from its file, and how the command line changes one.
 
 A preset is a TOML file, those of the package in the folder ``presets`` beside this module. Its keys are the attributes
-of :class:`Preset`, and in the table ``recipe`` those of :class:`~study.experiments.recipe.Recipe`.
+of :class:`Preset`, and in the table ``recipe`` those of :class:`~study.experiments.recipe.Recipe` together with the
+settings of the network.
 """
 
 import inspect
@@ -9,7 +10,7 @@ import math
 import re
 import tomllib
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field, fields, replace
+from dataclasses import MISSING, dataclass, field, fields, replace
 from pathlib import Path
 from typing import NamedTuple, get_args, get_origin, get_type_hints
 
@@ -89,13 +90,13 @@ class Preset:
         from study.data.datasets.registry import find_data_set
         from study.data.patches.splits import DESIGNS
         from study.experiments.schedules import SCHEDULES
-        from study.networks.unet import GRIDS
+        from study.networks.models import MODELS
         from study.tasks.losses import LOSSES
 
         for grid in self.grids:
             _check_grid(*grid)
         recipe = self.recipe
-        for name in ("width", "depth", "batch_size", "epochs", "batches_per_epoch", "learning_rate"):
+        for name in ("batch_size", "epochs", "batches_per_epoch", "learning_rate"):
             if not 0 < getattr(recipe, name) < math.inf:
                 raise StudyError(f"{name} is {getattr(recipe, name)}; give a positive number")
         find_data_set(self.source)
@@ -110,11 +111,8 @@ class Preset:
             raise StudyError(f"unknown precision {recipe.precision!r}; choose from {', '.join(PRECISIONS)}")
         if recipe.loss not in LOSSES:
             raise StudyError(f"unknown loss {recipe.loss!r}; choose from {', '.join(LOSSES)}")
-        if recipe.depth > 5:
-            raise StudyError(f"depth is {recipe.depth}; give 1 to 5")
-        if recipe.grid not in GRIDS:
-            raise StudyError(f"unknown grid {recipe.grid!r}; choose from {', '.join(GRIDS)}")
-        GRIDS[recipe.grid].check(self.size, self.size, recipe.depth)
+        for model in dict.fromkeys(model for models, _, _ in self.grids for model in models):
+            MODELS[model].architecture(**recipe.network).sizes.check(self.size, self.size)
 
     @property
     def grids(self) -> tuple[Grid, ...]:
@@ -201,25 +199,45 @@ def _read_toml(path: Path) -> dict:
 
 
 def _build(kind: type, table: dict):
-    """A :class:`Preset`, :class:`Recipe` or :class:`Grid` from a table of TOML."""
-    hints, parameters = get_type_hints(kind), inspect.signature(kind).parameters
+    """A :class:`Preset` or :class:`Grid` from a table of TOML."""
+    return kind(**_checked(kind.__name__.lower(), table, get_type_hints(kind), _needed(kind)))
+
+
+def _build_recipe(table: dict) -> Recipe:
+    """A recipe; in its table the settings of the network stand beside those of the training."""
+    from study.networks.registry import find_network
+
+    network = find_network(table.get("network", "unet"))
+    hints = {"network": str, **{key: hint for key, hint in get_type_hints(network).items() if key in network.shared}}
+    hints |= {key: hint for key, hint in get_type_hints(Recipe).items() if key != "network"}
+    needed = [key for key in (*_needed(network), *_needed(Recipe)) if key in hints and key != "network"]
+    return Recipe.of(**_checked("recipe", table, hints, needed))
+
+
+def _needed(kind: type) -> list[str]:
+    """The arguments that have no default."""
+    return [name for name, p in inspect.signature(kind).parameters.items() if p.default is p.empty]
+
+
+def _checked(what: str, table: dict, hints: Mapping[str, type], needed: Iterable[str]) -> dict:
+    """The values of a table in the types of its keys."""
     for key in table:
         if key not in hints:
-            raise StudyError(f"unknown key {key!r} of a {kind.__name__.lower()}; the keys are {', '.join(hints)}")
-    for key, parameter in parameters.items():
-        if parameter.default is parameter.empty and key not in table:
-            raise StudyError(f"a {kind.__name__.lower()} needs {key}")
-    return kind(**{key: _typed(key, value, hints[key]) for key, value in table.items()})
+            raise StudyError(f"unknown key {key!r} of a {what}; the keys are {', '.join(hints)}")
+    for key in needed:
+        if key not in table:
+            raise StudyError(f"a {what} needs {key}")
+    return {key: _typed(key, value, hints[key]) for key, value in table.items()}
 
 
 def _typed(key: str, value: object, kind: type) -> object:
-    """A value of TOML as the type of its field: an array becomes a tuple, a table what :func:`_build` makes of it."""
+    """A value of TOML in the type of its key: an array becomes a tuple, a table a mapping, a recipe or a grid."""
     if get_origin(kind) is tuple and isinstance(value, list):
         return tuple(_typed(key, item, get_args(kind)[0]) for item in value)
     if get_origin(kind) is Mapping and isinstance(value, dict):
         return {name: _typed(f"{key}.{name}", item, get_args(kind)[1]) for name, item in value.items()}
     if kind in (Recipe, Grid) and isinstance(value, dict):
-        return _build(kind, value)
+        return _build_recipe(value) if kind is Recipe else _build(kind, value)
     if kind is float and type(value) is int:
         return float(value)
     if type(value) is not kind:
@@ -236,26 +254,43 @@ def override(preset: Preset, settings: Iterable[str]) -> Preset:
     Raises:
         StudyError: for a key that does not exist or a value of another type.
     """
-    outer, inner = {}, {}
+    from study.networks.registry import find_network
+
+    outer, inner, network = {}, {}, dict(preset.recipe.network)
+    settings = sorted(settings, key=lambda text: not text.startswith("network="))  # it decides the other keys
     for setting in settings:
         key, equals, text = setting.partition("=")
-        for owner, changes in [(preset, outer), (preset.recipe, inner)]:
-            known = {field.name for field in fields(owner)} - _FIXED
-            if equals and key in known:
-                changes[key] = _parse(key, text, getattr(owner, key))
+        if key == "network":
+            network = {name: value for name, value in network.items() if name in find_network(text).shared}
+        owners = [(vars(preset), outer), (_of_network(network), network), (vars(preset.recipe), inner)]
+        for known, changes in owners:
+            if equals and key in known.keys() - _FIXED:
+                changes[key] = _parse(key, text, known[key])
                 break
         else:
-            raise StudyError(f"cannot set {setting!r}; give KEY=VALUE with a key out of {', '.join(setting_keys())}")
+            keys = dict.fromkeys(key for known, _ in owners for key in known if key not in _FIXED)
+            raise StudyError(f"cannot set {setting!r}; give KEY=VALUE with a key out of {', '.join(keys)}")
     if outer.keys() & {"models", "fractions", "seeds"}:
-        outer["more"] = ()  # the user says which trials
+        outer["more"] = ()  # the user chooses the trials
     if "learning_rate" in inner:
-        outer["learning_rates"] = {}  # it is for all models
-    return replace(preset, **outer, recipe=replace(preset.recipe, **inner))
+        outer["learning_rates"] = {}  # the new rate is for all models
+    return replace(preset, **outer, recipe=replace(preset.recipe, network=network, **inner))
+
+
+def _of_network(settings: Mapping[str, object]) -> dict[str, object]:
+    """What a study can set of a network: its name, and what all models share, as it is now or by default."""
+    from study.networks.registry import find_network
+
+    name = settings.get("network", "unet")
+    kind = find_network(name)
+    values = {f.name: f.type() if f.default is MISSING else f.default for f in fields(kind) if f.name in kind.shared}
+    return {"network": name} | values | settings
 
 
 def setting_keys() -> list[str]:
-    """What :func:`override` can replace."""
-    return [f.name for f in (*fields(Preset), *fields(Recipe)) if f.name not in _FIXED]
+    """The keys that :func:`override` can replace in a study of U-Nets, without importing the network."""
+    keys = dict.fromkeys(f.name for f in (*fields(Preset), *fields(Recipe)) if f.name not in _FIXED)
+    return [*keys, "width", "depth", "grid"]
 
 
 _FIXED = {"recipe", "description", "source", "task", "learning_rates", "more"}

@@ -1,6 +1,7 @@
-"""How a network is trained, as values; :mod:`study.experiments.training` does it."""
+"""How a network is built and trained, as values; :mod:`study.experiments.training` does it."""
 
-from dataclasses import asdict, dataclass
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, fields
 
 from study.tasks.losses import DEFAULT_LOSS
 
@@ -10,7 +11,9 @@ class Recipe:
     """Everything that decides what a trained network is, besides the model, the data and the seed.
 
     Attributes:
-        width, depth, grid: of :func:`~study.networks.unet.build_unet`.
+        network: the settings of the network that all models share, as ``width``, ``depth`` and ``grid`` of the U-Net
+            (:class:`~study.networks.unet.UNetArchitecture`); and under ``network`` its name
+            (:data:`~study.networks.registry.NETWORKS`), unless it is the U-Net.
         batch_size: patches per batch, over all devices together.
         epochs, batches_per_epoch: the length of the training; 468 batches of 64 are an epoch of the paper.
         learning_rate: of Adam, at the start.
@@ -23,9 +26,7 @@ class Recipe:
         loss: a key of :data:`~study.tasks.losses.LOSSES`.
     """
 
-    width: int
-    depth: int
-    grid: str
+    network: Mapping[str, object]
     batch_size: int
     epochs: int
     batches_per_epoch: int
@@ -35,7 +36,19 @@ class Recipe:
     precision: str = "32-true"
     loss: str = DEFAULT_LOSS
 
-    def settings(self) -> dict:
-        """All of it, for records; the default loss is not named there, as it was not when there was only that."""
-        named = asdict(self)
-        return named if self.loss != DEFAULT_LOSS else {key: value for key, value in named.items() if key != "loss"}
+    @classmethod
+    def of(cls, **settings: object) -> "Recipe":
+        """From one flat table, as presets and records have it: what is no attribute is a setting of the network."""
+        known = {field.name for field in fields(cls)} - {"network"}
+        own = {name: settings.pop(name) for name in known & settings.keys()}
+        return cls(settings, **own)
+
+    def settings(self) -> dict[str, object]:
+        """All values in one flat table, for records.
+
+        The U-Net and the default loss are not named there, as they were not when there were no others.
+        """
+        own = asdict(self)
+        values = own.pop("network") | own
+        unnamed = {"network": "unet", "loss": DEFAULT_LOSS}
+        return {key: value for key, value in values.items() if (key, value) not in unnamed.items()}

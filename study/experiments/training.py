@@ -27,7 +27,8 @@ from study.experiments.recipe import Recipe
 from study.experiments.schedules import Cosine, Plateau
 from study.groups import P4M
 from study.memory import keep_freed_memory
-from study.networks.models import MODELS, save_tensors
+from study.networks.checkpoint import save_tensors
+from study.networks.models import MODELS
 from study.tasks.labels import label_counts, one_against_rest
 from study.tasks.measures import counts, mean_dice
 from study.tasks.registry import FOREGROUND
@@ -85,9 +86,8 @@ def train(
             raise StudyError(f"{store.path} has too few {part} patches for {fabric.world_size} devices; use fewer")
     keep_freed_memory()
     torch.manual_seed(seed)
-    shape = {"width": recipe.width, "depth": recipe.depth, "grid": recipe.grid, "num_classes": task.outputs}
-    network = MODELS[model].architecture(**shape).build()
-    network.grid.check(*store.size, network.depth)
+    network = MODELS[model].architecture(**recipe.network, num_classes=task.outputs).build()
+    network.check_size(*store.size)
     if fabric.world_size > 1 and fabric.device.type == "cuda":
         network = nn.SyncBatchNorm.convert_sync_batchnorm(network)  # moments over the whole batch, as on one device
     optimizer = torch.optim.Adam(network.parameters(), lr=recipe.learning_rate)

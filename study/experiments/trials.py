@@ -23,9 +23,10 @@ from study.experiments.evaluation import CASE_COLUMNS, calibration, case_columns
 from study.experiments.presets import Preset
 from study.experiments.training import Trained, shared_loader, train
 from study.files import replacing
-from study.gconv.fast.rules import forms
+from study.gconv.fast.dispatch import forms
+from study.networks.checkpoint import load_checkpoint, save_checkpoint
 from study.networks.cost import multiplications
-from study.networks.models import MODELS, load_checkpoint, save_checkpoint
+from study.networks.models import MODELS
 from study.provenance import provenance
 from study.tasks.losses import LOSSES
 from study.tasks.registry import FOREGROUND, find_task
@@ -341,9 +342,8 @@ def _short(number: float) -> float:
 
 def _save(study: Study, trial: Trial, trained: Trained, record: dict) -> None:
     """Weights first, so that a record always has them; then what a cut training would have gone on from can go."""
-    recipe, task = study.preset.recipe, study.task
-    shape = {"width": recipe.width, "depth": recipe.depth, "grid": recipe.grid, "num_classes": task.outputs}
-    architecture = MODELS[trial.model].architecture(**shape)
+    task = study.task
+    architecture = MODELS[trial.model].architecture(**study.preset.recipe.network, num_classes=task.outputs)
     weights = {key: value.cpu() for key, value in trained.network.state_dict().items()}
     about = {"task": task.about(), "mpp": study.store.mpp}  # what a prediction must know
     save_checkpoint(study.checkpoint_path(trial), architecture, weights, **study.identity(trial), **about)

@@ -1,1 +1,1 @@
-"""Networks of the layers: the builder, the registry, checkpoints, deployment, trained weights."""
+"""Networks of the layers: their contract, layer sets, the registry, checkpoints, deployment, trained weights."""

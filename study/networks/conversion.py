@@ -1,4 +1,4 @@
-"""Weights from one implementation to the other: between layers, between U-Nets, and between checkpoints.
+"""Weights from one implementation to the other: between layers, between networks, and between checkpoints.
 
 A convolution is carried over by its filter ``psi``, in the form that :mod:`study.gconv` learns it. From escnn this is
 exact, up to the float32 in which escnn computes its basis; to escnn it is exact in the full basis, and in the default
@@ -13,8 +13,9 @@ from torch import Tensor, nn
 
 from study.errors import StudyError
 from study.groups import APPROXIMATE_GROUPS
-from study.networks.models import Architecture, load_checkpoint, rebuild, save_checkpoint
-from study.networks.unet import UNet
+from study.networks.checkpoint import load_checkpoint, rebuild, save_checkpoint
+from study.networks.network import Network
+from study.networks.registry import from_values
 
 GROUPY_ELEMENTS = [0, 1, 2, 3, 6, 5, 4, 7]
 """The place of each of GrouPy's P4M elements here. GrouPy mirrors the other axis, after rotating, which exchanges 4 and
@@ -41,8 +42,8 @@ def copy_filter(source: nn.Module, target: nn.Module) -> float:
     return float((found - wanted).norm() / wanted.norm().clamp_min(1e-300))  # a filter may be all zeros
 
 
-def copy_weights(source: UNet, target: UNet) -> dict[str, float]:
-    """Give a U-Net the weights and the batch norm statistics of another, of any implementation.
+def copy_weights(source: Network, target: Network) -> dict[str, float]:
+    """Give a network the weights and the batch norm statistics of another of the same architecture, on any layers.
 
     Returns:
         The residual of each convolution, by its name in the network.
@@ -71,13 +72,14 @@ class Converted:
         difference: the largest difference of foreground probabilities on a batch of noise.
     """
 
-    network: UNet
+    network: Network
     residuals: dict[str, float]
     difference: float
 
 
 def convert_checkpoint(path: Path | str, output: Path | str, *, to: str, basis: str | None = None) -> Converted:
-    """Write the checkpoint ``path`` as one of another implementation, for :func:`~study.networks.models.load_model`.
+    """Write the checkpoint ``path`` as one of another implementation, for
+    :func:`~study.networks.checkpoint.load_model`.
 
     Args:
         to: "native" or "escnn".
@@ -89,7 +91,9 @@ def convert_checkpoint(path: Path | str, output: Path | str, *, to: str, basis: 
     """
     checkpoint = load_checkpoint(path)
     source = rebuild(checkpoint, path)
-    architecture = Architecture(**checkpoint["architecture"])
+    architecture = from_values(checkpoint["architecture"])
+    if not hasattr(architecture, "implementation"):
+        raise StudyError(f"{path} is of a network that has no layers on escnn; nothing was written")
     if to == "native" and architecture.group in APPROXIMATE_GROUPS:
         raise StudyError(f"{path} is of the group {architecture.group}, which only escnn has; nothing was written")
     architecture = replace(architecture, implementation=to, basis=basis)
@@ -108,9 +112,8 @@ def convert_checkpoint(path: Path | str, output: Path | str, *, to: str, basis: 
 
 
 @torch.no_grad()
-def _difference(one: UNet, other: UNet) -> float:
-    period = 2**one.depth
-    side = period * max(1, 64 // period) + one.grid.remainder
+def _difference(one: Network, other: Network) -> float:
+    side = one.sizes.at_least(64)
     noise = torch.rand(2, 3, side, side, generator=torch.Generator().manual_seed(0))
     return float((one(noise).sigmoid() - other(noise).sigmoid()).abs().max())
 

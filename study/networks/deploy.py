@@ -1,4 +1,4 @@
-"""A trained U-Net made ready for inference: batch norm folded into the convolutions, filters prepared once.
+"""A trained network made ready for inference: batch norm folded into the convolutions, filters prepared once.
 
 A layer of :mod:`study.gconv` expands or transforms its filter in every call, so that it always follows its weights.
 Here that is done once, and feature maps stay planes ``(B, K * |G|, H, W)`` from the lifting to the logits. Where the
@@ -13,10 +13,22 @@ from torch import Tensor, nn
 from torch.nn.utils import parametrize
 
 from study.errors import StudyError
-from study.gconv import GroupBatchNorm2d, GroupConv2d, GroupConvTranspose2d, LiftingConv2d
+from study.gconv import (
+    GroupBatchNorm2d,
+    GroupConv2d,
+    GroupConvTranspose2d,
+    LiftingConv2d,
+    OrientationPool2d,
+    ProjectionConv2d,
+)
+from study.gconv.convolution import PlaneGroupConv2d
 from study.gconv.fast import operators, planar
-from study.gconv.layers import PlaneGroupConv2d
-from study.networks.unet import UNet
+from study.gconv.fast.dispatch import prefers_fourier
+from study.networks.parts import Part
+from study.networks.receptive_field import Span, seen
+
+_CONTAINERS = (nn.Sequential, nn.ModuleList, nn.ModuleDict, Part)
+"""What computes nothing by itself that planes and feature maps would not do alike."""
 
 
 class ReadyGroupConv2d(nn.Module):
@@ -40,6 +52,7 @@ class ReadyGroupConv2d(nn.Module):
         else:
             self.order, settings = 1, ("z2", layer.kernel_size[0], 1, layer.padding[0])
         self.settings = settings
+        _, self.kernel_size, self.stride, self.padding = settings
         weight = layer.weight.detach()
         self.register_buffer("weight", weight if weight.ndim == 5 else weight.unsqueeze(2))  # (out, in, |G|, k, k)
         bias = weight.new_zeros(len(weight)) if layer.bias is None else layer.bias.detach()
@@ -78,41 +91,59 @@ class OnFields(nn.Module):
         out = self.module(planes.unflatten(1, (-1, self.order)))  # (B, K, |G|, H, W)
         return out.flatten(1, 2) if out.ndim == 5 else out  # a projection gives images
 
+    def sees(self, span: Span) -> Span:
+        return seen(self.module, span)
+
 
 @torch.no_grad()
-def deploy(network: UNet) -> UNet:
+def deploy(network: Part) -> Part:
     """A copy for inference, several times faster on small batches: images ``(B, C, H, W)`` -> the same logits.
 
     Which form each convolution takes is decided for the device and precision that the network has now. Parametrised
     weights, as of weight norm, become what they are now. What is neither convolution nor batch norm, and a batch norm
     without running statistics, is kept as it is.
 
+    Args:
+        network: any :class:`~study.networks.network.Network`; its modules stand in the order in which they are called,
+            as far as images and feature maps are told apart by that.
+
     Raises:
         StudyError: for a network on escnn, which has to be converted first; for hooks on layers, which would be lost;
-            for a block that is no ``nn.Sequential``.
+            for a block that is neither an ``nn.Sequential`` nor a :class:`~study.networks.parts.Part`.
     """
     _check(network)
     network = copy.deepcopy(network).eval().requires_grad_(False)
     for module in list(network.modules()):
         if parametrize.is_parametrized(module):
             _remove_parametrizations(module)
-    order = None  # of the group that the feature maps are on: none before the lifting, nor in an ordinary U-Net
-    for block in (*network.encoder, *network.up, *network.decoder):
-        for place, (conv, norm) in enumerate(pairwise(block)):
-            if _takes_scale(conv) and _folds(norm):
-                block[place], block[place + 1] = _fold(conv, norm), nn.Identity()
-        for place, layer in enumerate(block):
-            order = layer.group.order if isinstance(layer, LiftingConv2d | GroupConv2d) else order
-            block[place] = _ready(layer, order)
-        for place, (conv, norm, relu) in enumerate(zip(block, block[1:], block[2:], strict=False)):
-            if isinstance(conv, ReadyGroupConv2d) and type(norm) is nn.Identity and type(relu) is nn.ReLU:
-                conv.relu, block[place + 2] = True, nn.Identity()
-    network.project = _ready(network.project, order)
-    network.pool = _ready(network.pool, order)
+    _deploy_children(network, None)
     return network
 
 
-def _check(network: UNet) -> None:
+def _deploy_children(parent: nn.Module, order: int | None) -> int | None:
+    """Replace the layers below a part of a network, which sees a feature map on a group of that order, or an image.
+
+    Returns:
+        The order of the group behind it; None for an image.
+    """
+    if isinstance(parent, nn.Sequential):
+        for place, (conv, norm) in enumerate(pairwise(parent)):
+            if _takes_scale(conv) and _folds(norm):
+                parent[place], parent[place + 1] = _fold(conv, norm), nn.Identity()
+    for name, layer in list(parent._modules.items()):  # named_children() would leave out a layer's second place
+        if isinstance(layer, _CONTAINERS):
+            order = _deploy_children(layer, order)
+        else:
+            parent._modules[name] = _ready(layer, order)
+            order = _order_behind(layer, order)
+    if isinstance(parent, nn.Sequential):
+        for place, (conv, norm, relu) in enumerate(zip(parent, parent[1:], parent[2:], strict=False)):
+            if isinstance(conv, ReadyGroupConv2d) and type(norm) is nn.Identity and type(relu) is nn.ReLU:
+                conv.relu, parent[place + 2] = True, nn.Identity()
+    return order
+
+
+def _check(network: Part) -> None:
     """Raise a StudyError unless the network can be deployed."""
     if any(type(module).__module__ == "study.escnn.layers" for module in network.modules()):
         raise StudyError("a network on escnn cannot be deployed; convert it with `python -m study convert --to native`")
@@ -125,11 +156,11 @@ def _check(network: UNet) -> None:
                 f"the layer {name} has a forward hook, {kind}, which would be lost; remove it before deploying "
                 "(the handle's remove(); for pruning and old forms of weight norm, their functions in torch.nn.utils)"
             )
-    for part in ("encoder", "up", "decoder"):
-        for place, block in enumerate(getattr(network, part)):
-            if not isinstance(block, nn.Sequential):
+    for name, blocks in network.named_modules():
+        for place, block in enumerate(blocks if type(blocks) is nn.ModuleList else ()):
+            if not isinstance(block, _CONTAINERS):
                 kind = type(block).__name__
-                raise StudyError(f"the block {part}.{place} is of {kind}; give an nn.Sequential of layers to deploy")
+                raise StudyError(f"the block {name}.{place} is of {kind}; give an nn.Sequential of layers to deploy")
 
 
 def _remove_parametrizations(module: nn.Module) -> None:
@@ -169,11 +200,18 @@ def _fold(conv: nn.Module, norm: nn.Module) -> nn.Module:
     return conv
 
 
+def _order_behind(layer: nn.Module, order: int | None) -> int | None:
+    """The order of the group that a layer's output is on, given that of its input; None for an image."""
+    if isinstance(layer, LiftingConv2d | GroupConv2d):
+        return layer.group.order
+    return None if isinstance(layer, ProjectionConv2d | OrientationPool2d) else order
+
+
 def _ready(layer: nn.Module, order: int | None) -> nn.Module:
     """What does to planes as the layer does to feature maps on a group of that order."""
     if isinstance(layer, PlaneGroupConv2d):
         device, dtype = layer.weight.device.type, layer.weight.dtype
-        fast = isinstance(layer, GroupConv2d) and layer.prefers_fourier(device, dtype, training=False)
+        fast = isinstance(layer, GroupConv2d) and prefers_fourier(layer, device, dtype, training=False)
         if fast and layer.padding_mode == "zeros":
             return ReadyGroupConv2d(layer)
         conv = layer.export().requires_grad_(False)

@@ -1,42 +1,13 @@
-"""The models that the study compares, and how they are saved and loaded."""
+"""The models that a study compares: a table of networks and how each is trained.
 
-import io
-from dataclasses import asdict, dataclass
-from pathlib import Path
+It imports no torch, so that tables and figures are quick to read it.
+"""
 
-import numpy as np
-import torch
+from dataclasses import dataclass, fields
+from typing import TYPE_CHECKING
 
-from study.errors import MissingPackageError, StudyError
-from study.files import replacing
-from study.groups import APPROXIMATE_GROUPS, GROUPS, Z2, roto_reflections
-from study.networks.unet import UNet, build_unet
-
-
-@dataclass(frozen=True)
-class Architecture:
-    """The arguments of :func:`~study.networks.unet.build_unet` that a checkpoint must remember."""
-
-    group: str
-    width: int
-    depth: int
-    grid: str
-    implementation: str = "native"
-    basis: str | None = None
-    budget: str = "equal parameters"
-    readout: str = "projection"
-    symmetric_kernels: bool = False
-    num_classes: int = 1
-
-    def build(self) -> UNet:
-        """A new network; the caller seeds torch."""
-        return build_unet(**asdict(self))
-
-    @property
-    def symmetries(self) -> np.ndarray:
-        """Which of the eight roto-reflections of P4M the network commutes with by construction: booleans ``(8,)``."""
-        group = (GROUPS | APPROXIMATE_GROUPS)[self.group]
-        return roto_reflections(Z2 if self.grid == "literal" else group)
+if TYPE_CHECKING:
+    from study.networks.network import Architecture
 
 
 @dataclass(frozen=True)
@@ -48,7 +19,8 @@ class Model:
         augmented: whether the training patches are roto-reflected at random.
         width_factor: of the study's width.
         grid: in the place of the study's.
-        group, implementation, basis, budget, readout, symmetric_kernels: of :func:`~study.networks.unet.build_unet`.
+        group, implementation, basis, budget, readout, symmetric_kernels: settings of the network, as of
+            :func:`~study.networks.unet.build_unet`; another network need not have those that are left as they are.
     """
 
     label: str
@@ -67,21 +39,27 @@ class Model:
         """One of :data:`LAYERS`."""
         return f"{self.implementation}, full basis" if self.basis == "full" else self.implementation
 
-    def architecture(self, *, width: int, depth: int, grid: str, num_classes: int = 1) -> Architecture:
-        """The network in a study of that width, depth and grid, with so many channels of logits."""
-        return Architecture(
-            self.group,
-            round(width * self.width_factor),
-            depth,
-            self.grid or grid,
-            implementation=self.implementation,
-            basis=self.basis,
-            budget=self.budget,
-            readout=self.readout,
-            symmetric_kernels=self.symmetric_kernels,
-            num_classes=num_classes,
-        )
+    def architecture(self, network: str = "unet", **shared: object) -> "Architecture":
+        """The network in a study.
 
+        Args:
+            network: a name of :data:`study.networks.registry.NETWORKS`.
+            shared: its settings that all models of the study have, as the U-Net's ``width``, ``depth`` and ``grid``.
+
+        Raises:
+            StudyError: if the network is unknown, lacks a setting of this model or of the study, or refuses one.
+        """
+        from study.networks.registry import from_values  # here, as it imports torch, which the table does not need
+
+        own = {f.name: getattr(self, f.name) for f in fields(self) if f.name not in _OF_TRAINING}
+        own = {name: value for name, value in own.items() if value != getattr(type(self), name, None)}
+        if self.width_factor != 1:
+            own["width"] = round(shared.get("width", 0) * self.width_factor)
+        return from_values({"network": network} | shared | own)
+
+
+_OF_TRAINING = ("label", "augmented", "width_factor")
+"""What is no setting of the network."""
 
 LAYERS = ("native", "escnn", "escnn, full basis")
 """What the same network can be made of, in the order of tables and figures."""
@@ -137,62 +115,6 @@ ESCNN_MODELS = {
 
 MODELS = NATIVE_MODELS | ESCNN_MODELS
 """By the name that the command line and the results use, in the order of tables and figures."""
-
-
-def save_checkpoint(path: Path | str, architecture: Architecture, weights: dict, **provenance) -> None:
-    """Write a checkpoint that :func:`load_model` can rebuild the network from."""
-    save_tensors(path, {"architecture": asdict(architecture), "weights": weights, **provenance})
-
-
-def save_tensors(path: Path | str, content: dict) -> None:
-    """``torch.save`` that replaces ``path`` as a whole, and reports a full disk as such.
-
-    Raises:
-        StudyError: see :func:`~study.files.replacing`.
-    """
-    buffer = io.BytesIO()  # writing through torch would turn a full disk into an unrelated error
-    torch.save(content, buffer)
-    with replacing(path) as temporary:
-        temporary.write_bytes(buffer.getbuffer())
-
-
-def load_checkpoint(path: Path | str) -> dict:
-    """The content of a checkpoint, on the CPU; only tensors and plain values are ever unpickled.
-
-    Raises:
-        StudyError: if the file is missing or is not a checkpoint.
-    """
-    if not Path(path).is_file():
-        raise StudyError(f"no checkpoint at {path}; train one with `python -m study train`")
-    try:
-        checkpoint = torch.load(path, map_location="cpu", weights_only=True)
-        checkpoint["architecture"], checkpoint["weights"]
-    except Exception as error:  # torch raises anything from EOFError to UnpicklingError on a damaged file
-        raise StudyError(f"{path} is damaged or not a checkpoint of this study; train it again") from error
-    return checkpoint
-
-
-def load_model(path: Path | str) -> UNet:
-    """The trained network of a checkpoint, on the CPU in eval mode: images ``(B, 3, H, W)`` -> logits ``(B, M, H, W)``.
-
-    The images are prepared by :func:`study.data.patches.loading.to_input`.
-
-    Raises:
-        StudyError: if the file is missing or is not a checkpoint, or is on escnn and that is not installed.
-    """
-    return rebuild(load_checkpoint(path), path)
-
-
-def rebuild(checkpoint: dict, path: Path | str) -> UNet:
-    """The network of a checkpoint that was loaded from ``path``; see :func:`load_model`."""
-    try:
-        network = Architecture(**checkpoint["architecture"]).build()
-        network.load_state_dict(checkpoint["weights"])
-    except MissingPackageError:
-        raise
-    except (TypeError, ValueError, RuntimeError) as error:
-        raise StudyError(f"{path} does not fit the network it names; train it again") from error
-    return network.eval()
 
 
 def native_counterpart(name: str) -> str | None:

@@ -16,8 +16,8 @@ from safetensors.torch import load_file
 
 from study.errors import StudyError
 from study.files import require_intact
-from study.networks.models import load_checkpoint, rebuild
-from study.networks.unet import UNet
+from study.networks.checkpoint import load_checkpoint, rebuild
+from study.networks.network import Network
 
 WEIGHTS = Path(__file__).with_name("weights")
 """The folder of the files, their cards and :data:`CHECKSUMS`."""
@@ -37,7 +37,7 @@ def available() -> list[str]:
     return [file.removesuffix(".safetensors") for file in read_checksums(WEIGHTS)]
 
 
-def load_pretrained(name: str) -> UNet:
+def load_pretrained(name: str) -> Network:
     """A pretrained network, in eval mode, in float32 on the CPU: images ``(B, 3, H, W)`` -> logits ``(B, 1, H, W)``.
 
     The images are prepared by :func:`study.data.patches.loading.to_input`, and show tissue at the scale that the card
@@ -53,7 +53,7 @@ def load_pretrained(name: str) -> UNet:
 
 
 def read_pretrained(name: str) -> dict:
-    """What :func:`~study.networks.models.load_checkpoint` gives of a checkpoint, and what
+    """What :func:`~study.networks.checkpoint.load_checkpoint` gives of a checkpoint, and what
     :mod:`study.experiments.packaging` adds.
 
     Raises:
@@ -74,7 +74,7 @@ def read_network(which: Path | str) -> dict:
     """The content of a checkpoint, or the pretrained network of that name.
 
     Raises:
-        StudyError: see :func:`~study.networks.models.load_checkpoint` and :func:`load_pretrained`.
+        StudyError: see :func:`~study.networks.checkpoint.load_checkpoint` and :func:`load_pretrained`.
     """
     path = Path(which)
     return load_checkpoint(path) if path.suffix == ".pt" or path.is_file() else read_pretrained(str(which))

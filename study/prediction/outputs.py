@@ -11,7 +11,7 @@ import torch
 from study.data.slides.pyramid import write_pyramid
 from study.data.slides.slide import View
 from study.files import replacing
-from study.networks.unet import UNet
+from study.networks.network import Network
 from study.prediction.contours import SPECK, regions, trace, write_geojson
 from study.prediction.disk_map import DiskMap
 from study.prediction.overlay import picture_step, shrink, thumbnail, write_overlay
@@ -75,7 +75,7 @@ class Summary:
 
 
 def predict_slide(
-    network: UNet,
+    network: Network,
     view: View,
     outputs: Outputs,
     *,

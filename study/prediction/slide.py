@@ -14,7 +14,7 @@ from study.data.patches.loading import to_input
 from study.data.slides.slide import View
 from study.data.slides.tissue import CELL, tissue_map
 from study.files import require_space
-from study.networks.unet import UNet
+from study.networks.network import Network
 from study.prediction.disk_map import DiskMap
 from study.prediction.tiling import Tile, plan_tiles, run_tiles
 from study.tasks.stability import stability as over_roto_reflections
@@ -42,7 +42,7 @@ class Prediction:
 
 
 def predict_view(
-    network: UNet,
+    network: Network,
     view: View,
     folder: Path,
     *,
@@ -96,7 +96,7 @@ def predict_view(
     return Prediction(maps, len(tiles), len(chosen), _area(tissue, view))
 
 
-def _function(network: UNet, task: Task, stability: bool) -> Callable[[Tensor], Tensor]:
+def _function(network: Network, task: Task, stability: bool) -> Callable[[Tensor], Tensor]:
     """From uint8 images ``(B, 3, h, w)`` to maps ``(B, N, h, w)``.
 
     The network is taken as it is: :func:`study.networks.deploy.deploy` would save a seventh of the time, but it rounds

@@ -1,12 +1,12 @@
 """Exact tiling: overlapping tiles whose kept parts, put side by side, are the network's output on the whole map.
 
-Three things make it exact. The map has a size that the network's grid allows, and so have the tiles, which start on
-multiples of ``2 ** depth``, so that pooling meets the same pixels in a tile as in the map. Wherever a tile ends inside
-the map, a margin as wide as the network sees is thrown away. And at the map's own borders tiles end where the map ends,
-so that the padding with zeros there is the same.
+Three things make it exact. The map has a size that the network takes, and so have the tiles, which start on multiples
+of its period (``2 ** depth`` of a U-Net), so that pooling meets the same pixels in a tile as in the map. Wherever a
+tile ends inside the map, a margin as wide as the network sees (its receptive radius) is thrown away. And at the map's
+own borders tiles end where the map ends, so that the padding with zeros there is the same.
 
 All of this stays true when a tile is turned or mirrored: it is then a tile of the turned map, since from its other end
-too it starts on a multiple of ``2 ** depth``. Tiles need not be square.
+too it starts on a multiple of the period. Tiles need not be square.
 """
 
 from collections.abc import Callable, Iterator
@@ -18,7 +18,7 @@ import torch
 from torch import Tensor
 
 from study.errors import StudyError
-from study.networks.unet import UNet
+from study.networks.network import Network
 
 
 @dataclass(frozen=True)
@@ -46,57 +46,22 @@ class Tile:
         return self.rows.stop - self.rows.start, self.columns.stop - self.columns.start
 
 
-def receptive_radius(network: UNet) -> int:
-    """How far, in pixels along either axis, an output pixel can see: it depends on no input pixel farther away.
-
-    The longest way through the network is over its bottom, for going down and up again only adds to what a skip
-    connection sees. Followed from the output back to the input, the pixels from ``first`` to ``last`` become those from
-
-    - ``first - 1`` to ``last + 1`` before a 3x3 convolution: the projection, and two in every block;
-    - before a transposed convolution (pixel ``y`` reaches ``stride * y - padding + t``, ``0 <= t < kernel``)
-      ``ceil((first + padding - kernel + 1) / stride)`` to ``floor((last + padding) / stride)``;
-    - before a pooling (pixel ``y`` sees ``stride * y - padding + t``) ``stride * first - padding`` to
-      ``stride * last - padding + kernel - 1``.
-
-    This depends on the place of the pixel modulo ``2 ** depth``. The result is the largest over all places and both
-    directions: ``8 * 2 ** depth - 5`` on both grids, 123 with the paper's four poolings.
-    """
-    kernel, stride, padding = network.grid.pool
-    up_kernel, up_stride, up_padding = network.grid.up
-    radius = 0
-    for place in range(2**network.depth):
-        first, last = place - 1, place + 1  # the projection
-        for _ in range(network.depth):
-            first, last = first - 2, last + 2  # a block of the decoder
-            first, last = -((up_kernel - 1 - up_padding - first) // up_stride), (last + up_padding) // up_stride
-        first, last = first - 2, last + 2  # the block at the bottom
-        for _ in range(network.depth):
-            first, last = stride * first - padding, stride * last - padding + kernel - 1
-            first, last = first - 2, last + 2  # a block of the encoder
-        radius = max(radius, place - first, last - place)
-    return radius
-
-
-def lawful_size(network: UNet, size: int) -> int:
-    """The next size of a map, from ``size`` up, on which the network's grid is exact."""
-    period, remainder = 2**network.depth, network.grid.remainder
-    return max(1, -(-(size - remainder) // period)) * period + remainder
-
-
-def plan_tiles(network: UNet, height: int, width: int, side: int) -> list[Tile]:
+def plan_tiles(network: Network, height: int, width: int, side: int) -> list[Tile]:
     """Tiles of equal shape whose kept parts cover a map of ``height`` x ``width`` pixels, once, row by row.
 
-    The map is taken to be padded at its bottom and right to :func:`lawful_size`; the tiles lie in the padded map, and
-    the kept parts cover it. Where fewer pixels do, tiles are smaller than asked for.
+    The map is taken to be padded at its bottom and right to the next size that the network takes
+    (:meth:`~study.networks.grid.Sizes.at_least`); the tiles lie in the padded map, and the kept parts cover it. Where
+    fewer pixels do, tiles are smaller than asked for.
 
     Args:
         side: the largest side of a tile; a map that is smaller along an axis has one tile there.
 
     Raises:
-        StudyError: if tiles of that side would have nothing left without their margins.
+        StudyError: if tiles of that side would have nothing left without their margins, or the network may see the
+            whole image.
     """
-    period, remainder = 2**network.depth, network.grid.remainder
-    margin = -(-receptive_radius(network) // period) * period
+    period, remainder = network.sizes.period, network.sizes.remainder
+    margin = -(-network.receptive_radius // period) * period
     spent = 2 * margin + remainder  # a tile's side, but for the pixels it gains over the one before
     longest = (side - remainder) // period * period + remainder
     if longest < spent + period:
@@ -115,8 +80,8 @@ def plan_tiles(network: UNet, height: int, width: int, side: int) -> list[Tile]:
         starts = [min(n * step, length - step - spent) for n in range(count)]
         return [Span(start, start + step + spent, *cuts[n : n + 2]) for n, start in enumerate(starts)]
 
-    columns = spans(lawful_size(network, width))
-    return [Tile(rows, across) for rows in spans(lawful_size(network, height)) for across in columns]
+    columns = spans(network.sizes.at_least(width))
+    return [Tile(rows, across) for rows in spans(network.sizes.at_least(height)) for across in columns]
 
 
 def run_tiles(

@@ -55,6 +55,46 @@ def by_cell(records: Sequence[dict]) -> dict[tuple[str, float], list[dict]]:
     return cells
 
 
+def epoch_rows(records: Sequence[dict]) -> pd.DataFrame:
+    """One row per epoch of each trial: ``model``, ``fraction``, ``seed``, and what the history has of it."""
+    return pd.DataFrame([record["trial"] | row for record in records for row in record["history"]])
+
+
+def class_endings(records: Sequence[dict], reading: str = "") -> list[str]:
+    """What the names of columns of one class end with, as in ``tp_2``: of two classes there is one without an ending.
+
+    Empty if no record has this one of the :data:`~study.experiments.evaluation.READINGS`.
+    """
+    for record in records:
+        found = [re.fullmatch(rf"{reading}tp(|_\d+)", name) for name in record["case_columns"]]
+        if any(found):
+            return [match[1] for match in found if match]
+    return []
+
+
+def case_sums(records: Sequence[dict], names: Sequence[str]) -> pd.DataFrame | None:
+    """Sums over the pixels of each test case, of one model and data regime; indexed and sorted by ``seed``, ``case``.
+
+    Args:
+        records: of the seeds.
+        names: the columns, see :func:`~study.experiments.evaluation.case_columns`.
+
+    Returns:
+        None if no record has these columns; otherwise of those that have them.
+    """
+    rows = {}
+    for record in records:
+        columns = record["case_columns"]
+        if names and set(names) <= set(columns):
+            places = [columns.index(name) for name in names]
+            for case, sums in record["cases"].items():
+                rows[record["trial"]["seed"], case] = [sums[place] for place in places]
+    if not rows:
+        return None
+    index = pd.MultiIndex.from_tuples(rows, names=["seed", "case"])
+    return pd.DataFrame(list(rows.values()), index, columns=list(names)).sort_index()
+
+
 def counts(records: Sequence[dict], reading: str = "") -> pd.DataFrame | None:
     """Pixels of one model and data regime: columns ``tp``, ``fp``, ``fn``; indexed and sorted by ``seed``, ``case``.
 
@@ -67,19 +107,9 @@ def counts(records: Sequence[dict], reading: str = "") -> pd.DataFrame | None:
     Returns:
         None if no record has this reading; otherwise of those that have it.
     """
-    rows, known = {}, []
-    for record in records:
-        columns = record["case_columns"]
-        endings = [found[1] for name in columns if (found := re.fullmatch(rf"{reading}tp(|_\d+)", name))]
-        names = [f"{count}{ending}" for ending in endings for count in COUNTS]
-        if names and {f"{reading}{name}" for name in names} <= set(columns):
-            known, places = names, [columns.index(f"{reading}{name}") for name in names]
-            for case, sums in record["cases"].items():
-                rows[record["trial"]["seed"], case] = [sums[place] for place in places]
-    if not rows:
-        return None
-    index = pd.MultiIndex.from_tuples(rows, names=["seed", "case"])
-    return pd.DataFrame(list(rows.values()), index, columns=known).sort_index()
+    names = [f"{name}{end}" for end in class_endings(records, reading) for name in COUNTS]
+    units = case_sums(records, [f"{reading}{name}" for name in names])
+    return None if units is None else units.set_axis(names, axis=1)
 
 
 def caption(records: Sequence[dict]) -> str:
@@ -93,8 +123,14 @@ def caption(records: Sequence[dict]) -> str:
     each_its_own = cases > len(records[0]["cases"])  # every seed has test cases of its own
     return (
         f"{caption_of(data['source'])}, {settings['size']} x {settings['size']} px, "
-        f"width {settings['width']}, {settings['epochs']} epochs of {settings['batches_per_epoch']} batches "
+        f"{_network(settings)}, {settings['epochs']} epochs of {settings['batches_per_epoch']} batches "
         f"of {settings['batch_size']}{' (REDUCED from the paper)' * reduced}, {seeds} seed{'s' * (seeds > 1)}; "
         f"{sum(patches) if each_its_own else patches[0]} test patches of {cases} case{'s' * (cases > 1)}; "
         f"data {data['fingerprint']}"
     )
+
+
+def _network(settings: dict) -> str:
+    """What the models are made of: the network, where it is not the U-Net, and its width, where it has one."""
+    parts = (settings.get("network"), f"width {settings['width']}" if "width" in settings else None)
+    return ", ".join(part for part in parts if part)

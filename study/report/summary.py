@@ -7,7 +7,7 @@ import numpy as np
 import pandas as pd
 
 from study.experiments.trials import Trial
-from study.networks.models import ESCNN_MODELS, MODELS, native_counterpart
+from study.networks.models import ESCNN_MODELS, MODELS, NATIVE_MODELS, PAPER_MODELS, native_counterpart
 from study.report.contrasts import BASELINE
 from study.report.published import PAPER_DICE
 from study.report.records import by_cell, counts, trial_rows
@@ -79,6 +79,20 @@ def implementation_rows(records: Sequence[dict]) -> pd.DataFrame:
             }
         )
     return pd.DataFrame(rows)
+
+
+def compared_on_data(rows: pd.DataFrame) -> list[str]:
+    """The models from scratch to show against the amount of data: the paper's, and all that are on several regimes.
+
+    Args:
+        rows: with ``model`` and ``fraction``.
+
+    Returns:
+        All that there are, if they are none of these.
+    """
+    regimes = rows.groupby("model").fraction.nunique()
+    models = [model for model in NATIVE_MODELS if model in regimes]
+    return [model for model in models if model in PAPER_MODELS or regimes[model] > 1] or models
 
 
 def has_escnn(records: Sequence[dict]) -> bool:

@@ -7,7 +7,7 @@ from torch import Tensor, nn
 
 from study.gconv import GroupConv2d, LiftingConv2d, ProjectionConv2d, filters
 from study.groups import P4, PlaneGroup
-from study.report.plots import PAGE, styled
+from study.report.style import PAGE, styled
 
 
 def element_name(group: PlaneGroup, g: int) -> str:

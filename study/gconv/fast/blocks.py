@@ -18,6 +18,7 @@ from torch.autograd import Function
 from torch.nn import functional as F
 
 from study.gconv.fast import fused, operators
+from study.gconv.fast.dispatch import prefers_fourier
 from study.gconv.fast.eager import is_unobserved
 from study.gconv.fast.filter_transform import FilterTransform
 from study.gconv.fast.fused import Reading, Writing
@@ -160,7 +161,7 @@ def _is_known(conv: nn.Module, norm: nn.Module, relu: nn.Module, f: Sequence[Ten
     return (
         2 * conv.padding == conv.kernel_size - 1
         and positions > 0
-        and conv.prefers_fourier("cpu", f[0].dtype, positions)
+        and prefers_fourier(conv, "cpu", f[0].dtype, positions)
     )
 
 

@@ -14,10 +14,11 @@ from study.gconv.fast.eager import is_unobserved
 from study.gconv.fast.filter_transform import FilterTransform
 
 
-def runs(planes: Tensor, weight: Tensor, padding: int) -> bool:
+def runs(planes: Tensor, weight: Tensor, stride: int, padding: int) -> bool:
     """Whether :func:`conv2d` may take the place of torch's, and is faster."""
     side = min(planes.shape[-2:]) + 2 * padding - weight.shape[-1] + 1
-    return is_unobserved([planes, weight]) and planes.numel() > 0 and side > 0 and is_faster(weight)
+    fits = stride == 1 and planes.numel() > 0 and side > 0
+    return fits and is_unobserved([planes, weight]) and is_faster(weight)
 
 
 def is_faster(weight: Tensor) -> bool:

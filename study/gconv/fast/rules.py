@@ -106,13 +106,3 @@ def fourier_is_faster(
     backend, name = fourier.backend(device, dtype, layer.group), str(dtype).removeprefix("torch.")
     key = (device, backend, name, layer.group.name, type(layer).__name__)
     return _is_faster(key, layer.in_channels, layer.out_channels, min(max(positions, 1), 2**20), training)
-
-
-def forms(network: nn.Module, device: str, dtype: torch.dtype) -> str:
-    """What the group convolutions of a network are computed by in a training: for a result's provenance."""
-    layers = [layer for layer in network.modules() if hasattr(layer, "prefers_fourier")]
-    if not layers:
-        return "no group convolutions"
-    fast = [layer for layer in layers if layer.prefers_fourier(device, dtype)]
-    backend = fourier.backend(device, dtype, layers[0].group)
-    return f"{len(fast)} of {len(layers)} group convolutions by Fourier ({backend})"

@@ -1,0 +1,34 @@
+"""The table of the paper's claims, each with a verdict."""
+
+from collections.abc import Mapping, Sequence
+
+import pandas as pd
+
+from study.report.claims import DEVIATION, FLIPS, claim_rows
+from study.report.contrasts import MARGIN
+from study.report.statistics import FEW_SEEDS
+from study.report.tables.text import captions, markdown
+
+
+def claim_table(studies: Mapping[str, Sequence[dict]]) -> str:
+    """Markdown: the paper's claims, its numbers, ours, and a verdict for each task.
+
+    Args:
+        studies: records by task.
+    """
+    rows = claim_rows(studies)
+    lines = [["Claim of the paper", "Paper", *(f"Ours: {task}" for task in studies)]]
+    for claim, cells in rows.groupby("claim", sort=False):
+        ours = ["–" if pd.isna(c.verdict) else f"**{c.verdict}**: {c.ours}" for c in cells.itertuples()]
+        lines.append([claim, cells.paper.iloc[0], *ours])
+    legend = (
+        "The paper's U-Net is our augmented one; its data are Camelyon16. Ours: difference in pooled Dice, in points, "
+        "with the 95 % interval over seeds and test cases together (of 'as good as', the 90 % one). A claim holds if "
+        f"the whole interval lies on its side of zero (of -{MARGIN:g} for 'as good as'). It does not if the whole "
+        f"interval lies on the other side, or within ±{MARGIN:g} of zero where one is said to be better. It is "
+        f"undecided otherwise, and with fewer than {FEW_SEEDS} seeds. "
+        "An answer is the same if, in every trained network, no probability deviates by "
+        f"{DEVIATION:.0e} over the eight roto-reflections and fewer than {FLIPS:.0e} of the pixels change their "
+        "decision."
+    )
+    return f"{captions(studies)}\n\n{markdown(lines)}\n\n{legend}\n"

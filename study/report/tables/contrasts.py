@@ -1,0 +1,43 @@
+"""The table of contrasts, and the factor of sample efficiency."""
+
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+
+from study.report.contrasts import MARGIN, contrast_rows
+from study.report.efficiency import sample_efficiency
+from study.report.tables.text import captions, difference_text, markdown, p_text
+
+
+def contrast_table(studies: Mapping[str, Sequence[dict]]) -> str:
+    """Markdown: every contrast with its interval and tests, and the factor of sample efficiency on the first task.
+
+    Args:
+        studies: records by task, see :func:`~study.report.contrasts.contrast_rows`.
+    """
+    lines = [["Contrast", "Role", "Seeds", "Points of Dice", "Over seeds", "p", "Holm", f"Within ±{MARGIN:g}"]]
+    for row in contrast_rows(studies).itertuples():
+        lines.append(
+            [
+                row.contrast if len(studies) == 1 else f"{row.task}, {row.contrast}",
+                *(row.role, str(row.seeds), difference_text(row)),
+                "–" if np.isnan(row.sd) else f"± {row.sd:.1f}",
+                *(p_text(row.p), p_text(row.p_holm)),
+                "yes" if row.equivalent else "–",
+            ]
+        )
+    legend = (
+        "Differences in pooled Dice, paired by seed and test case, with the 95 % interval over seeds and cases "
+        "together (hierarchical bootstrap), and the standard deviation over seeds. The p value is of Student's t on "
+        "the standard error of the bootstrap. The primary contrast is not adjusted, the secondary ones are together "
+        f"(Holm), and what is only described is not tested. Within ±{MARGIN:g}: the 90 % interval is (TOST)."
+    )
+    factor = sample_efficiency(next(iter(studies.values())))
+    if factor:
+        regimes = " / ".join(f"{100 * f:g}" for f in factor.regimes)
+        legend += (
+            "\n\nSample efficiency: for the Dice of the augmented U-Net on all of the data, the P4M U-Net needs less "
+            f"data by a factor of {factor} (95 % interval; {factor.seeds} seeds; read off between {regimes} % of the "
+            "data)."
+        )
+    return f"{captions(studies)}\n\n{markdown(lines)}\n\n{legend}\n"

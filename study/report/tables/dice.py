@@ -1,0 +1,43 @@
+"""Table 1 of the paper: Dice by model and data regime."""
+
+from collections.abc import Sequence
+
+import numpy as np
+import pandas as pd
+
+from study.networks.models import MODELS
+from study.report.published import PAPER_DICE
+from study.report.records import caption
+from study.report.summary import summary_rows
+from study.report.tables.text import INTERVAL, few_seeds, markdown
+
+
+def dice_table(records: Sequence[dict]) -> str:
+    """Table 1 in Markdown: Dice (%) by model and data regime, the paper's numbers in a column of their own."""
+    summary = summary_rows(records)
+    fractions = sorted(summary.fraction.unique())
+    columns = [f"{100 * fraction:g} % of the data" for fraction in fractions]
+    paper = f"Paper, Camelyon16 ({' / '.join(f'{100 * fraction:g}' for fraction in fractions)} %)"
+    lines = [["Model", *columns, paper]]
+    for model in summary.model.unique():
+        rows = summary[summary.model == model].set_index("fraction")
+        published = [PAPER_DICE.get(model, {}).get(fraction) for fraction in fractions]
+        lines.append(
+            [
+                MODELS[model].label,
+                *(_dice_text(rows.loc[f]) if f in rows.index else "–" for f in fractions),
+                " / ".join("–" if p is None else f"{p:.1f}" for p in published) if any(published) else "–",
+            ]
+        )
+    legend = (
+        "Dice in %, pooled over the test pixels of all seeds, ± standard deviation over seeds (where there are "
+        f"several) and the {INTERVAL} in brackets. The paper's U-Net was trained with roto-reflections, so that its "
+        f"numbers stand beside our augmented one.{few_seeds(summary.seeds)}"
+    )
+    return f"{caption(records)}\n\n{markdown(lines)}\n\n{legend}\n"
+
+
+def _dice_text(row: pd.Series) -> str:
+    spread = f" ± {row.dice_sd:.1f}" if row.seeds > 1 else ""
+    interval = f" [{row.dice_low:.1f}, {row.dice_high:.1f}]" if np.isfinite(row.dice_low) else ""
+    return f"{row.dice:.1f}{spread}{interval}"

@@ -1,0 +1,42 @@
+"""Tables in Markdown, and numbers for people."""
+
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+import pandas as pd
+
+from study.report.records import caption
+from study.report.statistics import FEW_SEEDS
+
+INTERVAL = "95 % interval over seeds and test cases together (hierarchical bootstrap)"
+
+
+def markdown(lines: list[list[str]]) -> str:
+    """A table in Markdown; the first line is its head."""
+    head, *body = (f"| {' | '.join(line)} |" for line in lines)
+    return "\n".join([head, "|" + " --- |" * len(lines[0]), *body])
+
+
+def difference_text(row) -> str:
+    """Estimate and interval of a row of contrasts, in points, for people."""
+    return f"{row.estimate:+.1f}" + ("" if np.isnan(row.low) else f" [{row.low:+.1f}, {row.high:+.1f}]")
+
+
+def p_text(p: float) -> str:
+    """A p value for people."""
+    if np.isnan(p):
+        return "–"
+    return f"{p:.3f}" if p >= 0.001 else "< 0.001"
+
+
+def few_seeds(seeds: pd.Series) -> str:
+    """What a legend adds where there are only few."""
+    return " So few seeds leave the interval too narrow, if anything." if seeds.max() < FEW_SEEDS else ""
+
+
+def captions(studies: Mapping[str, Sequence[dict]]) -> str:
+    """The captions of all tasks."""
+    if len(studies) == 1:
+        (records,) = studies.values()
+        return caption(records)
+    return "\n\n".join(f"{task}: {caption(records)}" for task, records in studies.items())

@@ -1,0 +1,55 @@
+"""Is it worth it? What every network gains over the cheapest one of the paper, on the same patients, and its price.
+
+Networks have not all as many seeds, and in a nested design every seed has patients of its own, some of them hard. So
+values are not compared, but differences to one reference, over the seeds that both have: the augmented U-Net on the
+smallest data regime.
+"""
+
+from collections.abc import Sequence
+
+import numpy as np
+import pandas as pd
+
+from study.networks.models import NATIVE_MODELS
+from study.report.contrasts import BASELINE, Cell, find
+from study.report.measures import cost_rows, measure_rows
+
+TTA = "tta_"
+
+
+def reference(records: Sequence[dict]) -> Cell | None:
+    """The augmented U-Net on the smallest data regime that it was trained on; None if it was not trained."""
+    fractions = [r["trial"]["fraction"] for r in records if r["trial"]["model"] == BASELINE]
+    return Cell(BASELINE, min(fractions)) if fractions else None
+
+
+def worth_rows(records: Sequence[dict]) -> pd.DataFrame:
+    """One row per network from scratch and data regime, and of the augmented U-Net one more with TTA.
+
+    Columns: ``model``, ``reading``, ``fraction``, ``training_cases``, ``parameters``, ``multiplications``, ``seconds``
+    (see :mod:`study.report.measures`), ``seeds`` (that it shares with the reference), and ``gain``, ``gain_low`` and
+    ``gain_high``: its Dice above that of the :func:`reference`, in points, with the paired interval over seeds and
+    cases. Cells without a seed of the reference have no row. Empty without a reference.
+
+    Raises:
+        StudyError: if networks of one seed were tested on different cases.
+    """
+    start, rows = reference(records), []
+    cells = measure_rows(records).merge(cost_rows(records), on=["model", "reading"])
+    cells = cells[cells.model.isin(NATIVE_MODELS) & ((cells.reading == "") | (cells.model == BASELINE))]
+    for cell in cells.itertuples() if start else ():
+        found = find(records, [Cell(cell.model, cell.fraction, cell.reading)], [start])
+        if found is None:
+            continue
+        own = Cell(cell.model, cell.fraction, cell.reading) == start
+        rows.append(
+            {
+                **{name: getattr(cell, name) for name in ("model", "reading", "fraction", "training_cases")},
+                **{name: getattr(cell, name) for name in ("parameters", "multiplications", "seconds")},
+                "seeds": found.seeds,
+                "gain": found.estimate,
+                "gain_low": np.nan if own else found.low,
+                "gain_high": np.nan if own else found.high,
+            }
+        )
+    return pd.DataFrame(rows)
