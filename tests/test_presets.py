@@ -157,7 +157,11 @@ def test_a_file_of_ones_own_is_a_preset(own):
     ("old", "new", "named"),
     [
         ("size = 64", "sise = 64", "unknown key 'sise' of a preset; the keys are description, source, size"),
-        ("width = 4", "wdith = 4", "unknown key 'wdith' of a recipe; the keys are width"),
+        (
+            "width = 4",
+            "wdith = 4",
+            "unknown key 'wdith' of a recipe; the keys are network, width, ",
+        ),
         ("size = 64", "", "a preset needs size"),
         ("width = 4", "", "a recipe needs width"),
         ("epochs = 20", "", "a recipe needs epochs"),

@@ -18,6 +18,7 @@ from study.report.figures import angles, costs, layers, training_step
 from study.report.style import save
 from study.report.tables.costs import costs_table
 from study.report.tables.layers import layers_table
+from study.report.tables.pipeline import extraction_table, loading_table, memory_table
 from study.report.tables.pitfalls import pitfalls_table
 from study.report.tables.training_step import steps_table
 
@@ -52,9 +53,9 @@ BENCHMARKS = {
     "training-step": Benchmark("speed/{device}-training-step-{precision}", steps_table, training_step.draw),
     "pitfalls": Benchmark("escnn/pitfalls", pitfalls_table),
     "angles": Benchmark("escnn/angles", draw=angles.draw),
-    "extraction": Benchmark("pipeline/{device}-extraction"),
-    "memory": Benchmark("pipeline/{device}-memory"),
-    "loading": Benchmark("pipeline/{device}-loading"),
+    "extraction": Benchmark("pipeline/{device}-extraction", extraction_table),
+    "memory": Benchmark("pipeline/{device}-memory", memory_table),
+    "loading": Benchmark("pipeline/{device}-loading", loading_table),
 }
 """By the name of their command, ``python -m study bench NAME``; "memory" is measured with "extraction"."""
 
