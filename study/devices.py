@@ -9,6 +9,11 @@ from lightning_fabric import Fabric
 from study.errors import StudyError
 
 
+def device() -> torch.device:
+    """The GPU if there is one."""
+    return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+
+
 def launch_fabric(precision: str = "32-true", devices: int = 1) -> Fabric:
     """Start the processes, one for each device; the GPU where there is one.
 

@@ -1,6 +1,7 @@
 """The measurements themselves: what is measured, and that it is written down. No timing is judged here."""
 
 import io
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -62,7 +63,7 @@ def test_every_implementation_and_budget_is_there_and_the_plain_unet_is_first():
 
 
 def test_budgets_are_what_they_say():
-    settings = models.Settings(width=32, depth=2, size=16)
+    settings = replace(TINY, width=32, depth=2)
     native = {c.network: c.build(settings) for c in models.candidates() if c.implementation == "native"}
     parameters = {name: sum(p.numel() for p in network.parameters()) for name, network in native.items()}
     for layer in (layer for network in native.values() for layer in network.modules()):
@@ -78,13 +79,13 @@ def test_budgets_are_what_they_say():
 
 def test_settings_that_cannot_be_compared_are_refused():
     with pytest.raises(StudyError, match="width is 12; give a multiple of 8"):
-        models.Settings(width=12)
+        replace(TINY, width=12)
     with pytest.raises(StudyError, match="width is 0; give a multiple of 8"):
-        models.Settings(width=0)
+        replace(TINY, width=0)
     with pytest.raises(StudyError, match="depth is 6; give 1 to 5"):
-        models.Settings(depth=6)
+        replace(TINY, depth=6)
     with pytest.raises(StudyError, match="not a multiple of 16"):
-        models.Settings(size=100)
+        replace(TINY, depth=4, size=100)
 
 
 @pytest.fixture(scope="module")

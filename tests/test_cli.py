@@ -87,7 +87,7 @@ def test_a_dry_run_lists_the_trials_and_writes_nothing(run, tmp_path):
     code, output, _ = run("reproduce", "--dry-run", "--preset", "miniature", "--set", "fractions=1")
     assert code == 0
     assert "4 of 4 trials to run" in output
-    assert "the data are not made yet" in output
+    assert "the data are not prepared yet" in output
     assert contents(tmp_path) == before
 
 
@@ -234,7 +234,7 @@ def test_a_file_that_is_there_is_not_overwritten_with_data(run, tmp_path):
 def test_replacing_records_is_announced(run, tmp_path):
     run("reproduce", *TINY, "--set", "models=unet")
     shutil.rmtree(tmp_path / "runs")
-    assert "2 records in results/tiny are replaced" in run("reproduce", *TINY, "--set", "models=unet")[1]
+    assert "2 records in results/tiny will be replaced" in run("reproduce", *TINY, "--set", "models=unet")[1]
 
 
 def test_patches_of_another_size_are_refused_with_the_remedy(run, tmp_path):
@@ -311,7 +311,7 @@ def test_a_network_is_trained_on_escnn_and_converted_both_ways(run, tmp_path):
     assert converted.with_name("best-native-escnn-full.pt").is_file()
     code, output, _ = run("convert", tmp_path / "runs/tiny/p4m-100-0/best.pt", "--to", "escnn", "--basis", "escnn")
     assert "up.0.0" in output
-    assert "Of its filter lost" in output
+    assert "Lost share of the filter" in output
     data = "store.h5"
     dice = [run("evaluate", path, "--data", data)[1].split("pixels")[1].split()[1] for path in (trained, converted)]
     assert dice[0] == dice[1]

@@ -8,7 +8,7 @@ import pytest
 
 from study import report
 from study.experiments.maps import load_stability_maps, maps_path
-from study.experiments.presets import PRESETS
+from study.experiments.presets import find_preset
 from study.experiments.trials import Trial
 from study.experiments.tuning import chosen_rates, tuning_rows
 from study.networks.models import ESCNN_MODELS, MODELS
@@ -36,7 +36,7 @@ def test_drawn_slides_and_a_study_on_real_tissue_are_committed():
 
 
 def test_trials_are_of_the_preset_by_its_present_settings_and_complete_where_a_cpu_is_enough(study, records):
-    preset = PRESETS[study]
+    preset = find_preset(study)
     grid = {
         Trial(m, f, s) for models, fractions, seeds in preset.grids for m in models for f in fractions for s in seeds
     }
@@ -96,13 +96,6 @@ def test_every_table_and_figure_that_a_study_has_is_committed(study):
     assert (figures / "is_it_worth_it.svg").is_file() == (len(found.worth) > 1)
 
 
-@pytest.mark.parametrize("table", ["dice_table.md", "implementation_table.md"])
-def test_the_readme_shows_the_tables_of_the_real_tissue_and_their_legends(table):
-    _, *lines = (line for line in (ROOT / "figures" / "ebhi-cpu" / table).read_text().splitlines() if line)
-    readme = (ROOT / "README.md").read_text()
-    assert all(line in readme for line in lines)
-
-
 def test_both_bases_of_escnn_were_trained_on_all_regimes_of_the_real_tissue():
     rows = report.implementation_rows(report.load_records(ROOT / "results" / "ebhi-cpu"))
     cells = rows.groupby(["native", "layers"]).fraction.agg(set)
@@ -113,7 +106,7 @@ def test_both_bases_of_escnn_were_trained_on_all_regimes_of_the_real_tissue():
 
 @pytest.mark.parametrize("study", sorted(folder.parent.name for folder in (ROOT / "results").glob("*/tuning")))
 def test_learning_rates_are_those_that_tuning_chose(study):
-    preset, rows = PRESETS[study], tuning_rows(ROOT / "results" / study)
+    preset, rows = find_preset(study), tuning_rows(ROOT / "results" / study)
     assert {model: preset.recipe_of(model).learning_rate for model in rows.model} == chosen_rates(rows)
 
 
@@ -135,22 +128,21 @@ def test_the_angles_are_of_all_groups_and_of_committed_code():
         assert rows.difference[model, 90.0] < 1e-4 < rows.difference[model, 45.0]
 
 
-def test_the_readme_shows_the_rates_that_were_measured():
-    readme = " ".join((ROOT / "README.md").read_text().split())
+def test_the_documents_show_the_rates_that_were_measured():
+    text = " ".join((ROOT / "docs/performance.md").read_text().split())
     extraction, memory, loading = (
         pd.read_csv(ROOT / f"results/pipeline/amd-epyc-2-cores-{name}.csv")
         for name in ("extraction", "memory", "loading")
     )
     assert not pd.concat([extraction, memory, loading]).version.str.endswith("-dirty").any()
-    assert f"extract {extraction.extraction.median():,.0f} patches a second" in readme
     low, middle, high = (100 * extraction.share).quantile([0, 0.5, 1])
-    assert f"{middle:.0f} % of the rate" in readme
-    assert f"({low:.0f} to {high:.0f} % in seven rounds" in readme
+    assert f"at {middle:.0f} % of the rate" in text
+    assert f"| {extraction.extraction.median():.0f} " in text
+    assert f"| {middle:.0f} % [{low:.0f} %, {high:.0f} %] |" in text
     assert len(extraction) == 7
-    assert all(f"{row.peak_mb:.0f} MB after {row.patches:,}" in readme for row in memory.itertuples())
+    assert all(f"| {row.patches:,} | {row.peak_mb:.0f} MB |" in text for row in memory.itertuples())
     rates = loading.groupby("format").rate.median()
-    assert f"load {rates['HDF5 (the store)']:,.0f} patches" in readme
-    assert f"{rates['HDF5, gzip']:,.0f} from compressed HDF5 and {rates['PNG files']:,.0f} from PNG" in readme
+    assert all(f"| {name} | {rate:,.0f} |" in text for name, rate in rates.items())
 
 
 def test_p4m_is_steady_wherever_it_was_trained_and_the_unet_is_not(study, records):

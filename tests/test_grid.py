@@ -233,7 +233,7 @@ def test_interrupting_takes_seconds_and_one_line(store, tmp_path):
     finally:
         process.kill()
     assert process.returncode == 130
-    assert error == "interrupted; the same command goes on where it was\n"
+    assert error == "interrupted; run the same command again to continue\n"
     assert not [worker for worker in workers if worker.is_running()]
 
 
@@ -352,7 +352,7 @@ def test_durations_are_for_people(seconds, text):
 ROW = {"epoch": 0, "train_loss": 0.4567, "validation_dice": 0.812, "seconds": 30.0}
 
 
-def test_without_a_terminal_there_is_a_line_for_each_trial_that_ends(tiny):
+def test_without_a_terminal_there_is_a_line_for_each_epoch_and_each_trial_that_ends(tiny):
     output = StringIO()
     first, second, third, _ = tiny.trials()
     metrics = {"dice": 0.9, "deviation": 1e-7, "training_seconds": 12.0, "train_loss": 0.9, "constant_loss": 0.6}
@@ -363,7 +363,8 @@ def test_without_a_terminal_there_is_a_line_for_each_trial_that_ends(tiny):
         table.failed(second, "the disk is full")
         table.finished(third, {"metrics": metrics | {"diverged": True}})
     assert output.getvalue().splitlines() == [
-        f"1/4  {first}: Dice 90.0 %, deviation over roto-reflections 1.0e-07, 12 s",
+        f"{first.name}: epoch 1 of 3, training loss 0.457, validation Dice 81.2 %",
+        f"1/4  {first}: Dice 90.0 %, standard deviation over roto-reflections 1.0e-07, 12 s",
         f"2/4  {second}: FAILED: the disk is full",
         f"3/4  {third}: DIVERGED, training loss 0.90, a constant's 0.60",
     ]
@@ -380,7 +381,7 @@ def test_in_a_terminal_the_trials_that_run_stand_in_a_table(tiny):
     console.print(table)
     shown = output.getvalue()
     assert "0 of 4 trials done, 2 running" in shown
-    assert all(cell in shown for cell in (first.name, "1 of 3", "0.457", "81.2 %", "1 min", second.name, "begins"))
+    assert all(cell in shown for cell in (first.name, "1 of 3", "0.457", "81.2 %", "1 min", second.name, "starting"))
     table.failed(first, "a reason")
     table.progress(first, ROW)  # a report that comes late
     output.truncate(0)

@@ -35,7 +35,7 @@ from study.errors import StudyError
 from study.experiments.maps import pretrained_maps
 from study.experiments.model_card import model_card
 from study.experiments.packaging import TOLERANCE, package
-from study.experiments.presets import PRESETS
+from study.experiments.presets import find_preset
 from study.experiments.trials import Study, Trial, run_trial
 from study.experiments.unseen import own_store, unseen_patches
 from study.files import sha256_of
@@ -76,7 +76,7 @@ def made(tmp_path_factory) -> Path:
     fabric = Fabric(accelerator="cpu", devices=1)
     with pytest.MonkeyPatch.context() as patch:
         use_box(patch, root)
-        preset = PRESETS["ebhi-cancer"]
+        preset = find_preset("ebhi-cancer")
         short = {"epochs": 1, "batches_per_epoch": 40, "batch_size": 4, "learning_rate": 0.01}
         recipe = replace(preset.recipe, network=preset.recipe.network | {"width": 6, "depth": 2}, **short)
         store = prepare("ebhi", data=None, folder=root / "data", size=64, count=0, task="cancer")
@@ -224,7 +224,7 @@ def test_the_metadata_say_what_the_network_is_and_where_it_comes_from(tiny):
     record = json.loads((tiny / "results" / "tiny" / "trials" / "p4m-100-3.json").read_text())
     assert about["training"].items() <= record["provenance"].items()
     assert about["dice_before_rounding"] == pytest.approx(record["metrics"]["dice"], abs=1e-3)
-    parts = Study("tiny", PRESETS["ebhi-cancer"], own_store(about, "", tiny / "data")).split(Trial("p4m", 1.0, 3))
+    parts = Study("tiny", find_preset("ebhi-cancer"), own_store(about, "", tiny / "data")).split(Trial("p4m", 1.0, 3))
     assert {part: number["patches"] for part, number in about["parts"].items()} == {
         part: len(places) for part, places in vars(parts).items()
     }
@@ -277,7 +277,7 @@ def test_evaluate_needs_only_the_name_to_measure_what_the_card_promises(tiny, ca
     output = capsys.readouterr().out
     promised = f"{100 * read_pretrained('p4m-tiny')['expected']['dice']:.2f} %"
     assert output.split("pooled over pixels")[1].split("│")[1].strip() == promised
-    assert f"Its card promises a Dice of {promised} in one view" in output
+    assert f"Its model card states a Dice of {promised} in one view" in output
 
 
 def test_a_checkpoint_needs_no_data_either_if_they_come_with_the_package(tiny, capsys, monkeypatch):

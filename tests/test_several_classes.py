@@ -348,7 +348,7 @@ def test_a_pixel_has_the_colour_of_its_most_probable_class_as_far_as_it_is_proba
     [
         ({"task": TASKS["glands"].about(), "settings": {"task": "glands"}}, "Gland", None),
         ({"settings": {"task": "nuclei"}}, "Nucleus", None),  # an older one
-        ({}, "Tumor", "does not say what it was trained for; what it finds is called tumour"),
+        ({}, "Tumor", "does not state its task; its foreground is called tumour"),
     ],
 )
 def test_what_is_found_is_called_what_the_network_was_trained_for(tmp_path, capsys, content, name, said):

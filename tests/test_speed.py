@@ -3,6 +3,7 @@
 import os
 import subprocess
 import sys
+from dataclasses import replace
 from itertools import product
 from pathlib import Path
 
@@ -23,18 +24,19 @@ from study.report.tables.training_step import steps_table
 
 ROOT = Path(__file__).parents[1]
 CPU = torch.device("cpu")
+TINY = layers.Settings(widths=(4,), size=16, batches=(1,), precision="float32", rounds=2)
+TINY_STEPS = steps.Settings(widths=(4, 6), size=16, batch=2, precision="float32", rounds=2)
 FORMS = [form for form in layers.FORMS if "last" not in form and (form != "escnn" or HAS_ESCNN)]  # on a CPU
 
 
 @pytest.fixture(scope="module")
 def measured() -> pd.DataFrame:
-    settings = layers.Settings(widths=(4,), size=16, batches=(1,), rounds=2)
-    chosen = [case for case in layers.cases(settings) if case.grid == 8]
-    return layers.measure(chosen, settings, CPU)
+    chosen = [case for case in layers.cases(TINY) if case.grid == 8]
+    return layers.measure(chosen, TINY, CPU)
 
 
 def test_every_level_and_both_kinds_of_layer_are_there_once():
-    chosen = layers.cases(layers.Settings(widths=(16, 32), size=96, batches=(1, 4)))
+    chosen = layers.cases(replace(TINY, widths=(16, 32), size=96, batches=(1, 4)))
     assert len(set(chosen)) == len(chosen)
     for group, batch in product(("p4", "p4m"), (1, 4)):
         part = [case for case in chosen if (case.group, case.batch) == (group, batch)]
@@ -43,7 +45,7 @@ def test_every_level_and_both_kinds_of_layer_are_there_once():
         assert len([case for case in part if case.transposed]) == 8
 
 
-@pytest.mark.parametrize("case", layers.cases(layers.Settings(widths=(8,), size=16, batches=(1,)))[:4], ids=str)
+@pytest.mark.parametrize("case", layers.cases(replace(TINY, widths=(8,)))[:4], ids=str)
 @pytest.mark.parametrize("form", FORMS)
 def test_a_form_computes_planes_of_the_right_size_with_equal_parameters(case, form):
     out = case.build(form)(case.input(form))
@@ -163,7 +165,7 @@ def test_steps_of_two_networks_at_two_widths(tmp_path, monkeypatch):
         "candidates",
         lambda width, _: [steps.Candidate("z2", width), steps.Candidate("p4m", width, "dense", True)],
     )
-    rows = steps.measure(steps.Settings(widths=(4, 6), size=16, batch=2, rounds=2), CPU)
+    rows = steps.measure(TINY_STEPS, CPU)
     assert rows.width.tolist() == [4, 4, 6, 6]
     for kind in ("training", "inference", "deployed"):
         assert (rows[f"{kind}_ratio"][[0, 2]] == 1).all()
@@ -178,17 +180,17 @@ def test_steps_of_two_networks_at_two_widths(tmp_path, monkeypatch):
 
 def test_a_dense_candidate_has_dense_layers_only():
     for form in ("dense", "native"):
-        network = steps.Candidate("p4m", 4, form).build(steps.Settings(size=16))
+        network = steps.Candidate("p4m", 4, form).build(TINY_STEPS)
         found = {layer.algorithm for layer in network.modules() if isinstance(layer, GroupConv2d)}
         assert found == {"dense" if form == "dense" else "auto"}
 
 
-@pytest.mark.parametrize("settings", [layers.Settings, steps.Settings])
+@pytest.mark.parametrize("settings", [TINY, TINY_STEPS])
 def test_settings_out_of_range_are_refused(settings):
     with pytest.raises(StudyError, match="not a multiple of 16"):
-        settings(size=100)
+        replace(settings, size=100)
     with pytest.raises(StudyError, match="unknown precision 'int8'; choose from float32, bfloat16, float16"):
-        settings(precision="int8")
+        replace(settings, precision="int8")
 
 
 @pytest.mark.skipif(not Path("/proc/self/clear_refs").exists(), reason="Linux tells")

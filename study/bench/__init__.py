@@ -1,1 +1,1 @@
-"""What things cost, and how they behave, measured side by side in one process."""
+"""Measurements of time, memory and behaviour, side by side in one process."""

@@ -24,27 +24,27 @@ from study.networks.layer_sets import field_counts, make_layers
 from study.provenance import provenance
 
 FORMS = ("dense", "dense, channels last", "fourier", "escnn", "plain")
-"""An ordinary convolution of planes, on a GPU also in the memory format that it likes best; by the Fourier transform;
-escnn's; torch's own with as many parameters."""
+"""The forms of a layer: an ordinary convolution of planes, on a GPU also in channels-last memory format; the Fourier
+form; escnn's layer; torch's own convolution with as many parameters."""
 
 
 @dataclass(frozen=True)
 class Settings:
-    """What is measured.
+    """The settings of a measurement.
 
     Attributes:
-        widths: channels of the U-Nets, whose levels give the sizes.
+        widths: channels of the U-Nets at full resolution; their levels give the sizes of the layers.
         size: side of the images in pixels.
-        batches: how many at a time.
-        precision: "float32", or "bfloat16" or "float16": of the feature maps, and of the rest by autocast.
-        rounds: how often everything is timed.
+        batches: numbers of images in a batch.
+        precision: "float32", "bfloat16" or "float16": the type of the feature maps; autocast chooses the others.
+        rounds: number of times that everything is timed.
     """
 
-    widths: tuple[int, ...] = (16, 32, 64)
-    size: int = 96
-    batches: tuple[int, ...] = (1, 4)
-    precision: str = "float32"
-    rounds: int = 5
+    widths: tuple[int, ...]
+    size: int
+    batches: tuple[int, ...]
+    precision: str
+    rounds: int
 
     def __post_init__(self) -> None:
         check_input(self.size, self.precision)
@@ -52,7 +52,7 @@ class Settings:
 
 @dataclass(frozen=True)
 class Case:
-    """A layer of a group U-Net, and the side of the feature maps that it takes, and how many at a time."""
+    """A layer of a group U-Net, the side of its input feature maps, and their number in a batch."""
 
     group: str
     layer: str
@@ -67,11 +67,11 @@ class Case:
 
     @property
     def positions(self) -> int:
-        """Of the input, in all images together."""
+        """Number of pixels of the input, over all images."""
         return self.batch * self.grid**2
 
     def channels(self, form: str) -> tuple[int, int]:
-        """Of input and output: fields, or for the plain convolution as many as give it as many parameters."""
+        """Channels of input and output: fields, or for the plain convolution the number that gives equal parameters."""
         if form != "plain":
             return self.inputs, self.outputs
         return tuple(round(fields * math.sqrt(GROUPS[self.group].order)) for fields in (self.inputs, self.outputs))
@@ -90,7 +90,7 @@ class Case:
         return layer
 
     def input(self, form: str) -> Tensor:
-        """Noise of the shape that the layer takes."""
+        """Random input of the layer."""
         planes = () if form == "plain" else (GROUPS[self.group].order,)
         f = torch.randn(self.batch, self.channels(form)[0], *planes, self.grid, self.grid)
         if form == "dense, channels last":
@@ -98,14 +98,14 @@ class Case:
         return f
 
     def products(self, form: str) -> int:
-        """Multiplications of a forward pass, but for the few at the border."""
+        """Multiplications of a forward pass, not counting the border."""
         order = GROUPS[self.group].order
         per_pair = {"plain": 1, "fourier": products_per_tap(GROUPS[self.group])}.get(form, order**2)
         return per_pair * math.prod(self.channels(form)) * (16 if self.transposed else 9) * self.positions
 
 
 def cases(settings: Settings) -> list[Case]:
-    """Every level's second convolution and transposed convolution, at all widths, each size once."""
+    """The second convolution and the transposed convolution of every level, at all widths, each size once."""
     found = {}
     for group, batch, width in product((P4M, P4), settings.batches, settings.widths):
         fields = field_counts(group, width, DEPTH)
@@ -117,15 +117,15 @@ def cases(settings: Settings) -> list[Case]:
     return list(found)
 
 
-@torch.backends.cudnn.flags(enabled=True, allow_tf32=False, benchmark=True)  # float32 is meant
+@torch.backends.cudnn.flags(enabled=True, allow_tf32=False, benchmark=True)  # float32, not TF32
 def measure(chosen: list[Case], settings: Settings, device: torch.device) -> pd.DataFrame:
     """One row per case and form.
 
-    Columns: the case; ``form``; ``auto``, the form that the layer takes unasked; ``peak_mb`` (of forward and
+    Columns: the case; ``form``; ``auto``, the form that the layer chooses by default; ``peak_mb`` (of forward and
     backward, beyond the layer and its input); ``gflops`` (of forward and backward); for ``forward`` and ``both``
     (forward and backward, with all gradients) those of :func:`~study.bench.timing.summarise`, against the dense form
-    in the same round, and ``_roofline``, the time that its products, or reading and writing everything once, take at
-    the least, as a share of its time; for that ``peak_gflops`` and ``peak_gb_per_second``, of matrix products and
+    in the same round, and ``_roofline``, the least time of its multiplications, or of reading and writing everything
+    once, as a share of its time; for that ``peak_gflops`` and ``peak_gb_per_second``, of matrix products and
     copies on this machine; ``backend`` (cpp, triton or torch), the settings and the provenance.
     """
     forms = [form for form in FORMS if form != "escnn" or has_escnn()]
@@ -136,7 +136,7 @@ def measure(chosen: list[Case], settings: Settings, device: torch.device) -> pd.
     rows = pd.concat(
         [_measure_case(case, forms, settings, device) for case in tqdm(chosen, desc="layers", disable=None)]
     )
-    again = _rates(device, dtype)  # another process may have had its turn at the beginning
+    again = _rates(device, dtype)  # another process may have been running at the beginning
     rates = {name: max(rate, again[name]) for name, rate in rates.items()}
     for kind, share in [("forward", 1 / 3), ("both", 1)]:
         products, traffic = rows.flops / rates["peak_gflops"], rows.bytes / rates["peak_gb_per_second"]
@@ -171,7 +171,7 @@ def _measure_case(case: Case, forms: list[str], settings: Settings, device: torc
             }
         )
     for row, job in zip(rows, jobs["both"].values(), strict=True):
-        fourier.release_workspace()  # or it would count as held before
+        fourier.release_workspace()  # otherwise it would count as allocated before
         row["peak_mb"] = extra_mb(job, device)
     table = pd.DataFrame(rows, index=forms)
     for kind, candidates in jobs.items():
@@ -181,7 +181,7 @@ def _measure_case(case: Case, forms: list[str], settings: Settings, device: torc
 
 
 def _choice(case: Case, dtype: torch.dtype, device: torch.device) -> str:
-    """What "auto" takes in a training by the rules that are in use."""
+    """The form that "auto" chooses in a training by the rules in use."""
     layer = case.build("auto")
     return "fourier" if prefers_fourier(layer, device.type, dtype, case.positions) else "dense"
 
@@ -191,12 +191,12 @@ def _forward_and_backward(run: Callable, f: Tensor, weights: list[Tensor], e: Te
 
 
 def _rates(device: torch.device, dtype: torch.dtype) -> dict[str, float]:
-    """What this machine does at its best: products of large matrices, and copies of much memory."""
+    """The peak rates of this machine: products of large matrices, and copies of large tensors."""
     side, length = (8192, 2**28) if device.type == "cuda" else (4096, 2**26)
     a, b = torch.randn(2, side, side, device=device, dtype=dtype)
     source = torch.randn(length, device=device)
     target = torch.empty_like(source)
-    # filters of one pixel: a product of matrices too, by the library that convolutions use
+    # a 1x1 convolution is a matrix product too, computed by the library that convolutions use
     pixels = a.view(1, side, side, 1).to(memory_format=torch.channels_last)
     jobs = {
         "matmul": partial(torch.matmul, a, b),

@@ -1,4 +1,4 @@
-"""How much memory something needs at its peak."""
+"""Peak memory."""
 
 import ctypes
 import math
@@ -10,10 +10,10 @@ import torch
 
 
 def peak_mb(device: torch.device) -> float:
-    """The most memory held so far: by torch on a GPU, by the process on a CPU."""
+    """The peak memory so far, in MB: of torch on a GPU, of the process on a CPU."""
     if device.type == "cuda":
         return torch.cuda.max_memory_allocated(device) / 2**20
-    try:  # not ru_maxrss, which on Linux begins with the peak of the parent process
+    try:  # not ru_maxrss, which on Linux starts at the peak of the parent process
         return _status("VmHWM")
     except OSError:
         peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
@@ -21,18 +21,18 @@ def peak_mb(device: torch.device) -> float:
 
 
 def extra_mb(job: Callable[[], object], device: torch.device) -> float:
-    """How much more memory is held while ``job`` runs than before; NaN on a CPU without Linux."""
+    """The peak memory of ``job`` beyond the memory before it, in MB; NaN on a CPU without Linux."""
     if device.type == "cuda":
-        job()  # once before, for the memory in which kernels are tuned
+        job()  # a first run, for the memory in which kernels are tuned
         torch.cuda.synchronize(device)
         torch.cuda.reset_peak_memory_stats(device)
         before = torch.cuda.memory_allocated(device)
         job()
         return torch.cuda.max_memory_allocated(device) / 2**20 - before / 2**20
     try:
-        ctypes.CDLL(None).malloc_trim(0)  # what is free already, but kept by the process, would hide the first of it
+        ctypes.CDLL(None).malloc_trim(0)  # free memory that the process keeps would hide the first allocations
         with open("/proc/self/clear_refs", "w") as file:
-            file.write("5")  # the peak counts from now on
+            file.write("5")  # reset the peak
     except (OSError, AttributeError):
         return math.nan
     before = _status("VmRSS")

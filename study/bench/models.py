@@ -1,4 +1,4 @@
-"""What each U-Net costs, from scratch and on escnn: at equal parameters, at equal width, and at equal compute."""
+"""The costs of each U-Net, from scratch and on escnn: at equal parameters, at equal width, and at equal compute."""
 
 import math
 from dataclasses import asdict, dataclass
@@ -23,22 +23,23 @@ LABELS = {model.group: model.label for model in PAPER_MODELS.values() if not mod
 
 @dataclass(frozen=True)
 class Settings:
-    """What is measured.
+    """The settings of a measurement.
 
     Attributes:
-        width: channels of the U-Net at full resolution; a multiple of 8, so that "equal width" is.
+        width: channels of the U-Net at full resolution; a multiple of 8, so that "equal width" is exact.
         depth: number of poolings.
-        size, batch: side of the images in pixels, and how many at a time.
-        rounds: how often everything is timed.
+        size: side of the images in pixels.
+        batch: number of images in a batch.
+        rounds: number of times that everything is timed.
     """
 
-    width: int = 32
-    depth: int = 4
-    size: int = 96
-    batch: int = 4
-    rounds: int = 7
+    width: int
+    depth: int
+    size: int
+    batch: int
+    rounds: int
 
-    precision = "float32"  # no field: it is what the table is about
+    precision = "float32"  # not a field: the table is about float32
 
     def __post_init__(self) -> None:
         if self.width < P4M.order or self.width % P4M.order:
@@ -54,8 +55,8 @@ class Candidate:
 
     Attributes:
         group: "z2", "p4" or "p4m".
-        budget: what it has as much of as the U-Net, one of :data:`~study.networks.layer_sets.BUDGETS`; or "compute of
-            P4M", a U-Net with as many multiplications as the P4M U-Net of equal parameters has in its dense form.
+        budget: the quantity that is equal to the U-Net's, one of :data:`~study.networks.layer_sets.BUDGETS`; or
+            "compute of P4M", a U-Net with the multiplications of the dense P4M U-Net of equal parameters.
         implementation: one of :data:`~study.networks.models.LAYERS`.
     """
 
@@ -84,7 +85,7 @@ class Candidate:
 
 
 def candidates() -> list[Candidate]:
-    """All that are compared, the plain U-Net first; without those on escnn if that is not installed."""
+    """All candidates, the plain U-Net first; without those on escnn if it is not installed."""
     implementations = LAYERS if net.has_escnn() else ("native",)
     cells = [("z2", "equal parameters")]
     cells += [(group, budget) for group in ("p4", "p4m") for budget in ("equal parameters", "equal width")]
@@ -111,7 +112,7 @@ def measure(chosen: list[Candidate], settings: Settings, device: torch.device) -
     for kind, jobs in timings.items():
         for network in networks.values():
             network.train(kind == "training")
-        with torch.backends.cudnn.flags(enabled=True, allow_tf32=False):  # float32 is meant
+        with torch.backends.cudnn.flags(enabled=True, allow_tf32=False):  # float32, not TF32
             seconds = time_in_turn(jobs, rounds=settings.rounds, device=device)
         rows = rows.join(summarise(seconds, baseline=0).add_prefix(f"{kind}_"))
     return rows.assign(**asdict(settings), **provenance(device))

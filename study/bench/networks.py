@@ -1,4 +1,4 @@
-"""What is timed of a network: a training step, and inference; and what only a fresh process can tell."""
+"""Measurements of a network: a training step, inference, and the quantities that need a fresh process."""
 
 import io
 import math
@@ -22,7 +22,7 @@ from study.networks.layer_sets import make_layers
 
 
 class Input(Protocol):
-    """Side of the images in pixels, how many at a time, and the precision: "float32", or another one by autocast."""
+    """Side of the images in pixels, their number in a batch, and the precision: "float32", or another by autocast."""
 
     size: int
     batch: int
@@ -30,7 +30,7 @@ class Input(Protocol):
 
 
 DEPTH = 4
-"""Number of poolings of the U-Nets whose speed is measured, and whose layers are."""
+"""Number of poolings of the U-Nets that are measured, whole or layer by layer."""
 
 PRECISIONS = ("float32", "bfloat16", "float16")
 
@@ -43,14 +43,14 @@ def check_input(size: int, precision: str) -> None:
 
 
 class Candidate(Protocol):
-    """Something that is compared: of "native" layers or of others, on escnn."""
+    """A network that is compared, of "native" layers or on escnn."""
 
     implementation: str
 
     def build(self, settings: Input) -> nn.Module: ...
 
     def prepare(self, x: torch.Tensor) -> torch.Tensor:
-        """The images in the memory format that it likes best."""
+        """The images in the memory format that suits the network best."""
         ...
 
 
@@ -79,7 +79,7 @@ def training_step(network: nn.Module, images: torch.Tensor, precision: str) -> C
 
 
 def inference(network: nn.Module, images: torch.Tensor, precision: str) -> Callable[[], torch.Tensor]:
-    """A forward pass, of a network that is in eval mode by then."""
+    """A forward pass of a network in eval mode."""
 
     @torch.inference_mode()
     def run() -> torch.Tensor:
@@ -90,7 +90,7 @@ def inference(network: nn.Module, images: torch.Tensor, precision: str) -> Calla
 
 
 def autocast(device: torch.device, precision: str) -> torch.autocast:
-    """Nothing for "float32"."""
+    """Autocast to a precision; nothing for "float32"."""
     half = precision != "float32"
     return torch.autocast(device.type, dtype=getattr(torch, precision) if half else torch.bfloat16, enabled=half)
 
@@ -101,12 +101,12 @@ def noise(settings: Input, device: torch.device) -> torch.Tensor:
 
 
 def measure_alone(candidate: Candidate, settings: Input, device: torch.device) -> dict:
-    """What depends on what a process did before, measured in a fresh one.
+    """Measure in a fresh process what depends on what a process did before.
 
     Returns:
         ``parameters``, ``multiplications`` (of a forward pass of one image, in millions), ``build_seconds``,
-        ``escnn_init_seconds`` (what escnn's own initialisation adds to it), ``peak_mb`` (of training, above the bare
-        process; on a GPU what torch allocated) and ``checkpoint_mb``.
+        ``escnn_init_seconds`` (the time that escnn's own initialisation would add), ``peak_mb`` (of training, above the
+        bare process; on a GPU what torch allocated) and ``checkpoint_mb``.
     """
     with ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn")) as pool:
         return pool.submit(_alone, candidate, settings, device, torch.get_num_threads()).result()
@@ -117,7 +117,7 @@ def _alone(candidate: Candidate, settings: Input, device: torch.device, threads:
     torch.set_num_threads(threads)
     torch.manual_seed(0)
     if candidate.implementation != "native":
-        has_escnn()  # some seconds of import that are no part of building a network
+        has_escnn()  # importing escnn takes seconds that are not part of building a network
     before = peak_mb(device)
     start = time.perf_counter()
     network = candidate.build(settings)
@@ -126,8 +126,8 @@ def _alone(candidate: Candidate, settings: Input, device: torch.device, threads:
     step = training_step(network, candidate.prepare(noise(settings, device)), settings.precision)
     step()
     if device.type == "cuda":
-        torch.cuda.reset_peak_memory_stats(device)  # without the memory in which kernels were tuned
-    step()  # now with the optimiser's moments
+        torch.cuda.reset_peak_memory_stats(device)  # exclude the memory in which kernels were tuned
+    step()  # this step includes the optimiser's moments
     peak = peak_mb(device) - before
     weights = {name: value.cpu() for name, value in network.state_dict().items()}
     torch.save(weights, buffer := io.BytesIO())
@@ -143,7 +143,7 @@ def _alone(candidate: Candidate, settings: Input, device: torch.device, threads:
 
 
 def _escnn_init_seconds(network: nn.Module) -> float:
-    """The time of escnn's own initialisation, which our layers on escnn replace by the same draws at once."""
+    """The time of escnn's own initialisation; our layers on escnn make the same draws without it."""
     layers = [layer for layer in network.cpu().modules() if hasattr(layer, "reset_parameters_as_escnn")]
     start = time.perf_counter()
     for layer in layers:

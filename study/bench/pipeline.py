@@ -1,9 +1,9 @@
-"""How fast patches come out of slides, and how fast they go into training; on slides the size of real ones.
+"""The rate of extraction from slides, and of loading into training, on slides of a realistic size.
 
-A slide of Camelyon16 is at 10x, where patches are cut from it, a level of some 24,000 x 55,000 pixels in JPEG tiles of
-512 x 512, with 100 to 200 million pixels of tissue. Here a level with as much tissue, and less glass (17,760 x 23,744
-pixels), is made of copies of a small real slide, side by side: the tiles take as long to decode, and patches lie as far
-apart, as in a real one.
+Patches of Camelyon16 are cut at 10x, from a level of some 24,000 x 55,000 pixels in JPEG tiles of 512 x 512, with 100
+to 200 million pixels of tissue. Here a level with as much tissue, and less glass (17,760 x 23,744 pixels), is made of
+copies of a small real slide, side by side. Its tiles take as long to decode as those of a real slide, and its patches
+are as far apart.
 """
 
 import shutil
@@ -31,33 +31,39 @@ from study.data.patches.store import Patch, PatchStore, write_patches
 from study.data.slides.files import SlideFiles
 from study.data.slides.pyramid import write_pyramid
 from study.data.slides.slide import Slide
+from study.provenance import provenance
 
 BATCH = 64  # the paper's
 
 
 @dataclass(frozen=True)
 class Settings:
-    """What is measured.
+    """The settings of a measurement.
 
     Attributes:
-        processes: that extract, or load, at the same time.
-        patches: of every slide.
-        copies: of the real slide, side by side and one above the other, that make up one of the slides.
+        processes: number of processes that extract or load.
+        rounds: number of times that everything is timed.
+        patches: number of patches from every slide.
+        copies: number of copies of the real slide in each row and each column of a slide.
         patch_size: side in pixels, at 10x.
-        rounds: how often everything is timed.
     """
 
-    processes: int = 2
+    processes: int
+    rounds: int
     patches: int = 750  # 300,000 of 400 slides
     copies: int = 16
     patch_size: int = 320
-    rounds: int = 7
+
+
+def conditions(settings: Settings) -> dict:
+    """Columns that every row of the results has."""
+    return {"patch_size": settings.patch_size, **provenance(torch.device("cpu"), settings.processes)}
 
 
 def extraction(source: Path, settings: Settings) -> pd.DataFrame:
-    """Patches per second of the whole extraction, and of OpenSlide reading the same regions and nothing else.
+    """Patches per second of the whole extraction, and of OpenSlide only reading the same regions.
 
-    Both run on the same processes, a slide each, in turn. Columns: ``round``, ``extraction``, ``openslide`` (patches
+    Both run in turn on the same processes, a slide each. Columns: ``round``, ``extraction``, ``openslide`` (patches
     per second) and ``share`` (of OpenSlide's rate).
     """
     rows = []
@@ -65,8 +71,8 @@ def extraction(source: Path, settings: Settings) -> pd.DataFrame:
         slides = [_make_slide(Path(folder), source, n, settings.copies) for n in range(settings.processes)]
         tasks = _tasks(slides, settings.patches * len(slides), settings)
         with dask_client(settings.processes) as client:
-            for n in range(-1, settings.rounds):  # the first does not count: processes warm up
-                output = Path(folder) / "patches"  # anew each time: to replace files of such a size takes longer
+            for n in range(-1, settings.rounds):  # the first round warms the processes up and does not count
+                output = Path(folder) / "patches"  # a new folder each time: replacing files of this size takes longer
                 start = time.perf_counter()
                 tables = _in_turn(client, extract_slide, [(task, output) for task in tasks])
                 middle = time.perf_counter()
@@ -82,7 +88,7 @@ def extraction(source: Path, settings: Settings) -> pd.DataFrame:
 
 
 def memory(source: Path, counts: tuple[int, ...], settings: Settings) -> pd.DataFrame:
-    """Peak memory, in MB, of a fresh process that extracts so many patches from one slide; a row for each count."""
+    """Peak memory, in MB, of a fresh process that extracts from one slide; a row for each number of patches."""
     rows = []
     with tempfile.TemporaryDirectory() as folder:
         slide = _make_slide(Path(folder), source, 0, settings.copies)
@@ -95,7 +101,7 @@ def memory(source: Path, counts: tuple[int, ...], settings: Settings) -> pd.Data
 
 
 def loading(source: Path, settings: Settings) -> pd.DataFrame:
-    """Patches per second into batches of 64, by processes that load, from the store and from two other formats.
+    """Patches per second into batches of 64, from the store and from two other formats.
 
     Columns: ``round``, ``format``, ``rate`` (patches per second) and ``kb`` (per patch on the disk).
     """
@@ -109,7 +115,7 @@ def loading(source: Path, settings: Settings) -> pd.DataFrame:
 
 
 def _make_slide(folder: Path, source: Path, number: int, copies: int) -> SlideFiles:
-    """A slide at 10x of ``copies`` x ``copies`` real ones; every second one has tumour, nearly as in Camelyon16."""
+    """A slide at 10x of ``copies`` x ``copies`` real ones; every second slide has tumour, nearly as in Camelyon16."""
     name = f"{'normal' if number % 2 else 'tumor'}_{number + 1:03}"
     path = folder / f"{name}.tif"
     with Slide(source) as slide:
@@ -125,7 +131,7 @@ def _make_slide(folder: Path, source: Path, number: int, copies: int) -> SlideFi
 
 
 def _wavy_outlines(shape: tuple[int, ...], rng: np.random.Generator, count: int = 12, points: int = 2000) -> str:
-    """An annotation with 24,000 points around 12 million pixels of tumour, much as that of tumor_011 or tumor_039."""
+    """An annotation with 24,000 points around 12 million pixels of tumour, similar to tumor_011 and tumor_039."""
     angle = np.linspace(0, 2 * np.pi, points, endpoint=False)
     texts = []
     for _ in range(count):
@@ -162,7 +168,7 @@ def _extract_and_weigh(task: Task, folder: Path) -> tuple[int, float]:
 
 
 def _formats(folder: Path, source: Path, settings: Settings) -> dict[str, tuple[Dataset, float]]:
-    """The same patches as a store, as a store that is compressed, and as PNG files; with the bytes of a patch."""
+    """The same patches as a store, as a compressed store, and as PNG files, each with the bytes of a patch."""
     count = settings.patches * settings.processes
     write_patches(folder / "raw.h5", _patches(source, count, settings.patch_size), {"a": "train"}, source="", recipe={})
     (folder / "png").mkdir()
@@ -206,7 +212,7 @@ def _patches(source: Path, count: int, size: int) -> Iterator[Patch]:
 
 
 def _rate(dataset: Dataset, settings: Settings) -> float:
-    """Patches per second, over one pass after the processes have begun to deliver."""
+    """Patches per second over one pass, timed from the first batch on."""
     batches = len(dataset) // BATCH
     order = ShuffledBatches(len(dataset), BATCH, 2 * batches, seed=0)
     loader = iter(DataLoader(dataset, batch_sampler=order, num_workers=settings.processes))

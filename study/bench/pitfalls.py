@@ -1,7 +1,7 @@
-"""What users of escnn trip over, tried on a layer of escnn and on ours: the same probe, two outcomes.
+"""What users of escnn trip over: the same probes on a layer of escnn and on ours.
 
-Every probe builds a convolution between feature maps on P4, does what somebody did who then opened an issue, and
-says what happened.
+Every probe builds a convolution between feature maps on P4, does what the author of an issue did, and reports the
+outcome.
 """
 
 import contextlib
@@ -23,14 +23,14 @@ from study.groups import P4
 
 @dataclass(frozen=True)
 class Outcome:
-    """Whether it went as a torch user expects, and what happened."""
+    """The outcome of a probe, and whether it is as a torch user expects."""
 
     fine: bool
     text: str
 
 
 class Native:
-    """Our layers: a convolution from ``(B, fields, 4, H, W)`` to the same, and a batch norm of two fields."""
+    """Our layers: a convolution of feature maps ``(B, fields, 4, H, W)``, and a batch norm of two fields."""
 
     def conv(self, fields: int = 2, kernel_size: int = 3, padding_mode: str = "zeros") -> nn.Module:
         padding = kernel_size // 2
@@ -55,7 +55,7 @@ class EscnnConv(nn.Module):
 
 
 class Escnn:
-    """The same of escnn, by its own constructors.
+    """The same layers of escnn, by its own constructors.
 
     Raises:
         StudyError: if escnn is not installed.
@@ -106,7 +106,7 @@ def second_backward(of: Native | Escnn) -> Outcome:
 
 
 def compiled(of: Native | Escnn) -> Outcome:
-    torch.compiler.reset()  # forget what was compiled before: there is a limit to it
+    torch.compiler.reset()  # the number of compiled variants is limited
     block = nn.Sequential(of.conv(), of.norm(), nn.ReLU())
     return _try(lambda: torch.compile(block, fullgraph=True, backend="aot_eager")(_sample()))
 
@@ -132,14 +132,14 @@ def cast_alone(of: Native | Escnn) -> Outcome:
     try:
         return _try(lambda: other(_sample()))
     finally:
-        one.float()  # or every later layer of the process would suffer
+        one.float()  # otherwise every later layer of the process would stay in float64
 
 
 def built_in_float64(of: Native | Escnn) -> Outcome:
     default = torch.get_default_dtype()
     torch.set_default_dtype(torch.float64)
     try:
-        return _try(lambda: of.conv(kernel_size=5)(_sample(torch.float64)))  # a basis that no layer asked for before
+        return _try(lambda: of.conv(kernel_size=5)(_sample(torch.float64)))  # a basis that is not cached yet
     finally:
         torch.set_default_dtype(default)
 
@@ -212,6 +212,6 @@ def _try(action: Callable[[], object]) -> Outcome:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             action()
-    except Exception as error:  # whatever escnn, torch or pickle raise is the finding
+    except Exception as error:  # the finding is the error that escnn, torch or pickle raises
         return Outcome(False, f"raises {type(error).__name__}")
     return Outcome(True, "works")

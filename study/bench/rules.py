@@ -24,10 +24,10 @@ LAYERS = {
 FIELDS = [(n, n) for n in (1, 2, 3, 6, 12, 24, 64)]
 FIELDS += [(1, 16), (16, 1), (4, 64), (64, 4), (2, 256), (256, 2), (1, 1024), (1024, 1)]
 SIDES = (1, 6, 17, 48, 136)
-"""Of one image: 1 to 18,496 positions."""
+"""Sides of the feature maps: 1 to 18,496 positions in one image."""
 
 MOST_PRODUCTS = 5e8
-"""Of the dense form: what has more is left out, as there the nearest case that has fewer tells enough."""
+"""Largest number of multiplications of the dense form: for larger cases the nearest smaller one is representative."""
 
 
 def measure(device: torch.device, precision: str = "float32", *, rounds: int = 3) -> pd.DataFrame:
@@ -72,7 +72,7 @@ def _train(layer: torch.nn.Module, f: torch.Tensor, e: torch.Tensor) -> None:
 
 
 def write(path: Path, rows: pd.DataFrame) -> None:
-    """Write the rules of what was measured, and keep those that the file has of other devices.
+    """Write the measured rules, and keep the rules of other devices in the file.
 
     Raises:
         StudyError: if the file cannot be written.

@@ -20,20 +20,21 @@ from study.provenance import provenance
 
 @dataclass(frozen=True)
 class Settings:
-    """What is measured.
+    """The settings of a measurement.
 
     Attributes:
         widths: channels of the U-Nets at full resolution.
-        size, batch: side of the images in pixels, and how many at a time.
+        size: side of the images in pixels.
+        batch: number of images in a batch.
         precision: "float32", or "bfloat16" or "float16" by autocast.
-        rounds: how often everything is timed.
+        rounds: number of times that everything is timed.
     """
 
-    widths: tuple[int, ...] = (8, 16, 32, 64)
-    size: int = 96
-    batch: int = 8
-    precision: str = "float32"
-    rounds: int = 9
+    widths: tuple[int, ...]
+    size: int
+    batch: int
+    precision: str
+    rounds: int
 
     def __post_init__(self) -> None:
         net.check_input(self.size, self.precision)
@@ -47,7 +48,7 @@ class Candidate:
         group: "z2", "p4" or "p4m".
         width: channels of the U-Net at full resolution.
         form: "native" (each layer chooses), "dense", "escnn" or "escnn, full basis".
-        channels_last: whether the images are, and with them all planes that dense convolutions make of them.
+        channels_last: whether the images, and so the outputs of dense convolutions, are in channels-last memory format.
         compiled: by ``torch.compile``, which fuses batch norm and ReLU.
     """
 
@@ -59,7 +60,7 @@ class Candidate:
 
     @property
     def implementation(self) -> str:
-        """What it is made of, for :class:`study.bench.networks.Candidate`."""
+        """The layers, for :class:`study.bench.networks.Candidate`."""
         return "native" if self.form in ("native", "dense") else "escnn"
 
     def build(self, settings: Settings) -> nn.Module:
@@ -77,11 +78,11 @@ class Candidate:
 
 
 ALL_FORMS_AT = 32
-"""The width at which the dense form and escnn are compared too: they take minutes at larger ones."""
+"""The width at which the dense form and escnn are measured too; they take minutes at larger widths."""
 
 
 def candidates(width: int, device: torch.device) -> list[Candidate]:
-    """All of a width that are compared, the plain U-Net first. On a GPU also those that only pay there."""
+    """All candidates of a width, the plain U-Net first; on a GPU also those that are of use only there."""
     groups = ("p4m", "p4")
     found = [Candidate("z2", width), *(Candidate(group, width) for group in groups)]
     if width == ALL_FORMS_AT:
@@ -110,7 +111,7 @@ def measure(settings: Settings, device: torch.device) -> pd.DataFrame:
 
 
 def compare(chosen: list[Candidate], settings: Settings, device: torch.device) -> pd.DataFrame:
-    """The rows of :func:`measure` of some candidates, against the first."""
+    """The rows of :func:`measure` for some candidates, relative to the first."""
     alone = [net.measure_alone(c, settings, device) for c in tqdm(chosen, desc="alone", disable=None)]
     torch.manual_seed(0)
     networks = {n: c.build(settings).to(device) for n, c in enumerate(chosen)}
@@ -126,13 +127,13 @@ def compare(chosen: list[Candidate], settings: Settings, device: torch.device) -
                 jobs[n] = net.inference(network, images[n], settings.precision)
             elif chosen[n].implementation == "native":
                 jobs[n] = _deployed(network, images[n], getattr(torch, settings.precision), chosen[n].compiled)
-        with torch.backends.cudnn.flags(enabled=True, allow_tf32=False, benchmark=True):  # float32 is meant
+        with torch.backends.cudnn.flags(enabled=True, allow_tf32=False, benchmark=True):  # float32, not TF32
             seconds = time_in_turn(jobs, rounds=settings.rounds, device=device, warm_up=3)
         rows = rows.join(summarise(seconds, baseline=0).add_prefix(f"{kind}_"))
     return rows
 
 
 def _deployed(network: nn.Module, images: Tensor, dtype: torch.dtype, compiled: bool) -> Callable[[], Tensor]:
-    """Inference with the deployed network, all of it in that precision."""
+    """Inference with the deployed network, entirely in that precision."""
     network = deploy(copy.deepcopy(getattr(network, "_orig_mod", network)).to(dtype))
     return net.inference(torch.compile(network) if compiled else network, images.to(dtype), "float32")

@@ -1,4 +1,4 @@
-"""Honest timings: all candidates in turn, round after round, so that a drifting machine is unfair to none of them."""
+"""Fair timings: all candidates in turn, round after round, so that a drifting machine affects all of them alike."""
 
 import random
 import time
@@ -13,9 +13,9 @@ from study.memory import keep_freed_memory
 def time_in_turn(
     jobs: dict[object, Callable[[], object]], *, rounds: int, device: torch.device, warm_up: int = 1
 ) -> pd.DataFrame:
-    """The seconds of every job in every round, after some that do not count: ``(round, job)``.
+    """The seconds of every job in every round, ``(round, job)``, after warm-up rounds.
 
-    The order within a round is shuffled, so that no job always runs in the wake of the same other.
+    The order within a round is shuffled, so that no job always follows the same other job.
     """
     keep_freed_memory()
     shuffle = random.Random(0).sample
@@ -33,7 +33,7 @@ def time_in_turn(
 
 
 def summarise(seconds: pd.DataFrame, *, baseline: object) -> pd.DataFrame:
-    """For each job, from the rounds: ``ms``, the ``ratio`` to the baseline of the same round, and their spread.
+    """Milliseconds of each job, the ratio to the baseline in the same round, and their spread.
 
     Columns: ``ms``, ``ms_low``, ``ms_high``, ``ratio``, ``ratio_low``, ``ratio_high``: medians and quartiles.
     """

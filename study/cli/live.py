@@ -1,4 +1,4 @@
-"""What a person sees of a study: a table of its trials beforehand, and how they go while they run."""
+"""The trials of a study on the screen: a table of them before they run, and their progress."""
 
 from collections.abc import Mapping, Sequence
 from statistics import mean
@@ -15,7 +15,9 @@ from study.networks.models import MODELS
 
 
 class LiveTable:
-    """Where there is a terminal, a table of the trials that run; everywhere, a line for each that ends.
+    """The progress of a study: in a terminal a live table of the running trials, elsewhere a line for each epoch.
+
+    In both, a line for each trial that ends.
 
     It is a :class:`~study.experiments.grid.Watcher`, and a context manager that shows and removes the table.
     """
@@ -39,18 +41,22 @@ class LiveTable:
         self._live.stop()
 
     def progress(self, trial: Trial, row: dict | None) -> None:
-        if trial in self._ended:  # reports and results of another process come on different ways
+        if trial in self._ended:  # reports and results of another process arrive in any order
             return
         if row is None:
             self._running[trial] = []
             return
-        self._running.setdefault(trial, []).append(row)
+        rows = self._running.setdefault(trial, [])
+        rows.append(row)
         self._seen += 1
+        if not self._console.is_terminal:
+            epoch, loss, dice, _ = self._cells(rows)
+            self.say(f"{trial.name}: epoch {epoch}, training loss {loss}, validation Dice {dice}")
 
     def finished(self, trial: Trial, record: dict) -> None:
         metrics = record["metrics"]
         text = (
-            f"Dice {100 * metrics['dice']:.1f} %, deviation over roto-reflections {metrics['deviation']:.1e}, "
+            f"Dice {100 * metrics['dice']:.1f} %, standard deviation over roto-reflections {metrics['deviation']:.1e}, "
             f"{metrics['training_seconds']:.0f} s"
         )
         if is_diverged(record):
@@ -82,7 +88,7 @@ class LiveTable:
 
     def _cells(self, rows: list[dict]) -> list[str]:
         if not rows:
-            return ["begins", "", "", ""]
+            return ["starting", "", "", ""]
         last = rows[-1]
         done = last["epoch"] + 1
         left = (self._epochs - done) * mean(row["seconds"] for row in rows)
@@ -90,16 +96,16 @@ class LiveTable:
             f"{done} of {self._epochs}",
             f"{last['train_loss']:.3f}",
             f"{100 * last['validation_dice']:.1f} %",
-            duration(left) if left else "is evaluated",
+            duration(left) if left else "evaluating",
         ]
 
 
 def show_outlook(rows: Sequence[Outlook], study: Study, workers: int, console: Console) -> None:
-    """Print the trials of a study, what is done of each, and about how long the others take."""
+    """Print the trials of a study, the state of each, and the estimated time of the rest."""
     epochs = study.preset.recipe.epochs
     table = Table("Model", "Share of the data", "Seed", "State", "Time", "Estimated from", title=study.name)
     for row in rows:
-        state = "to do" if not row.epochs else f"has begun: epoch {row.epochs} of {epochs}"
+        state = "to do" if not row.epochs else f"interrupted after epoch {row.epochs} of {epochs}"
         table.add_row(
             MODELS[row.trial.model].label,
             f"{100 * row.trial.fraction:g} %",
@@ -115,7 +121,7 @@ def show_outlook(rows: Sequence[Outlook], study: Study, workers: int, console: C
         side_by_side = f"{workers} at a time" if workers > 1 else "one at a time"
         text += f", about {duration(together(todo, workers))}, {side_by_side}"
     if study.store is None:
-        text += "; the data are not made yet, and making them, validation and evaluation are not in the times"
+        text += "; the data are not prepared yet; the times exclude their preparation, validation and evaluation"
     console.print(text, markup=False, highlight=False, soft_wrap=True)
 
 

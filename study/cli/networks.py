@@ -4,40 +4,17 @@ import sys
 from pathlib import Path
 from typing import Annotated
 
-import torch
 import typer
-from rich.console import Console
-from rich.table import Table
-from torch import nn
 
-from study.bench.angles import turned_both_ways
-from study.cli.show import describe
 from study.cli.stores import check_new
-from study.data.patches.store import PatchStore
-from study.devices import launch_fabric
-from study.equivariance import equivariance_errors, measure
 from study.errors import StudyError
-from study.experiments.evaluation import READINGS, summarise
-from study.experiments.trials import score_patches
-from study.experiments.unseen import own_store, unseen_patches
-from study.groups import P4M
-from study.networks.checkpoint import rebuild
-from study.networks.conversion import convert_checkpoint
-from study.networks.layer_sets import IMPLEMENTATIONS
-from study.networks.models import MODELS
-from study.networks.pretrained import available, read_network
-from study.networks.registry import from_values
-from study.networks.unet import build_unet
-from study.tasks.measures import TOLERANCE
-from study.tasks.registry import FOREGROUND, task_of_checkpoint
-from study.tasks.task import check_classes
 
 _MEASURES = {
     "dice": "Dice, pooled over pixels",
     "dice_per_patch": "Dice, mean over patches with foreground",
     "dice_per_case": "Dice, mean over cases with foreground",
     "iou": "Intersection over union",
-    "boundary_dice": f"Boundary Dice, within {TOLERANCE} px",
+    "boundary_dice": "Boundary Dice, within 2 px",
     "ece": "Expected calibration error",
 }
 
@@ -46,7 +23,7 @@ def evaluate(
     network: Annotated[
         str,
         typer.Argument(
-            help="A pretrained network, or the best.pt of a trial, below runs/.",
+            help="Name of a pretrained network, or the best.pt of a trial in runs/.",
             metavar="NAME|CHECKPOINT",
             show_default=False,
         ),
@@ -54,14 +31,25 @@ def evaluate(
     data: Annotated[
         Path | None,
         typer.Option(
-            help="A patch store; its test patches are used.",
+            help="Patch store; its test patches are used.",
             metavar="PATH",
-            show_default="the patches of its training and test, if they come with the package",
+            show_default="the patches that the network was trained and tested on, if they come with the package",
         ),
     ] = None,
-    batch_size: Annotated[int, typer.Option(help="Patches at a time.", min=1)] = 16,
+    batch_size: Annotated[int, typer.Option(help="Number of patches in a batch.", min=1)] = 16,
 ) -> None:
-    """The measures of a trained network on the test patches of a store, and its stability under roto-reflections."""
+    """Evaluate a trained network on the test patches of a store: its measures, and its stability."""
+    from study.cli.show import describe, show_table
+    from study.data.patches.store import PatchStore
+    from study.devices import launch_fabric
+    from study.experiments.evaluation import READINGS, summarise
+    from study.experiments.trials import score_patches
+    from study.experiments.unseen import own_store, unseen_patches
+    from study.networks.checkpoint import rebuild
+    from study.networks.pretrained import read_network
+    from study.tasks.registry import FOREGROUND, task_of_checkpoint
+    from study.tasks.task import check_classes
+
     trained = read_network(network)
     store = PatchStore(data) if data is not None else own_store(trained, network, Path("data"))
     rebuilt, task = rebuild(trained, network), task_of_checkpoint(trained) or FOREGROUND
@@ -70,39 +58,55 @@ def evaluate(
     test = unseen_patches(trained, store)
     fabric = launch_fabric()
     scores = summarise(score_patches(rebuilt.to(fabric.device), store, test, fabric, batch_size, task=task), task)
-    title = f"{network} on {describe(store)}"
-    table = Table(f"{len(test)} test patches", "One view", "Mean of eight views", title=title)
-    for key, label in _MEASURES.items():
-        table.add_row(label, *(_percent(scores[reading + key]) for reading in READINGS))
-    for label, name in task.foreground.items():
-        if f"dice_{label}" in scores:  # of several classes; the rows above are their means
-            table.add_row(f"Dice of {name}", *(_percent(scores[f"{reading}dice_{label}"]) for reading in READINGS))
-    Console().print(table)
-    table = Table("Over the eight roto-reflections", "All pixels", "Border", "Interior")
+    # of several classes these are the means, and there is a Dice for each
+    rows = _MEASURES | {f"dice_{label}": f"Dice of {name}" for label, name in task.foreground.items()}
+    rows = {key: label for key, label in rows.items() if key in scores}
+    lines = [[label, *(_percent(scores[reading + key]) for reading in READINGS)] for key, label in rows.items()]
+    head = [f"{len(test)} test patches", "One view", "Mean of eight views"]
+    show_table(head, lines, f"{network} on {describe(store)}")
     deviations = [scores[f"deviation{region}"] for region in ("", "_border", "_interior")]
-    table.add_row("Mean standard deviation", *("–" if d is None else f"{d:.1e}" for d in deviations))
-    table.add_row("Largest standard deviation", f"{scores['deviation_max']:.1e}")
-    table.add_row("Flip rate", *(_percent(scores[f"changed{region}"]) for region in ("", "_border", "_interior")))
-    Console().print(table)
+    lines = [
+        ["Mean standard deviation", *("–" if d is None else f"{d:.1e}" for d in deviations)],
+        ["Largest standard deviation", f"{scores['deviation_max']:.1e}"],
+        ["Flip rate", *(_percent(scores[f"changed{region}"]) for region in ("", "_border", "_interior"))],
+    ]
+    show_table(["Over the eight roto-reflections", "All pixels", "Border", "Interior"], lines)
     if data is None and "expected" in trained:
-        print(f"Its card promises a Dice of {100 * trained['expected']['dice']:.2f} % in one view.")
+        print(f"Its model card states a Dice of {100 * trained['expected']['dice']:.2f} % in one view.")
 
 
 def check(
     model: Annotated[
         str,
         typer.Argument(
-            help=f"One of {', '.join(MODELS)}, a pretrained network, or a checkpoint.", metavar="MODEL|NAME|CHECKPOINT"
+            help="Name of a model, such as p4m, or of a pretrained network; or a checkpoint.",
+            metavar="MODEL|NAME|CHECKPOINT",
         ),
     ],
     width: Annotated[int, typer.Option(help="Channels of the U-Net at full resolution.")] = 16,
     depth: Annotated[int, typer.Option(help="Number of poolings, 1 to 5.")] = 3,
-    grid: Annotated[str, typer.Option(help="even (2x2 pooling) or odd (the paper's 3x3).")] = "even",
+    grid: Annotated[
+        str, typer.Option(help="Grid of the network: even (2x2 pooling) or odd (the paper's 3x3).")
+    ] = "even",
     size: Annotated[
         int | None, typer.Option(help="Side of the random image in pixels.", min=1, show_default="64 or 65")
     ] = None,
 ) -> None:
-    """Measure how equivariant a model is: on all eight roto-reflections, before and after a few training steps."""
+    """Measure the equivariance of a model on all eight roto-reflections, before and after a few training steps."""
+    import torch
+    from rich.console import Console
+    from rich.table import Table
+    from torch import nn
+
+    from study.bench.angles import turned_both_ways
+    from study.equivariance import equivariance_errors, measure
+    from study.groups import P4M
+    from study.networks.checkpoint import rebuild
+    from study.networks.models import MODELS
+    from study.networks.pretrained import available, read_network
+    from study.networks.registry import from_values
+    from study.networks.unet import build_unet
+
     torch.manual_seed(0)
     if model in MODELS:
         architecture = MODELS[model].architecture(width=width, depth=depth, grid=grid)
@@ -131,11 +135,11 @@ def check(
     }
     native = getattr(architecture, "implementation", "native") == "native"
     kept = worst["float64"] <= (1e-10 if native else 1e-5) and worst["float32"] <= 1e-4
-    print(f"Over what is promised: {worst['float64']:.1e} in float64, {worst['float32']:.1e} in float32.")
+    print(f"Largest promised error: {worst['float64']:.1e} in float64, {worst['float32']:.1e} in float32.")
     if not native:
-        print("(escnn computes its filters in float32, so float64 cannot be much better.)")
+        print("(escnn computes its filters in float32, which limits float64.)")
     print(
-        "A turn by 45°, which no pixel grid does exactly, changes the foreground probability by "
+        "A turn by 45°, which is not exact on any pixel grid, changes the foreground probability by "
         f"{(behind - before).abs().mean():.1e} on average (on smooth noise)."
     )
     torch.manual_seed(0)  # the same number whatever was measured before
@@ -146,26 +150,32 @@ def check(
         f"{error:.1e} for a quarter turn."
     )
     if not kept:
-        print("error: the promise is broken; please report this with the command that you ran", file=sys.stderr)
+        print(
+            "error: the network is less equivariant than promised; please report this with the command", file=sys.stderr
+        )
         raise typer.Exit(1)
 
 
 def convert(
-    checkpoint: Annotated[Path, typer.Argument(help="The best.pt of a trial, below runs/.", show_default=False)],
-    to: Annotated[str, typer.Option(help="The layers to convert to.", metavar="escnn|native")],
+    checkpoint: Annotated[Path, typer.Argument(help="The best.pt of a trial in runs/.", show_default=False)],
+    to: Annotated[str, typer.Option(help="Layers to convert to.", metavar="escnn|native")],
     basis: Annotated[
         str | None,
         typer.Option(
-            help="Of escnn: full (exact) or escnn (its default, the nearest filters).",
+            help="Basis on escnn: full (exact) or escnn (its default, with the nearest filters).",
             metavar="full|escnn",
             show_default="full",
         ),
     ] = None,
     output: Annotated[
-        Path | None, typer.Option(help="The checkpoint to write.", show_default="beside the other, by its layers")
+        Path | None, typer.Option(help="Checkpoint to write.", show_default="beside the other, named after its layers")
     ] = None,
 ) -> None:
-    """A trained network on other layers: from escnn to ours, or from ours to escnn."""
+    """Convert a trained network to other layers: from escnn to native ones, or from native ones to escnn."""
+    from study.cli.show import show_table
+    from study.networks.conversion import convert_checkpoint
+    from study.networks.layer_sets import IMPLEMENTATIONS
+
     if to not in IMPLEMENTATIONS:
         raise StudyError(f"unknown implementation {to!r}; choose from {', '.join(IMPLEMENTATIONS)}")
     if to == "native" and basis is not None:
@@ -180,10 +190,8 @@ def convert(
     converted = convert_checkpoint(checkpoint, output, to=to, basis=basis)
     worst = max(converted.residuals, key=converted.residuals.get)
     if converted.residuals[worst] > 1e-4:
-        table = Table("Layer", "Of its filter lost", title=f"What the basis {basis!r} lacks")
-        for name, residual in converted.residuals.items():
-            table.add_row(name, f"{100 * residual:.1f} %")
-        Console().print(table)
+        lines = [[name, f"{100 * residual:.1f} %"] for name, residual in converted.residuals.items()]
+        show_table(["Layer", "Lost share of the filter"], lines, f"What the basis {basis!r} cannot represent")
     print(
         f"{len(converted.residuals)} convolutions; largest residual {converted.residuals[worst]:.1e} ({worst}); "
         f"probabilities on noise differ by at most {converted.difference:.1e}.\n{output}"

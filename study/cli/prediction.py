@@ -1,4 +1,4 @@
-"""``python -m study predict``: a trained network on a whole slide."""
+"""``python -m study predict``: apply a trained network to a whole slide."""
 
 import sys
 import time
@@ -9,65 +9,69 @@ import typer
 
 from study.cli.slides import Mpp, SlideMpp, one_scale
 from study.cli.stores import check_new
-from study.data.slides.slide import Slide
-from study.devices import launch_fabric
-from study.networks.checkpoint import rebuild
-from study.networks.pretrained import read_network
-from study.prediction.outputs import Outputs, predict_slide
-from study.prediction.scale import choose_view
-from study.prediction.slide import SIDE
-from study.provenance import provenance
-from study.tasks.registry import TASKS, UNNAMED, task_of_checkpoint
 
 
 def predict(
-    slide: Annotated[Path, typer.Argument(help="Any slide that OpenSlide reads.", show_default=False)],
+    slide: Annotated[Path, typer.Argument(help="Slide, in any format that OpenSlide reads.", show_default=False)],
     checkpoint: Annotated[
         str,
         typer.Option(
-            help="The best.pt of a trial, below runs/, or a pretrained network.",
+            help="The best.pt of a trial in runs/, or the name of a pretrained network.",
             metavar="CHECKPOINT|NAME",
             show_default=False,
         ),
     ],
-    output: Annotated[Path, typer.Option(help="Where the files go.", metavar="FOLDER")] = Path("runs/predictions"),
+    output: Annotated[Path, typer.Option(help="Folder for the files.", metavar="FOLDER")] = Path("runs/predictions"),
     magnification: Annotated[
         float | None,
         typer.Option(
-            help="Scale to read at, as the objective's power.", show_default="the scale of the training, if it is known"
+            help="Scale as the power of the objective.",
+            show_default="the scale of the training if it is known, otherwise 10",
         ),
     ] = None,
     mpp: Mpp = None,
     slide_mpp: SlideMpp = None,
     tile: Annotated[
-        int, typer.Option(help="Largest side of the tiles in pixels; smaller takes less memory.", min=1)
-    ] = SIDE,
-    batch_size: Annotated[int, typer.Option(help="Tiles at a time.", min=1)] = 1,
+        int, typer.Option(help="Largest side of the tiles in pixels; smaller tiles need less memory.", min=1)
+    ] = 1024,
+    batch_size: Annotated[int, typer.Option(help="Number of tiles in a batch.", min=1)] = 1,
     threshold: Annotated[
         float | None,
         typer.Option(
-            help="Found is what has a larger probability; of several classes, the largest decides.",
+            help="Smallest probability of the foreground; of several classes, the most probable one is taken.",
             min=0,
             max=1,
             show_default="0.5",
         ),
     ] = None,
     stability: Annotated[
-        bool, typer.Option("--stability", help="Also the mean and deviation over the eight roto-reflections.")
+        bool,
+        typer.Option(
+            "--stability", help="Also write the mean and the standard deviation over the eight roto-reflections."
+        ),
     ] = False,
 ) -> None:
-    """A trained network on a slide: maps of the classes' probabilities, overlay, and contours for QuPath.
+    """Apply a trained network to a slide: maps of the classes' probabilities, an overlay, and contours for QuPath.
 
-    The maps are what the network gives on the whole slide at once, to rounding, and zero in tiles without tissue. The
-    slide is read at the scale that the network was trained at, if its checkpoint knows it.
+    The maps equal those of the network on the whole slide at once, to rounding, and are zero in tiles without tissue.
+    The slide is read at the scale of the training, if the checkpoint states it.
     """
+    from study.data.slides.slide import Slide
+    from study.devices import launch_fabric
+    from study.networks.checkpoint import rebuild
+    from study.networks.pretrained import read_network
+    from study.prediction.outputs import Outputs, predict_slide
+    from study.prediction.scale import choose_view
+    from study.provenance import provenance
+    from study.tasks.registry import TASKS, UNNAMED, task_of_checkpoint
+
     started = time.perf_counter()
     one_scale(magnification, mpp, slide_mpp)
     trained = read_network(checkpoint)
     network, task = rebuild(trained, checkpoint), task_of_checkpoint(trained)
     if task is None:
         task = TASKS[UNNAMED]
-        notice = f"{checkpoint} does not say what it was trained for; what it finds is called {task.name}."
+        notice = f"{checkpoint} does not state its task; its foreground is called {task.name}."
         print(notice, file=sys.stderr)
     if threshold is not None:
         task = task.with_threshold(threshold)

@@ -1,4 +1,4 @@
-"""``python -m study slides``: cut patches from whole slides, compare their masks; and what ``data`` has of slides."""
+"""``python -m study slides``: cut patches from whole slides, and compare their masks."""
 
 import math
 from collections.abc import Callable, Iterable
@@ -13,11 +13,13 @@ from study.data.datasets.registry import DATA_SETS
 from study.errors import StudyError
 
 PATCHES, SIZE = 300_000, 320
-"""Of the paper: how many, and their side in pixels."""
+"""Number and side, in pixels, of the paper's patches."""
 
 Folder = Annotated[
     Path,
-    typer.Argument(help="The folder of slides: images/, annotations/, masks/, or all in one.", show_default=False),
+    typer.Argument(
+        help="Folder of the slides, in images/, annotations/ and masks/, or all in one.", show_default=False
+    ),
 ]
 Slides = Annotated[
     str,
@@ -29,77 +31,82 @@ Slides = Annotated[
 Of = Annotated[
     str,
     typer.Option(
-        help="Whose slides they are: it says how files belong together and what groups of outlines mean.",
+        help="Kind of the slides, which decides how files belong together and what groups of outlines mean.",
         metavar="|".join(data_set.name for data_set in DATA_SETS.values() if data_set.slides is not None),
     ),
 ]
 Group = Annotated[
     list[str],
     typer.Option(
-        help="What a group (ASAP) or a class (QuPath) of outlines means: tumour, excluded (cut out of the tumour) or "
-        "unused; repeatable.",
+        help="Meaning of a group (ASAP) or a class (QuPath) of outlines: tumour, excluded (cut out of the tumour) or "
+        "unused. The option can be repeated.",
         metavar="NAME=KIND",
     ),
 ]
 Magnification = Annotated[
-    float | None, typer.Option(help="Scale to read at, as the objective's power.", show_default="10")
+    float | None, typer.Option(help="Scale of the patches as the power of the objective.", show_default="10")
 ]
-Mpp = Annotated[float | None, typer.Option(help="Scale to read at, in micrometres per pixel instead.")]
+Mpp = Annotated[float | None, typer.Option(help="Scale of the patches in micrometres per pixel, instead.")]
 SlideMpp = Annotated[
-    float | None, typer.Option(help="Micrometres per pixel of level 0, for slides that do not say it.")
+    float | None, typer.Option(help="Micrometres per pixel of level 0, for slides that do not state it.")
 ]
 
 
 def one_scale(
     magnification: float | None, mpp: float | None, slide_mpp: float | None
 ) -> tuple[float | None, float | None]:
-    """The scale that is asked for, one way or the other: 10x unless told otherwise."""
+    """The requested scale, as magnification or micrometres per pixel; by default 10x."""
     for option, value in {"--magnification": magnification, "--mpp": mpp, "--slide-mpp": slide_mpp}.items():
         if value is not None and not 0 < value < math.inf:
             raise StudyError(f"{option} is {value}; give a positive number")
     if magnification is not None and mpp is not None:
-        raise StudyError("--magnification and --mpp are two ways to say the same; give one of them")
+        raise StudyError("--magnification and --mpp both state the scale; give one of them")
     return (10.0 if magnification is None and mpp is None else magnification), mpp
 
 
 def extract(
     folder: Folder,
     output: Annotated[
-        Path | None, typer.Argument(help="Folder of the patch store, to make or to go on with.", show_default=False)
+        Path | None, typer.Argument(help="Folder of the patch store, new or interrupted.", show_default=False)
     ] = None,
     of: Of = "slides",
     slides: Slides = "all",
     get: Annotated[
-        bool, typer.Option("--download", help="First get the slides, and only that if no OUTPUT is given.")
+        bool, typer.Option("--download", help="Download the slides first; without OUTPUT, only that.")
     ] = False,
     address: Annotated[
-        str | None, typer.Option("--from", help="Where to download from.", metavar="URL", show_default="the original")
+        str | None, typer.Option("--from", help="Address to download from.", metavar="URL", show_default="the original")
     ] = None,
     group: Group = (),
-    patches: Annotated[int | None, typer.Option(help="How many in all.", min=1, show_default="300000")] = None,
+    patches: Annotated[int | None, typer.Option(help="Number of patches.", min=1, show_default="300000")] = None,
     patch_size: Annotated[
         int | None,
         typer.Option(
-            help="Side in pixels: 320 for the even grid, 321 for the paper's 3x3 pooling.", min=1, show_default="320"
+            help="Side of the patches in pixels: 320 for the even grid, 321 for the paper's 3x3 pooling.",
+            min=1,
+            show_default="320",
         ),
     ] = None,
     magnification: Magnification = None,
     mpp: Mpp = None,
     slide_mpp: SlideMpp = None,
-    masks: Annotated[str, typer.Option(help="Where the tumour is taken from.", metavar="outlines|tiff")] = "outlines",
-    seed: Annotated[int | None, typer.Option(help="Of the split and of the draws.", min=0, show_default="0")] = None,
-    manifest: Annotated[
-        Path | None, typer.Option(help="Cut the identical patches that this manifest lists, instead of drawing.")
+    masks: Annotated[str, typer.Option(help="Source of the tumour masks.", metavar="outlines|tiff")] = "outlines",
+    seed: Annotated[
+        int | None, typer.Option(help="Seed of the split and of the sampling.", min=0, show_default="0")
     ] = None,
-    workers: Annotated[int, typer.Option(help="Processes on this machine.", min=1)] = 2,
+    manifest: Annotated[
+        Path | None, typer.Option(help="Cut the patches that this manifest lists, instead of sampling.")
+    ] = None,
+    workers: Annotated[int, typer.Option(help="Number of processes on this machine.", min=1)] = 2,
     scheduler: Annotated[
-        str | None, typer.Option(help="A Dask scheduler to run on instead, as in tcp://host:8786.", metavar="ADDRESS")
+        str | None,
+        typer.Option(help="Address of a Dask scheduler to run on instead, such as tcp://host:8786.", metavar="ADDRESS"),
     ] = None,
 ) -> None:
-    """From whole slides with outlines to patches, by the paper's sampling.
+    """Cut patches from whole slides with outlines, by the paper's sampling.
 
-    Interrupt it at any moment and start it again: it goes on where it was. Slides that fail are listed at the end, and
-    make the exit code 1; the others are done.
+    The command can be interrupted at any moment and continues when it is run again. Slides that fail are listed at the
+    end and make the exit code 1; the others are completed.
     """
     from study.cli.show import show_store
     from study.data.datasets.registry import source_of_slides
@@ -117,14 +124,16 @@ def extract(
     given = {"--patches": patches, "--patch-size": patch_size, "--magnification": magnification, "--mpp": mpp}
     for option, value in (given | {"--seed": seed}).items():
         if manifest is not None and value is not None:
-            raise StudyError(f"{option} and --manifest contradict each other: the manifest says it; give one of them")
+            raise StudyError(
+                f"{option} and --manifest contradict each other, since the manifest states it; give one of them"
+            )
     scale = Scale(patch_size or SIZE, *one_scale(magnification, mpp, slide_mpp))
     if get:
         files = data_set.download(folder, address, slides)
         print(f"{len(files)} files are complete in {folder}")
     if output is None:
         if not get:
-            raise StudyError("nowhere to put the patches; give OUTPUT, the folder of the patch store")
+            raise StudyError("there is no place for the patches; give OUTPUT, the folder of the patch store")
         return
     found, problems = rules.find(folder, slides)
     options = {
@@ -141,11 +150,11 @@ def extract(
         store = PatchStore(output)
         show_store(store)
         if empty := [split for split in SPLITS if split not in store.split]:
-            print(f"note: there are no {' and no '.join(empty)} patches, and no training without; extract more slides")
+            print(f"note: there are no {' and no '.join(empty)} patches, which a training needs; extract more slides")
     for name, note in extraction.notes.items():
         print(f"note: {name}: outlines: {note}")
     for name, lacking in extraction.short.items():
-        print(f"note: {name} has room for {lacking} patches fewer than were drawn for it")
+        print(f"note: {name} has space for {lacking} patches fewer than planned")
     list_missing(problems | extraction.failed)
 
 
@@ -180,7 +189,7 @@ def of_drawing(data_set: DataSet) -> Callable:
 
     def command(
         folder: Annotated[Path, typer.Argument(help="A new folder for the slides.", show_default=False)],
-        seed: Annotated[int, typer.Option(help="Of the drawing.", min=0)] = 0,
+        seed: Annotated[int, typer.Option(help="Seed of the drawing.", min=0)] = 0,
     ) -> None:
         following = data_set.draw(folder, seed)
         print(f"{len(data_set.slides().find(folder, 'all')[0])} slides in {folder}; next:")
@@ -191,11 +200,11 @@ def of_drawing(data_set: DataSet) -> Callable:
 
 
 def list_missing(missing: dict[str, str]) -> None:
-    """Say which slides are missing, and why; exit with code 1 if there are any."""
+    """Print the missing slides with the reasons; exit with code 1 if there are any."""
     for name, reason in sorted(missing.items()):
         print(f"missing: {name}: {reason}")
     if missing:
-        print(f"{len(missing)} slides are missing; mend them and run the same again: what is done stays")
+        print(f"{len(missing)} slides are missing; correct them and run the command again, which keeps the others")
         raise typer.Exit(1)
 
 
@@ -219,7 +228,7 @@ def compare_masks(
     found, problems = rules.find(folder, slides)
     pairs = [files for files in found if files.annotation and files.mask]
     if not pairs:
-        raise StudyError(f"no slide in {folder} has both an annotation and a mask; get them")
+        raise StudyError(f"no slide in {folder} has both an annotation and a mask; add them")
     for files in pairs:
         try:
             with Slide(files.path, mpp=slide_mpp) as slide:

@@ -1,4 +1,4 @@
-"""``python -m study data``: make a patch store of images, from which networks are trained."""
+"""``python -m study data``: make a patch store of images."""
 
 import math
 from collections.abc import Callable
@@ -21,27 +21,27 @@ def of_images(data_set: DataSet) -> Callable:
             Path | None, typer.Argument(help="The patch store to write (.h5).", show_default=False)
         ] = None,
         get: Annotated[
-            bool, typer.Option("--download", help="First get the data set, and only that if no OUTPUT is given.")
+            bool, typer.Option("--download", help="Download the data set first; without OUTPUT, only that.")
         ] = False,
         address: Annotated[
             str | None,
-            typer.Option("--from", help="Where to download from.", metavar="URL", show_default="the original"),
+            typer.Option("--from", help="Address to download from.", metavar="URL", show_default="the original"),
         ] = None,
         size: Annotated[int, typer.Option(help="Side of the patches in pixels.", min=1)] = data_set.size,
-        task: Annotated[str, typer.Option(help="What is foreground.", metavar="|".join(data_set.labels))] = next(
-            iter(data_set.labels)
-        ),
+        task: Annotated[
+            str, typer.Option(help="The task, which decides the foreground.", metavar="|".join(data_set.labels))
+        ] = next(iter(data_set.labels)),
         pack: Annotated[
             Path | None,
-            typer.Option(help="Write the reduced archive, as it comes with this package.", metavar="FILE"),
+            typer.Option(help="Write the reduced archive that comes with the package.", metavar="FILE"),
         ] = None,
     ) -> None:
-        """Cut a download at any moment and start it again: it goes on where it was."""
+        """A download can be interrupted at any moment and continues when the command is run again."""
         from study.cli.show import show_store
         from study.files import sha256_of
 
         if output is None and pack is None and not get:
-            raise StudyError("nowhere to put the patches; give OUTPUT, the patch store to write (.h5)")
+            raise StudyError("there is no place for the patches; give OUTPUT, the patch store to write (.h5)")
         for path in (output, pack):
             if path is not None:
                 check_new(path)
@@ -61,49 +61,52 @@ def of_images(data_set: DataSet) -> Callable:
 
 
 def folder(
-    images: Annotated[Path, typer.Argument(help="The folder of images.", show_default=False)],
+    images: Annotated[Path, typer.Argument(help="Folder of the images.", show_default=False)],
     masks: Annotated[
-        Path, typer.Argument(help="The folder of masks, named as the images but for the ending.", show_default=False)
+        Path,
+        typer.Argument(
+            help="Folder of the masks, which have the names of the images except for the ending.", show_default=False
+        ),
     ],
     output: Annotated[Path, typer.Argument(help="The patch store to write (.h5).", show_default=False)],
-    size: Annotated[int, typer.Option(help="Side of the patches in pixels. Images are cut and padded to it.", min=1)],
+    size: Annotated[int, typer.Option(help="Side of the patches in pixels; images are cut and padded to it.", min=1)],
     values: Annotated[
         str,
         typer.Option(
-            help="What the values in masks are: background and foreground, as 0/1 or 0/255; or the numbers of the "
-            "classes, as places in a palette or as labels (grey levels), with 255 where nobody labelled.",
+            help="Values in the masks: background and foreground as 0/1 or 0/255; or the numbers of the classes, as "
+            "indices of a palette or as labels (grey levels), with 255 for unlabelled pixels.",
             metavar="0/1|0/255|palette|labels",
         ),
     ],
     case: Annotated[
         str | None,
         typer.Option(
-            help="The case (patient) of an image: a regular expression that finds it, or whose first group does, in "
-            "the name without the ending. '.+' makes every image a case.",
+            help="Regular expression that finds the case (patient) in the name of an image without the ending; its "
+            "first group, if it has one. '.+' makes every image a case.",
             metavar="REGEX",
         ),
     ] = None,
     cases: Annotated[
-        Path | None, typer.Option(help="The cases in a CSV file with the columns file,case instead.", metavar="FILE")
+        Path | None, typer.Option(help="CSV file of the cases, with the columns file,case, instead.", metavar="FILE")
     ] = None,
     classes: Annotated[
         str | None,
         typer.Option(
-            help="The names of the classes 0, 1, ..., the background first.",
+            help="Names of the classes 0, 1, ..., the background first.",
             metavar="NAME,NAME,...",
             show_default="background,foreground",
         ),
     ] = None,
     mpp: Annotated[
         float | None,
-        typer.Option(help="Micrometres per pixel of the images: the scale at which `predict` reads slides later."),
+        typer.Option(help="Micrometres per pixel of the images; `predict` reads slides at this scale."),
     ] = None,
-    title: Annotated[str, typer.Option(help="What tables and figures call the images.")] = "own images",
+    title: Annotated[str, typer.Option(help="Name of the images in tables and figures.")] = "own images",
 ) -> None:
-    """Your own images and masks, without any Python.
+    """Make a patch store of your own images and masks.
 
-    Images of any size are cut into patches without overlap, never resized. What of a patch lies beyond the image is
-    white, and unlabelled in the mask. All patches of a case go to one of training, validation and test.
+    Images of any size are cut into patches without overlap and never resized. Parts of patches beyond the image are
+    white, and unlabelled in the mask. All patches of a case are in one of training, validation and test.
     """
     from study.cli.show import show_store
     from study.data.datasets.image_folder import case_pattern, case_table, write_folder
@@ -112,10 +115,10 @@ def folder(
     check_new(output)
     if (case is None) == (cases is None):
         raise StudyError(
-            "which images are of one case? Give either --case REGEX or --cases FILE; --case '.+' makes every image one"
+            "the cases are unknown; give either --case REGEX or --cases FILE (--case '.+' makes every image a case)"
         )
     if classes is None and values in ("palette", "labels"):
-        raise StudyError(f"what are the {values}? Give --classes, their names: background,gland,stroma")
+        raise StudyError(f"the names of the {values} are unknown; give --classes, such as background,gland,stroma")
     names = CLASSES if classes is None else tuple(name.strip() for name in classes.split(","))
     if mpp is not None and not 0 < mpp < math.inf:
         raise StudyError(f"--mpp is {mpp}; give a positive number")

@@ -1,40 +1,28 @@
 """Commands on a study: ``reproduce``, ``train`` and ``figures``."""
 
-import os
-import re
-import signal
 import sys
-import threading
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated
 
 import typer
-from rich.console import Console
 
-from study.cli.live import LiveTable, show_contents, show_outlook
-from study.cli.show import describe
-from study.data.datasets.registry import labels_of, prepare
-from study.devices import launch_fabric, one_thread
+from study.cli.interruption import interruptible
 from study.errors import StudyError
-from study.experiments.estimate import outlook
-from study.experiments.grid import open_place, run_grid, run_trials, side_by_side
-from study.experiments.presets import PRESETS, find_preset, override
-from study.experiments.trials import Study, results_folder
-from study.networks.models import MODELS
-from study.report.benchmarks import draw_benchmarks
-from study.report.writing import contents, make_figures
+from study.experiments.presets import check_preset_name, check_study_name, descriptions, setting_keys, study_name
 
-_PRESETS_HELP = "What to run.\n\n" + "\n\n".join(
-    f"[bold]{name}[/bold]: {p.description}." for name, p in PRESETS.items()
+_PRESETS_HELP = "The study to run: a preset, or your own TOML file, written like a preset.\n\n" + "\n\n".join(
+    f"[bold]{name}[/bold]: {text}." for name, text in descriptions().items()
 )
 
-PresetName = Annotated[str, typer.Option("--preset", help=_PRESETS_HELP, metavar="|".join(PRESETS))]
+MODEL = "The name of a model, such as unet-aug or p4m; an error about an unknown name lists them all."
+
+PresetName = Annotated[
+    str, typer.Option("--preset", help=_PRESETS_HELP, metavar="NAME|FILE", callback=check_preset_name)
+]
 Data = Annotated[
     Path | None,
     typer.Option(
-        help="The folder of the data set, or any patch store: a .h5 file, or the folder of an extraction.",
+        help="Data to train on: the folder of the data set, or any patch store, a .h5 file or an extraction's folder.",
         metavar="PATH",
         show_default=False,
     ),
@@ -42,61 +30,23 @@ Data = Annotated[
 Settings = Annotated[
     list[str],
     typer.Option(
-        "--set", metavar="KEY=VALUE", help="Change a value of the preset, as in --set seeds=0,1,2; repeatable."
+        "--set",
+        metavar="KEY=VALUE",
+        help=(
+            "Change a value of the preset, as in --set seeds=0,1,2. The option can be repeated. "
+            f"The keys are {', '.join(setting_keys())}."
+        ),
     ),
 ]
 Name = Annotated[
-    str | None, typer.Option(help="Folder below results/, figures/ and runs/; by default the preset's name.")
+    str | None,
+    typer.Option(help="Name of the study and of its folders in results/, figures/ and runs/; by default the preset's."),
 ]
-Root = Annotated[Path, typer.Option(help="Where data/, runs/, results/ and figures/ are.", metavar="FOLDER")]
-Devices = Annotated[int, typer.Option(help="GPUs that share each training; 1 is fine without a GPU.", min=1)]
-TensorBoard = Annotated[bool, typer.Option("--tensorboard", help="Log every epoch for TensorBoard, to runs/.")]
-
-
-GRACE_SECONDS = 15
-"""For what runs to come to an end after Ctrl-C."""
-
-_INTERRUPTED = "interrupted; the same command goes on where it was"
-
-
-@contextmanager
-def interruptible() -> Iterator[None]:
-    """Ctrl-C is no accident: it says how to go on, and ends the process in :data:`GRACE_SECONDS` at the latest.
-
-    An interrupt that arrives in the wrong place, as in a callback of a library, is lost, and Dask may wait for its
-    workers for long. Ending at once loses nothing but the epoch that was running, and workers end with this process.
-    """
-    timer = threading.Timer(GRACE_SECONDS, _end)
-    timer.daemon = True
-
-    def interrupt(*_) -> None:
-        if timer.ident is None:  # the first Ctrl-C
-            timer.start()
-        raise KeyboardInterrupt
-
-    before = signal.signal(signal.SIGINT, interrupt) if threading.current_thread() is threading.main_thread() else None
-    try:
-        yield
-    except BaseException as error:
-        if not _was_interrupted(error):
-            raise
-        print(_INTERRUPTED, file=sys.stderr)
-        raise typer.Exit(130) from error
-    else:
-        timer.cancel()
-    finally:
-        if before is not None:
-            signal.signal(signal.SIGINT, before)
-
-
-def _end() -> None:
-    print(_INTERRUPTED, file=sys.stderr, flush=True)
-    os._exit(130)
-
-
-def _was_interrupted(error: BaseException | None) -> bool:
-    """Whether it began with Ctrl-C: what was just starting then, as Dask's processes, may fail over it."""
-    return error is not None and (isinstance(error, KeyboardInterrupt) or _was_interrupted(error.__context__))
+Root = Annotated[
+    Path, typer.Option(help="The folder that contains data/, runs/, results/ and figures/.", metavar="FOLDER")
+]
+Devices = Annotated[int, typer.Option(help="Number of GPUs that share each training.", min=1)]
+TensorBoard = Annotated[bool, typer.Option("--tensorboard", help="Write a TensorBoard log of every epoch to runs/.")]
 
 
 @interruptible()
@@ -109,30 +59,43 @@ def reproduce(
     workers: Annotated[
         int | None,
         typer.Option(
-            help="Trials at a time, in processes of this machine with one thread each; for CPUs.",
+            help="Number of trials that run at the same time on CPUs, each in a process with one thread.",
             min=1,
-            show_default="the cores",
+            show_default="number of cores",
         ),
     ] = None,
     scheduler: Annotated[
         str | None,
-        typer.Option(help="A Dask scheduler, as in tcp://host:8786: a trial per worker.", metavar="ADDRESS"),
+        typer.Option(
+            help="Address of a Dask scheduler, such as tcp://host:8786; each of its workers runs a trial at a time.",
+            metavar="ADDRESS",
+        ),
     ] = None,
     devices: Devices = 1,
     tensorboard: TensorBoard = False,
     trust_results: Annotated[
         bool,
-        typer.Option("--trust-results", help="Skip trials whose record is in results/ even without weights in runs/."),
+        typer.Option("--trust-results", help="Skip trials that have a record in results/ but no weights in runs/."),
     ] = False,
     dry_run: Annotated[
-        bool, typer.Option("--dry-run", help="Only list the trials, with their states and a guess of their times.")
+        bool, typer.Option("--dry-run", help="Only list the trials with their states and estimated times.")
     ] = False,
 ) -> None:
-    """Everything: data, all trials that are not done yet, evaluation, tables and figures.
+    """Run a whole study: prepare the data, train and evaluate the remaining trials, draw tables and figures.
 
-    Cut it at any moment and start it again: it goes on where it was. Trials that fail are listed at the end, and make
-    the exit code 1; the others are done.
+    The command can be interrupted at any moment and continues when it is run again. Trials that fail are listed at the
+    end and make the exit code 1; the other trials are completed.
     """
+    from rich.console import Console
+
+    from study.cli.live import LiveTable, show_outlook
+    from study.cli.show import describe
+    from study.devices import launch_fabric, one_thread
+    from study.experiments.estimate import outlook
+    from study.experiments.grid import open_place, run_grid, side_by_side
+    from study.experiments.opening import open_study
+    from study.experiments.trials import results_folder
+
     where = {"devices": devices, "workers": workers, "scheduler": scheduler}
     study = open_study(preset, data, settings, name, root, devices, make=not dry_run)
     trials = todo = study.trials()
@@ -151,7 +114,7 @@ def reproduce(
         table.say(f"{describe(study.store)}; {len(todo)} of {len(trials)} trials to run")
         if replaced:
             results = results_folder(root, study.name)
-            table.say(f"{replaced} records in {results} are replaced as their trials are run again")
+            table.say(f"{replaced} records in {results} will be replaced: their trials run again")
         with table:
             failed = run_grid(study, todo, place, table, tensorboard=tensorboard)
         if place.speaks and any(study.record_path(trial).is_file() for trial in trials):
@@ -164,10 +127,12 @@ def reproduce(
 
 @interruptible()
 def train(
-    model: Annotated[str, typer.Argument(help=f"One of {', '.join(MODELS)}.", metavar="|".join(MODELS))],
+    model: Annotated[str, typer.Argument(help=MODEL, metavar="MODEL")],
     preset: PresetName = "quick",
-    fraction: Annotated[float, typer.Option(help="Share of the training patches, above 0 and up to 1.")] = 1.0,
-    seed: Annotated[int, typer.Option(help="Of the weights, the data regime, the order and the augmentation.")] = 0,
+    fraction: Annotated[float, typer.Option(help="Share of the training data, above 0 and up to 1.")] = 1.0,
+    seed: Annotated[
+        int, typer.Option(help="Seed of the weights, the data regime, the order of patches and the augmentation.")
+    ] = 0,
     data: Data = None,
     settings: Settings = (),
     name: Name = None,
@@ -175,7 +140,13 @@ def train(
     devices: Devices = 1,
     tensorboard: TensorBoard = False,
 ) -> None:
-    """One trial: train a model on a share of the data, and evaluate it."""
+    """Run one trial: train a model on a share of the data and evaluate it."""
+    from rich.console import Console
+
+    from study.cli.live import LiveTable
+    from study.experiments.grid import open_place, run_trials
+    from study.experiments.opening import open_study
+
     chosen = [*settings, f"models={model}", f"fractions={fraction}", f"seeds={seed}"]
     study = open_study(preset, data, chosen, name, root, devices)
     (trial,) = study.trials()
@@ -202,70 +173,29 @@ def figures(
     ] = False,
     listing: Annotated[bool, typer.Option("--list", help="Only list the tables and figures of a study.")] = False,
 ) -> None:
-    """Draw the tables and figures of a study again, or those of the benchmarks, from results/ alone."""
+    """Draw the tables and figures of a study again, or those of the benchmarks, from results/."""
     if listing:
+        from rich.console import Console
+
+        from study.cli.live import show_contents
+        from study.report.writing import contents
+
         show_contents(contents(), Console())
         return
     if benchmarks:
+        from study.report.benchmarks import draw_benchmarks
+
         for path in draw_benchmarks(root):
             print(path)
         return
-    if name is None:
-        find_preset(preset)
-    _check_name(name)
-    _show_figures(root, name or preset)
-
-
-def open_study(
-    preset_name: str,
-    data: Path | None,
-    settings: list[str],
-    name: str | None,
-    root: Path,
-    devices: int,
-    make: bool = True,
-) -> Study:
-    """The study that a command is about: a preset, changed by ``--set``, on its data, which are made if need be.
-
-    Args:
-        preset_name, data, settings, name, root, devices: of the command line.
-        make: the data, if they are not there yet; else the study has no store then.
-
-    Raises:
-        StudyError: if a setting or the name is wrong, the data cannot be made, or they or the settings are not the
-            preset's and the study has no name of its own.
-    """
-    preset = find_preset(preset_name)
-    changed = override(preset, settings)
-    if name is None and any(changed.trial_settings(m) != preset.trial_settings(m) for m in changed.models):
-        raise StudyError(f"--set {' --set '.join(settings)} makes another study of {preset_name}; give it a --name")
-    _check_name(name)
-    batch_size = changed.recipe.batch_size
-    if batch_size % devices:  # said here, before data are made and there are several processes to say it
-        raise StudyError(f"a batch of {batch_size} cannot be shared by {devices} devices; --set batch_size")
-    store = prepare(
-        changed.source,
-        data=data,
-        folder=root / "data",
-        size=changed.size,
-        count=changed.patches,
-        task=preset.task,
-        make=make,
-    )
-    about = labels_of(preset.source, preset.task)
-    if name is None and store is not None and about is not None and about.source != store.source:
-        raise StudyError(
-            f"{data} holds other data ({store.source}) than {preset_name} is about; give the study a --name"
-        )
-    return Study(name or preset_name, changed, store, root)
-
-
-def _check_name(name: str | None) -> None:
-    if name is not None and not re.fullmatch(r"\w[\w.-]*", name):
-        raise StudyError(f"--name {name!r} cannot name a folder; use letters, digits, '.', '_' and '-'")
+    check_study_name(name)
+    _show_figures(root, name or study_name(preset))
 
 
 def _show_figures(root: Path, name: str) -> None:
+    from study.experiments.trials import results_folder
+    from study.report.writing import make_figures
+
     written = make_figures(root, name)
     print(f"\n{(root / 'figures' / name / 'dice_table.md').read_text()}")
     print(f"Results in {results_folder(root, name)}, {len(written)} tables and figures in {root / 'figures' / name}.")

@@ -1,34 +1,36 @@
-"""``python -m study tune``: each model's learning rate, by validation."""
+"""``python -m study tune``: choose each model's learning rate on validation data."""
 
 from pathlib import Path
 from typing import Annotated
 
 import typer
-from rich.console import Console
-from rich.table import Table
 
-from study.cli.studies import Data, Name, PresetName, Root, Settings, open_study
-from study.devices import launch_fabric, one_thread
+from study.cli.studies import MODEL, Data, Name, PresetName, Root, Settings
 from study.errors import StudyError
-from study.experiments.trials import results_folder
-from study.experiments.tuning import RATES, chosen_rates, runs, tune, tuning_rows
-from study.networks.models import MODELS
 
 
 def tune_rates(
-    models: Annotated[list[str], typer.Argument(help=f"Of {', '.join(MODELS)}.", show_default=False)],
+    models: Annotated[list[str], typer.Argument(help=MODEL, metavar="MODEL", show_default=False)],
     preset: PresetName = "ebhi-cancer",
-    fraction: Annotated[list[float], typer.Option(help="Share of the training data; repeatable.")] = (0.125,),
-    seed: Annotated[list[int], typer.Option(help="Of which no trial has one; repeatable.")] = (100, 101),
+    fraction: Annotated[list[float], typer.Option(help="Share of the training data; can be repeated.")] = (0.125,),
+    seed: Annotated[list[int], typer.Option(help="Seed that no trial has; can be repeated.")] = (100, 101),
     data: Data = None,
     settings: Settings = (),
     name: Name = None,
     root: Root = Path(),
 ) -> None:
-    """Choose models' learning rates on the validation patches; no test patch is looked at.
+    """Choose the learning rates of models on the validation patches; test patches are not used.
 
-    Cut it at any moment and start it again: it goes on where it was. Each run is a training with one thread.
+    The command can be interrupted at any moment and continues when it is run again. Each run is a training with one
+    thread.
     """
+    from study.cli.show import show_table
+    from study.devices import launch_fabric, one_thread
+    from study.experiments.opening import open_study
+    from study.experiments.trials import results_folder
+    from study.experiments.tuning import RATES, chosen_rates, runs, tune, tuning_rows
+    from study.networks.models import MODELS
+
     for model in models:
         if model not in MODELS:
             raise StudyError(f"unknown model {model!r}; choose from {', '.join(MODELS)}")
@@ -41,8 +43,9 @@ def tune_rates(
     rows = tuning_rows(results_folder(root, study.name))
     rows = rows[rows.model.isin(models) & rows.fraction.isin(fraction) & rows.seed.isin(seed)]
     chosen = chosen_rates(rows)
-    table = Table("Model", *(f"{rate:g}" for rate in RATES), "Chosen", title="Validation Dice (%) by learning rate")
+    lines = []
     for model, own in rows.groupby("model"):
         means = own.groupby("learning_rate").dice.mean()
-        table.add_row(MODELS[model].label, *(f"{100 * means[rate]:.1f}" for rate in RATES), f"{chosen[model]:g}")
-    Console().print(table)
+        lines.append([MODELS[model].label, *(f"{100 * means[rate]:.1f}" for rate in RATES), f"{chosen[model]:g}"])
+    head = ["Model", *(f"{rate:g}" for rate in RATES), "Chosen"]
+    show_table(head, lines, "Validation Dice (%) by learning rate")

@@ -1,15 +1,15 @@
-"""Commands that differ in a value: of one function, for each data set."""
+"""Commands made of one function with different values, for each data set."""
 
 import inspect
 from collections.abc import Callable
 
 
 def variant(function: Callable, about: str, **fixed: object) -> Callable:
-    """A command that calls ``function`` with some values fixed; they are no options of it.
+    """A command that calls ``function`` with some values fixed, which are not options.
 
     Args:
-        function: of a command.
-        about: the help text, before the function's own.
+        function: the function of a command.
+        about: help text before the function's own.
         fixed: the values by the names of the parameters.
     """
 

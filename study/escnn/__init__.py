@@ -1,1 +1,1 @@
-"""The layers on escnn, behind the constructors of :mod:`study.gconv`. escnn is imported when it is asked for."""
+"""The layers on escnn, behind the constructors of :mod:`study.gconv`. escnn is imported only when it is used."""

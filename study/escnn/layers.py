@@ -1,9 +1,9 @@
 """The layers of :mod:`study.gconv` on escnn: the same constructors, the same 5-D feature maps, escnn's own arithmetic.
 
-(Batch norm and pooling take a ``group`` too, which escnn has to know.)
+(Batch norm and pooling take a ``group`` too, because escnn needs it.)
 
-Each layer holds the escnn module of its kind on regular representations and only wraps and unwraps its tensors, so what
-is compared is escnn. Two bases of filters can be chosen:
+Each layer holds the escnn module of its kind on regular representations and only wraps and unwraps its tensors, so that
+comparisons are with escnn itself. There are two bases of filters:
 
 - ``"escnn"``, its default: band-limited, a strict subspace of all equivariant filters (for a 3x3 filter 24 of 36
   dimensions on P4 and 48 of 72 on P4M; for the 4x4 of a transposed convolution 20 of 64 and 40 of 128);
@@ -28,7 +28,7 @@ from study.groups import APPROXIMATE_GROUPS, GROUPS, PlaneGroup
 
 try:
     with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", message=".*py3nj.*")  # for SO(3) only, and the one part that needs Fortran
+        warnings.filterwarnings("ignore", message=".*py3nj.*")  # only SO(3) needs it, and it alone needs Fortran
         from escnn import gspaces
         from escnn import nn as enn
         from escnn.nn.init import _generalized_he_init_variances, generalized_he_init
@@ -65,11 +65,11 @@ def feature_type(group: PlaneGroup, fields: int) -> enn.FieldType:
 
 
 class _EscnnConv2d(nn.Module):
-    """What the four convolutions share: an escnn convolution, and its filter in the form of :mod:`study.gconv`.
+    """The base of the four convolutions: an escnn convolution, and its filter in the form of :mod:`study.gconv`.
 
-    In three respects a layer is kinder than what it holds, or the study could not train it: the filter that escnn
-    caches in eval mode is no part of the state dict, it is expanded again when a state dict is loaded, and it is used
-    only where no gradient is wanted, because it has none.
+    A layer differs from its escnn module in three respects, without which the study could not train it. The filter that
+    escnn caches in eval mode is not part of the state dict; it is expanded again when a state dict is loaded; and it is
+    used only without gradients, because it has none.
     """
 
     kind = enn.R2Conv
@@ -125,7 +125,7 @@ class _EscnnConv2d(nn.Module):
         self.conv = self.make(group, in_channels, out_channels, kernel_size, **options)
         _own_basis(self.conv)
         self.reset_parameters()
-        self.train()  # or the empty filters of escnn's constructor would be in the state dict
+        self.train()  # otherwise the empty filters of escnn's constructor would be in the state dict
         self.register_load_state_dict_post_hook(_expand_again)
 
     @classmethod
@@ -143,14 +143,14 @@ class _EscnnConv2d(nn.Module):
             if "empty" not in str(error):
                 raise
             raise StudyError(
-                f"escnn's default basis has no filter of kernel_size {kernel_size}; take another, or basis='full'"
+                f"escnn's default basis has no filter of kernel_size {kernel_size}; choose another, or basis='full'"
             ) from error
 
     def reset_parameters(self) -> None:
         """Draw the weights as escnn does (generalised He initialisation), and zero the bias.
 
-        escnn computes the same variance for every pair of fields again, one weight at a time, which takes minutes for
-        wide layers (escnn issue 54); here they are computed for one pair.
+        escnn computes the same variances for every pair of fields, one weight at a time, which takes minutes for wide
+        layers (escnn issue 54). Here they are computed for one pair.
         """
         deviations = _he_deviations(type(self), self.group, self.kernel_size, self.basis).to(self.conv.weights)
         with torch.no_grad():
@@ -160,7 +160,7 @@ class _EscnnConv2d(nn.Module):
                 self.conv.bias.zero_()
 
     def reset_parameters_as_escnn(self) -> None:
-        """The same by escnn's own function, however long it takes."""
+        """The same by escnn's own function, which is slow."""
         generalized_he_init(self.conv.weights.data, self.conv.basisexpansion)
 
     def filter(self) -> Tensor:
@@ -169,7 +169,7 @@ class _EscnnConv2d(nn.Module):
         return (weights @ self._taps()).view(self._filter_shape())
 
     def set_filter(self, psi: Tensor) -> None:
-        """Take the weight of a native layer, or the nearest filter (least squares) that the basis has."""
+        """Set the filter to the weight of a native layer, or to the nearest filter (least squares) of the basis."""
         wanted = psi.detach().double().view(self.out_channels, self.in_channels, -1)  # (out, in, element * k * k)
         taps = self._taps().double()
         with torch.no_grad():
@@ -181,14 +181,14 @@ class _EscnnConv2d(nn.Module):
         return None if self.conv.bias is None else self.conv.bias * self._bias_scale()
 
     def set_field_bias(self, bias: Tensor | None) -> None:
-        """Take the bias of a native layer."""
+        """Set the bias to that of a native layer."""
         if bias is not None:
             with torch.no_grad():
                 self.conv.bias.copy_(bias / self._bias_scale())
             _expand_again(self)
 
     def train(self, mode: bool = True) -> "_EscnnConv2d":
-        # without this the filter that escnn caches would hold a graph: no deepcopy, and no second backward pass
+        # otherwise the filter that escnn caches would hold a graph and prevent deepcopy and a second backward pass
         with torch.inference_mode(False), torch.no_grad():
             super().train(mode)
         self.conv._non_persistent_buffers_set.update({"filter", "expanded_bias"} & self.conv._buffers.keys())
@@ -200,29 +200,29 @@ class _EscnnConv2d(nn.Module):
             raise ValueError(
                 f"{type(self).__name__} expects (B, {', '.join(map(str, expected))}, H, W), not {tuple(f.shape)}"
             )
-        self.conv.training = self.training or torch.is_grad_enabled()  # or it would use the cached filter
+        self.conv.training = self.training or torch.is_grad_enabled()  # otherwise it would use the cached filter
         planes = self.conv(self.conv.in_type(f.flatten(1, -3))).tensor  # (B, K, |G|, H, W) -> (B, out * |G|, H', W')
         return planes.unflatten(1, (self.out_channels, *self._element_axis(self.output_type)))
 
     def _element_axis(self, kind) -> tuple[int, ...]:
-        """The size of the axis that feature maps have and images lack."""
+        """The size of the group axis of feature maps; empty for images."""
         return (self.group.order,) if kind is feature_type else ()
 
     def _filter_shape(self) -> tuple[int, ...]:
-        """A filter is on the group if both the input and the output are."""
+        """A filter has a group axis if both the input and the output have one."""
         axis = self._element_axis(self.input_type) and self._element_axis(self.output_type)
         return (self.out_channels, self.in_channels, *axis, self.kernel_size, self.kernel_size)
 
     def _taps(self) -> Tensor:
         """The filters of the basis as :mod:`study.gconv` writes them: ``(dimension, element * k * k)``.
 
-        In the output plane of the identity an escnn filter holds ``psi(u, t)`` itself; all the rest follows from it.
+        The output plane of the identity of an escnn filter is ``psi(u, t)`` itself; the others follow from it.
         """
         elements = math.prod(self._filter_shape()[2:-2])
         return _block(self.conv).sampled_basis[:, 0, :elements].flatten(1)  # (dimension, out plane, in plane, k * k)
 
     def _bias_scale(self) -> Tensor:
-        """What a weight of the trivial irrep adds to each plane of its field: ``(out,)``."""
+        """The value that a weight of the trivial irrep adds to each plane of its field: ``(out,)``."""
         planes = math.prod(self._element_axis(self.output_type))
         return self.conv.bias_expansion[::planes].diagonal()
 
@@ -276,7 +276,7 @@ class GroupBatchNorm2d(nn.Module):
 
 
 class _PerField(nn.Module):
-    """A pointwise escnn module that knows no number of fields: each field goes through it as an image of its own."""
+    """A pointwise escnn module that does not depend on the number of fields: each field is processed as an image."""
 
     def __init__(self, pointwise: enn.EquivariantModule) -> None:
         super().__init__()
@@ -309,7 +309,7 @@ class ReLU(_PerField):
 
 
 def _expand_again(layer: _EscnnConv2d, _incompatible_keys=None) -> None:
-    """In eval mode escnn goes on with the filter of the old weights; drop it and expand the new ones."""
+    """In eval mode escnn would keep the filter of the old weights; expand the new ones."""
     if not layer.training:
         layer.train()
         layer.eval()
@@ -318,8 +318,8 @@ def _expand_again(layer: _EscnnConv2d, _incompatible_keys=None) -> None:
 def _own_basis(conv: nn.Module) -> None:
     """Give a layer its own basis module.
 
-    escnn shares one among all layers of a process, so that casting or moving one layer would silently cast or move the
-    basis of all, and that loading one could change all.
+    escnn shares one among all layers of a process, so that casting or moving one layer silently casts or moves the
+    basis of all layers, and loading one can change all.
     """
     shared = _block(conv)
     own = copy.copy(shared)
@@ -329,7 +329,7 @@ def _own_basis(conv: nn.Module) -> None:
 
 
 def _block(conv: nn.Module) -> nn.Module:
-    """The module that holds the basis: one, since all fields of the input are alike, and all of the output."""
+    """The module that holds the basis; there is only one, since inputs and outputs have one type of field each."""
     (block,) = (module for module in conv.modules() if hasattr(module, "sampled_basis"))
     return block
 
@@ -339,7 +339,8 @@ def _basis_options(layer: type[_EscnnConv2d], group: PlaneGroup, kernel_size: in
     """The arguments of ``R2Conv`` that give a basis.
 
     The full basis has one thin ring through each orbit of pixels, with the angular frequencies that its n pixels can
-    tell apart: up to n / 2. Where an orbit has eight pixels, some of these filters depend on others and are left out.
+    tell apart: up to n / 2. Where an orbit has eight pixels, some of these filters are linear combinations of others
+    and are left out.
 
     Raises:
         StudyError: for the full basis of a group that turns by 45 degrees.
@@ -367,7 +368,7 @@ def _basis_options(layer: type[_EscnnConv2d], group: PlaneGroup, kernel_size: in
 
 
 def _independent_rows(rows: Tensor) -> list[bool]:
-    """Which rows are no combination of rows above them."""
+    """Which rows are not linear combinations of the rows above them."""
     span = rows.new_zeros(0, rows.shape[1])  # orthonormal
     independent = []
     for row in rows:

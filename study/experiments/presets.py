@@ -1,16 +1,24 @@
-"""What a study consists of: the named presets, and how the command line changes one."""
+"""What a study consists of: a preset, read from its file, and how the command line changes one.
 
+A preset is a TOML file, those of the package in the folder ``presets`` beside this module. Its keys are the attributes
+of :class:`Preset`, and in the table ``recipe`` those of :class:`~study.experiments.recipe.Recipe` together with the
+settings of the network.
+"""
+
+import inspect
 import math
+import re
+import tomllib
 from collections.abc import Iterable, Mapping
 from dataclasses import MISSING, dataclass, field, fields, replace
+from pathlib import Path
+from typing import NamedTuple, get_args, get_origin, get_type_hints
 
-from study.data.patches.splits import DESIGNS
 from study.errors import StudyError
 from study.experiments.recipe import Recipe
-from study.experiments.schedules import SCHEDULES
-from study.networks.models import MODELS, PAPER_MODELS
-from study.networks.registry import find_network
-from study.tasks.losses import LOSSES
+
+FOLDER = Path(__file__).with_name("presets")
+"""Of the package's presets."""
 
 FRACTIONS = (0.125, 0.25, 0.5, 1.0)
 """The paper's data regimes."""
@@ -20,11 +28,17 @@ PRECISIONS = ("32-true", "bf16-mixed")
 """Of the training; both keep the weights in float32, in which they are evaluated."""
 
 
-Grid = tuple[tuple[str, ...], tuple[float, ...], tuple[int, ...]]
-"""Models, fractions of the data, seeds: a trial of each with each."""
+class Grid(NamedTuple):
+    """A trial of each model on each fraction of the data with each seed."""
+
+    models: tuple[str, ...]
+    fractions: tuple[float, ...]
+    seeds: tuple[int, ...]
 
 
 def _check_grid(models: tuple[str, ...], fractions: tuple[float, ...], seeds: tuple[int, ...]) -> None:
+    from study.networks.models import MODELS
+
     for model in models:
         if model not in MODELS:
             raise StudyError(f"unknown model {model!r}; choose from {', '.join(MODELS)}")
@@ -45,7 +59,7 @@ class Preset:
 
     Attributes:
         description: one line for people.
-        source: where the patches come from: "miniature" (drawn slides), "ebhi" (EBHI-SEG), "nuinsseg" or "store" (any).
+        source: where the patches come from, a key of :data:`~study.data.datasets.registry.DATA_SETS`.
         task: what is foreground, where the source knows several; empty where it does not.
         size: side of the patches, in pixels.
         patches: how many patches to cut from the drawn slides, over all splits; other sources have what they have.
@@ -54,7 +68,7 @@ class Preset:
             "folds", cross-validation and regimes of patients (:mod:`study.data.patches.splits`).
         learning_rates: of models for which validation chose another than the recipe's.
         models, fractions, seeds: the grid of trials.
-        more: further grids, each (models, fractions, seeds), run after the first.
+        more: further grids, run after the first.
         workers: processes that load patches, per device; no influence on the results.
     """
 
@@ -66,19 +80,26 @@ class Preset:
     patches: int = 0
     design: str = "stored"
     learning_rates: Mapping[str, float] = field(default_factory=dict)
-    models: tuple[str, ...] = tuple(PAPER_MODELS)
+    models: tuple[str, ...] = ("unet", "unet-aug", "p4", "p4m")
     fractions: tuple[float, ...] = FRACTIONS
     seeds: tuple[int, ...] = (0,)
     more: tuple[Grid, ...] = ()
     workers: int = 0
 
     def __post_init__(self) -> None:
+        from study.data.datasets.registry import find_data_set
+        from study.data.patches.splits import DESIGNS
+        from study.experiments.schedules import SCHEDULES
+        from study.networks.models import MODELS
+        from study.tasks.losses import LOSSES
+
         for grid in self.grids:
             _check_grid(*grid)
         recipe = self.recipe
         for name in ("batch_size", "epochs", "batches_per_epoch", "learning_rate"):
             if not 0 < getattr(recipe, name) < math.inf:
                 raise StudyError(f"{name} is {getattr(recipe, name)}; give a positive number")
+        find_data_set(self.source)
         if self.design not in DESIGNS:
             raise StudyError(f"unknown design {self.design!r}; choose from {', '.join(DESIGNS)}")
         if recipe.schedule not in SCHEDULES:
@@ -96,7 +117,7 @@ class Preset:
     @property
     def grids(self) -> tuple[Grid, ...]:
         """All grids of trials, in the order in which they are run."""
-        return ((self.models, self.fractions, self.seeds), *self.more)
+        return (Grid(self.models, self.fractions, self.seeds), *self.more)
 
     def recipe_of(self, model: str) -> Recipe:
         """How a network of this model is trained."""
@@ -109,107 +130,122 @@ class Preset:
         return {**{key: getattr(self, key) for key in keys}, **self.recipe_of(model).settings()}
 
 
-_TISSUE = Recipe.of(width=16, depth=4, grid="even", batch_size=16, epochs=16, batches_per_epoch=100, schedule="cosine")
-"""Of the study on real tissue on CPUs; ``docs/protocol.md`` says how each value was chosen."""
+def preset_names() -> list[str]:
+    """The presets of the package, sorted."""
+    return sorted(file.stem for file in FOLDER.glob("*.toml"))
 
-_CANCER = Preset(
-    "the study on real tissue, its primary task: cancer on EBHI-SEG, at 64 px, by patient",
-    source="ebhi",
-    task="cancer",
-    size=64,
-    design="folds",
-    recipe=_TISSUE,
-    models=("unet-aug", "p4m"),
-    fractions=(0.125,),
-    seeds=tuple(range(10)),
-)
-"""The primary contrast; the other studies on real tissue differ from it in what they name."""
 
-PRESETS = {
-    "quick": replace(
-        _CANCER,
-        description="cancer on EBHI-SEG in ten minutes: real patients, short trainings",
-        recipe=replace(_TISSUE, epochs=5, batches_per_epoch=80),
-        models=tuple(PAPER_MODELS),
-        fractions=(0.125, 1.0),
-        seeds=(0,),
-    ),
-    "ebhi-cancer": replace(
-        _CANCER,
-        more=(
-            (("unet-aug", "p4m"), (1.0,), tuple(range(10))),
-            (("unet", "unet-sym", "unet-time", "p4"), (0.125,), tuple(range(6))),
-            (("unet-aug", "p4m"), (0.25, 0.5), tuple(range(5))),
-            (("unet", "p4"), (1.0,), tuple(range(5))),
-            (("pm", "p2", "pmm"), (0.125,), tuple(range(5))),
-            (("p4m-max", "p4m-mean", "p4m-equal-width", "p4m-literal"), (0.125,), tuple(range(3))),
-            (("p4m-escnn", "p4m-escnn-full"), (0.125,), tuple(range(2))),
-        ),
-    ),
-    "ebhi-cancer-odd": replace(
-        _CANCER,
-        description="P4M on the odd grid, with the paper's 3x3 pooling: cancer on EBHI-SEG at 65 px",
-        size=65,
-        recipe=replace(_TISSUE, network=_TISSUE.network | {"grid": "odd"}),
-        seeds=tuple(range(3)),
-    ),
-    "ebhi-glands": replace(
-        _CANCER,
-        description="the study's second task: glands on EBHI-SEG",
-        task="glands",
-        seeds=tuple(range(5)),
-    ),
-    "nuclei": replace(
-        _CANCER,
-        description="the study beyond EBHI-SEG: nuclei of 31 organs (NuInsSeg), by blocks of neighbouring images",
-        source="nuinsseg",
-        task="nuclei",
-        seeds=tuple(range(5)),
-    ),
-    "ebhi-gpu": replace(
-        _CANCER,
-        description="cancer on EBHI-SEG at its full 224 px, for a GPU",
-        size=224,
-        recipe=Recipe.of(
-            **_TISSUE.settings() | {"width": 32, "batch_size": 32, "epochs": 20, "precision": "bf16-mixed"}
-        ),
-        fractions=(0.125, 1.0),
-        workers=8,
-    ),
-    "ebhi-cpu": Preset(
-        "an older study: glands on EBHI-SEG at 80 px, width 8, 400 updates",
-        source="ebhi",
-        task="glands",
-        size=80,
-        recipe=Recipe.of(width=8, depth=3, grid="even", batch_size=16, epochs=20, batches_per_epoch=20, patience=5),
-        seeds=(0, 1, 2),
-    ),
-    "miniature": Preset(
-        "a miniature Camelyon, drawn: from slides to figures, for a trial run; proves nothing about tissue",
-        source="miniature",
-        size=64,
-        patches=640,
-        recipe=Recipe.of(width=8, depth=2, grid="even", batch_size=16, epochs=20, batches_per_epoch=10, patience=5),
-    ),
-    "paper": Preset(
-        "Camelyon16 patches of 320 x 320, the paper's numbers",
-        source="store",
-        size=320,
-        recipe=Recipe.of(width=32, depth=4, grid="even", batch_size=64, epochs=100, batches_per_epoch=468),
-        workers=8,
-    ),
-}
+def descriptions() -> dict[str, str]:
+    """What each preset of the package is, in one line, by its name."""
+    return {name: _read_toml(FOLDER / f"{name}.toml")["description"] for name in preset_names()}
+
+
+def study_name(preset: str) -> str:
+    """What a study of a preset is called unless it has a name of its own: a file's name without its ending."""
+    return Path(preset).stem if _is_file(preset) else preset
 
 
 def find_preset(name: str) -> Preset:
-    """A preset by its name.
+    """A preset by its name, or from a TOML file of one's own.
 
     Raises:
-        StudyError: if there is none of that name.
+        StudyError: if there is none of that name, or the file is missing or not a preset.
     """
-    if name not in PRESETS:
-        raise StudyError(f"unknown preset {name!r}; choose from {', '.join(PRESETS)}")
-    return PRESETS[name]
+    check_preset_name(name)
+    return load_preset(Path(name) if _is_file(name) else FOLDER / f"{name}.toml")
+
+
+def check_preset_name(name: str) -> str:
+    """A name that is a file's or that of a preset of the package; it is returned.
+
+    Raises:
+        StudyError: for any other.
+    """
+    if not _is_file(name) and name not in preset_names():
+        raise StudyError(f"unknown preset {name!r}; choose from {', '.join(preset_names())}, or give a TOML file")
+    return name
+
+
+def load_preset(path: Path) -> Preset:
+    """The preset of a TOML file.
+
+    Raises:
+        StudyError: if the file is missing or not TOML; it lacks a key or has an unknown one; or a value is of another
+            type, or is not one that a preset can have.
+    """
+    try:
+        return _build(Preset, _read_toml(path))
+    except StudyError as error:
+        raise StudyError(f"{path}: {error}") from error
+
+
+def check_study_name(name: str | None) -> None:
+    """Raise a :class:`~study.errors.StudyError` if no folder can have the name that a study is given."""
+    if name is not None and not re.fullmatch(r"\w[\w.-]*", name):
+        raise StudyError(f"--name {name!r} cannot name a folder; use letters, digits, '.', '_' and '-'")
+
+
+def _is_file(name: str) -> bool:
+    return Path(name).suffix == ".toml"
+
+
+def _read_toml(path: Path) -> dict:
+    try:
+        return tomllib.loads(path.read_text("utf-8"))
+    except OSError as error:
+        raise StudyError(f"cannot be read ({error.strerror})") from error
+    except ValueError as error:  # not UTF-8, or not TOML
+        raise StudyError(f"not TOML ({error})") from error
+
+
+def _build(kind: type, table: dict):
+    """A :class:`Preset` or :class:`Grid` from a table of TOML."""
+    return kind(**_checked(kind.__name__.lower(), table, get_type_hints(kind), _needed(kind)))
+
+
+def _build_recipe(table: dict) -> Recipe:
+    """A recipe; in its table the settings of the network stand beside those of the training."""
+    from study.networks.registry import find_network
+
+    network = find_network(table.get("network", "unet"))
+    hints = {"network": str, **{key: hint for key, hint in get_type_hints(network).items() if key in network.shared}}
+    hints |= {key: hint for key, hint in get_type_hints(Recipe).items() if key != "network"}
+    needed = [key for key in (*_needed(network), *_needed(Recipe)) if key in hints and key != "network"]
+    return Recipe.of(**_checked("recipe", table, hints, needed))
+
+
+def _needed(kind: type) -> list[str]:
+    """The arguments that have no default."""
+    return [name for name, p in inspect.signature(kind).parameters.items() if p.default is p.empty]
+
+
+def _checked(what: str, table: dict, hints: Mapping[str, type], needed: Iterable[str]) -> dict:
+    """The values of a table in the types of its keys."""
+    for key in table:
+        if key not in hints:
+            raise StudyError(f"unknown key {key!r} of a {what}; the keys are {', '.join(hints)}")
+    for key in needed:
+        if key not in table:
+            raise StudyError(f"a {what} needs {key}")
+    return {key: _typed(key, value, hints[key]) for key, value in table.items()}
+
+
+def _typed(key: str, value: object, kind: type) -> object:
+    """A value of TOML in the type of its key: an array becomes a tuple, a table a mapping, a recipe or a grid."""
+    if get_origin(kind) is tuple and isinstance(value, list):
+        return tuple(_typed(key, item, get_args(kind)[0]) for item in value)
+    if get_origin(kind) is Mapping and isinstance(value, dict):
+        return {name: _typed(f"{key}.{name}", item, get_args(kind)[1]) for name, item in value.items()}
+    if kind in (Recipe, Grid) and isinstance(value, dict):
+        return _build_recipe(value) if kind is Recipe else _build(kind, value)
+    if kind is float and type(value) is int:
+        return float(value)
+    if type(value) is not kind:
+        raise StudyError(f"{key} is {value!r}; give {_KINDS.get(kind, 'an array or a table, as in the other presets')}")
+    return value
+
+
+_KINDS = {str: "a string", int: "an integer", float: "a number"}
 
 
 def override(preset: Preset, settings: Iterable[str]) -> Preset:
@@ -218,8 +254,10 @@ def override(preset: Preset, settings: Iterable[str]) -> Preset:
     Raises:
         StudyError: for a key that does not exist or a value of another type.
     """
+    from study.networks.registry import find_network
+
     outer, inner, network = {}, {}, dict(preset.recipe.network)
-    settings = sorted(settings, key=lambda text: not text.startswith("network="))  # which decides what else there is
+    settings = sorted(settings, key=lambda text: not text.startswith("network="))  # it decides the other keys
     for setting in settings:
         key, equals, text = setting.partition("=")
         if key == "network":
@@ -233,18 +271,26 @@ def override(preset: Preset, settings: Iterable[str]) -> Preset:
             keys = dict.fromkeys(key for known, _ in owners for key in known if key not in _FIXED)
             raise StudyError(f"cannot set {setting!r}; give KEY=VALUE with a key out of {', '.join(keys)}")
     if outer.keys() & {"models", "fractions", "seeds"}:
-        outer["more"] = ()  # the user says which trials
+        outer["more"] = ()  # the user chooses the trials
     if "learning_rate" in inner:
-        outer["learning_rates"] = {}  # it is for all models
+        outer["learning_rates"] = {}  # the new rate is for all models
     return replace(preset, **outer, recipe=replace(preset.recipe, network=network, **inner))
 
 
 def _of_network(settings: Mapping[str, object]) -> dict[str, object]:
     """What a study can set of a network: its name, and what all models share, as it is now or by default."""
+    from study.networks.registry import find_network
+
     name = settings.get("network", "unet")
     kind = find_network(name)
     values = {f.name: f.type() if f.default is MISSING else f.default for f in fields(kind) if f.name in kind.shared}
     return {"network": name} | values | settings
+
+
+def setting_keys() -> list[str]:
+    """The keys that :func:`override` can replace in a study of U-Nets, without importing the network."""
+    keys = dict.fromkeys(f.name for f in (*fields(Preset), *fields(Recipe)) if f.name not in _FIXED)
+    return [*keys, "width", "depth", "grid"]
 
 
 _FIXED = {"recipe", "description", "source", "task", "learning_rates", "more"}

@@ -1,8 +1,9 @@
 """What a training makes small. A new loss is a class with these two methods and a line in :data:`LOSSES`.
 
 A loss gives a sum and what it is to be divided by. Both add up over batches and over devices, so that the loss of an
-epoch and that of a validation are means over all that was seen, however it was cut into batches. torch is imported when
-a loss is computed: the command line knows the names of the losses without it.
+epoch and that of a validation are means over all that was seen, however it was cut into batches. torch and scipy are
+imported
+when a loss is computed: the command line knows the names of the losses without it.
 """
 
 from __future__ import annotations
@@ -11,7 +12,6 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
-from scipy.special import entr
 
 from study.tasks.activation import probabilities
 from study.tasks.labels import IGNORE, one_against_rest
@@ -62,6 +62,8 @@ class CrossEntropy:
 
     def of_best_constant(self, counts: np.ndarray) -> float:
         """The entropy of the classes' shares, which are the best constant."""
+        from scipy.special import entr
+
         _, *foreground = counts.sum(axis=0)
         shares = np.array(foreground) / max(counts.sum(), 1)
         return float(entr([*shares, max(0.0, 1 - shares.sum())]).sum())
