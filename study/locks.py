@@ -4,6 +4,7 @@ import json
 import os
 import socket
 import sys
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -37,8 +38,10 @@ def only_one(folder: Path, doing: str) -> Iterator[None]:
             lock.acquire()
         except Timeout as error:
             raise StudyError(f"{_holder(folder)} {doing} {folder}; wait until it is done, or end it") from error
-        except NotImplementedError as error:
-            raise StudyError(f"{folder} is on a file system without locks; choose another folder") from error
+        except NotImplementedError:  # as on some of clusters, which are no reason to refuse all work
+            warnings.warn(
+                f"{folder} is on a file system without locks; let one process at a time work there", stacklevel=3
+            )
         probe.write_text(json.dumps({"process": os.getpid(), "host": socket.gethostname(), "command": sys.argv}))
     try:
         yield

@@ -18,6 +18,7 @@ from study import cli
 from study.data.patches.store import PatchStore, write_patches
 from study.errors import StudyError
 from study.experiments.trials import run_trial
+from study.locks import only_one
 from study.networks.models import BASELINE_MODELS, MODELS, VARIANT_MODELS
 
 TINY = [
@@ -75,6 +76,15 @@ def test_reproduce_goes_on_with_the_trials_that_are_missing(run, tmp_path):
     assert "1 of 8 trials to run" in run("reproduce", *TINY)[1]
     shutil.rmtree(tmp_path / "runs")
     assert "0 of 8 trials to run" in run("reproduce", *TINY, "--trust-results")[1]
+
+
+def test_a_study_that_another_process_runs_is_left_to_it(run, tmp_path):
+    with only_one(tmp_path / "runs/tiny", "runs the study in"):
+        refusal = refused(run("reproduce", *TINY))
+    assert f"process {os.getpid()} on " in refusal
+    assert "runs/tiny; wait until it is done" in refusal
+    assert not (tmp_path / "results").exists()
+    assert run("reproduce", *TINY, "--set", "models=unet", "--set", "fractions=1")[0] == 0
 
 
 def test_a_dry_run_lists_the_trials_and_writes_nothing(run, tmp_path):

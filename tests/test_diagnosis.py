@@ -1,10 +1,13 @@
 """The doctor finds the layer that breaks a network, and says why; and finds nothing where nothing is broken."""
 
+import sys
+
 import pytest
 import torch
 from data_helpers import assert_refused
 from torch import nn
 
+from study.cli import main
 from study.diagnosis import diagnose
 from study.gconv import GroupConv2d, GroupMaxPool2d, LiftingConv2d, ProjectionConv2d, SymmetricConv2d
 from study.groups import P4M
@@ -189,3 +192,33 @@ def test_what_cannot_be_diagnosed_is_refused():
         diagnose(nn.Identity(), torch.randn(1, 3, 8, 9))
     with assert_refused("returns", "(B, C, H, W) or (B, C)"):
         diagnose(nn.Flatten(0), image(8))
+
+
+NETWORKS = """
+from torch import nn
+
+def pools(): return nn.MaxPool2d(3, 2, 1)
+def nothing(): return 3
+"""
+
+
+@pytest.mark.parametrize(
+    ("place", "size", "code", "words"),
+    [
+        ("mine:pools", 25, 0, "It is equivariant."),
+        ("mine:pools", 24, 1, "On images of side 23 or 25"),
+        ("mine:nothing", 24, 2, "mine:nothing returns int; it should return a torch.nn.Module"),
+        ("mine:missing", 24, 2, "mine:missing: module 'mine' has no attribute 'missing'"),
+        ("not_there:x", 24, 2, "No module named 'not_there'"),
+    ],
+)
+def test_the_command_takes_any_network(tmp_path, monkeypatch, capsys, place, size, code, words):
+    (tmp_path / "mine.py").write_text(NETWORKS)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "argv", ["study", "check", place, "--size", str(size)])
+    monkeypatch.setattr(sys, "path", list(sys.path))
+    with pytest.raises(SystemExit) as end:
+        main()
+    sys.modules.pop("mine", None)
+    assert (end.value.code or 0) == code
+    assert words in "".join(capsys.readouterr())

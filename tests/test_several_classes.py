@@ -20,15 +20,14 @@ from study.cli.prediction import predict
 from study.data.patches.loading import PatchDataset, to_input
 from study.experiments.evaluation import CASE_COLUMNS, case_columns, evaluate, summarise
 from study.experiments.grid import save_maps
-from study.experiments.maps import load_stability_maps
+from study.experiments.maps import load_stability_maps, maps_path
 from study.experiments.presets import override
 from study.experiments.trials import Study, Trial, read_record, run_trial
 from study.networks.checkpoint import load_checkpoint, load_model, save_checkpoint
 from study.networks.unet import UNetArchitecture
 from study.prediction.colours import colour_of
 from study.prediction.overlay import blend, blend_classes, draw_legend
-from study.report import load_records
-from study.report.figures import make_figures, maps_path
+from study.report import load_records, make_figures
 from study.report.records import counts as counts_of
 from study.report.statistics import dice_draws, pooled_dice
 from study.tasks.labels import IGNORE

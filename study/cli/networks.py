@@ -79,8 +79,9 @@ def check(
     model: Annotated[
         str,
         typer.Argument(
-            help="Name of a model, such as p4m, or of a pretrained network; or a checkpoint.",
-            metavar="MODEL|NAME|CHECKPOINT",
+            help="Name of a model, such as p4m, or of a pretrained network; or a checkpoint; or module:function, which "
+            "returns any network for RGB images.",
+            metavar="MODEL|NAME|CHECKPOINT|MODULE:FUNCTION",
         ),
     ],
     width: Annotated[int, typer.Option(help="Channels of the U-Net at full resolution.")] = 16,
@@ -89,10 +90,16 @@ def check(
         str, typer.Option(help="Grid of the network: even (2x2 pooling) or odd (the paper's 3x3).")
     ] = "even",
     size: Annotated[
-        int | None, typer.Option(help="Side of the random image in pixels.", min=1, show_default="64 or 65")
+        int | None, typer.Option(help="Side of the random image in pixels.", min=1, show_default="64 or 65; 224")
     ] = None,
 ) -> None:
-    """Measure the equivariance of a model on all eight roto-reflections, before and after a few training steps."""
+    """Measure the equivariance of a model on all eight roto-reflections, before and after a few training steps.
+
+    Of any other network, given as module:function, say which layer breaks its equivariance first, why, and what helps.
+    """
+    if ":" in model:
+        _diagnose(model, size or 224)
+        return
     import torch
     from rich.console import Console
     from rich.table import Table
@@ -153,6 +160,29 @@ def check(
         print(
             "error: the network is less equivariant than promised; please report this with the command", file=sys.stderr
         )
+        raise typer.Exit(1)
+
+
+def _diagnose(place: str, size: int) -> None:
+    """Print what the doctor finds in the network that ``module:function`` returns."""
+    import importlib
+
+    import torch
+
+    from study.diagnosis import diagnose
+
+    module, _, name = place.partition(":")
+    sys.path.insert(0, "")  # modules of the working directory too, as in `python -m`
+    try:
+        network = getattr(importlib.import_module(module), name)()
+    except (ImportError, ValueError, AttributeError, TypeError) as error:
+        raise StudyError(f"{place}: {error}; give module:function, which returns a network") from error
+    if not isinstance(network, torch.nn.Module):
+        raise StudyError(f"{place} returns {type(network).__name__}; it should return a torch.nn.Module")
+    torch.manual_seed(0)
+    found = diagnose(network.double().eval(), torch.randn(1, 3, size, size, dtype=torch.float64))
+    print(found)
+    if not found.equivariant:
         raise typer.Exit(1)
 
 

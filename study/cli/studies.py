@@ -1,6 +1,7 @@
 """Commands on a study: ``reproduce``, ``train`` and ``figures``."""
 
 import sys
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Annotated
 
@@ -95,6 +96,7 @@ def reproduce(
     from study.experiments.grid import open_place, run_grid, side_by_side
     from study.experiments.opening import open_study
     from study.experiments.trials import results_folder
+    from study.locks import only_one
 
     where = {"devices": devices, "workers": workers, "scheduler": scheduler}
     study = open_study(preset, data, settings, name, root, devices, make=not dry_run)
@@ -108,7 +110,10 @@ def reproduce(
             show_outlook(outlook(study, todo, launch_fabric().device), study, at_a_time, Console())
         return
     replaced = sum(study.record_path(trial).is_file() for trial in todo)
-    with open_place(study.preset.recipe.precision, len(todo), **where) as place:
+    with (
+        open_place(study.preset.recipe.precision, len(todo), **where) as place,
+        only_one(root / "runs" / study.name, "runs the study in") if place.speaks else nullcontext(),
+    ):
         table = LiveTable(study, todo, Console(quiet=not place.speaks))
         table.say(f"{study.name}: {study.preset.description}" if name is None else f"{name}, from the preset {preset}")
         table.say(f"{describe(study.store)}; {len(todo)} of {len(trials)} trials to run")
