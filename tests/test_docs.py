@@ -191,10 +191,9 @@ def test_every_command_of_the_study_parses(command, tmp_path, monkeypatch):
 @pytest.fixture
 def checkout(tmp_path) -> Path:
     """Results, figures and documents, as they are in a clone."""
-    for name in ("README.md", "docs", "figures/ebhi-cpu", "figures/escnn", "figures/costs", "figures/speed"):
-        copy = shutil.copytree if (ROOT / name).is_dir() else shutil.copy
-        (tmp_path / name).parent.mkdir(exist_ok=True)
-        copy(ROOT / name, tmp_path / name)
+    shutil.copy(ROOT / "README.md", tmp_path)
+    for folder in ("docs", "figures"):
+        shutil.copytree(ROOT / folder, tmp_path / folder)
     shutil.copytree(ROOT / "results/ebhi-cpu", tmp_path / "results/ebhi-cpu")
     return tmp_path
 
