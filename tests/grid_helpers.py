@@ -3,7 +3,8 @@
 import copy
 from pathlib import Path
 
-from study.experiments.trials import Study, Trial, read_record
+from study.experiments.records import Trial, read_record
+from study.experiments.trials import Study
 
 TIMES = {"seconds", "training_seconds", "evaluation_seconds"}
 

@@ -1,5 +1,6 @@
 """Help and errors of spelling: what they say, and that they need none of the packages whose import takes seconds."""
 
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -72,3 +73,10 @@ def test_the_preset_option_names_every_preset_with_its_description(monkeypatch, 
     text = capsys.readouterr().out
     for name in ("quick", "ebhi-cancer", "paper"):
         assert f"{name}: " in text
+
+
+def test_tables_and_figures_need_no_torch():
+    code = "import sys, study.report.writing, study.report.benchmarks; assert 'torch' not in sys.modules"
+    environment = os.environ | {"PYTHONPATH": str(Path(study.__file__).parents[1])}
+    done = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, timeout=120)
+    assert done.returncode == 0, done.stderr

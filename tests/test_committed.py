@@ -7,9 +7,9 @@ import pandas as pd
 import pytest
 
 from study import report
-from study.experiments.maps import load_stability_maps, maps_path
 from study.experiments.presets import find_preset
-from study.experiments.trials import Trial
+from study.experiments.records import Trial
+from study.experiments.saved_maps import load_stability_maps, maps_path
 from study.experiments.tuning import chosen_rates, tuning_rows
 from study.networks.models import ESCNN_MODELS, MODELS
 from study.report.benchmarks import read_benchmark

@@ -8,7 +8,8 @@ from torch import nn
 from torch.utils.data import DataLoader
 
 from study.data.patches.loading import PatchDataset
-from study.experiments.evaluation import CASE_COLUMNS, READINGS, calibration, evaluate, summarise
+from study.experiments.evaluation import CASE_COLUMNS, calibration, evaluate, summarise
+from study.experiments.records import READINGS
 from study.groups import P4M
 from study.networks.unet import build_unet
 from study.tasks.labels import IGNORE

@@ -29,7 +29,8 @@ from study.experiments import grid, training
 from study.experiments.estimate import outlook, recorded_cost, timed_cost, together
 from study.experiments.grid import open_place, run_grid, run_trials, side_by_side
 from study.experiments.maps import are_maps_of
-from study.experiments.trials import Study, Trial, run_trial
+from study.experiments.records import Trial
+from study.experiments.trials import Study, run_trial
 from study.networks.checkpoint import load_checkpoint, save_tensors
 
 on_a_cpu = pytest.mark.skipif(torch.cuda.is_available(), reason="a GPU trains one trial after another")

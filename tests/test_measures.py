@@ -10,20 +10,8 @@ from torchmetrics.functional.classification import binary_calibration_error, bin
 
 from study.groups import P4M
 from study.tasks.labels import IGNORE
-from study.tasks.measures import (
-    BINS,
-    TOLERANCE,
-    boundary,
-    boundary_counts,
-    boundary_dice,
-    calibration_error,
-    counts,
-    dice,
-    iou,
-    reliability,
-    stability_sums,
-    within,
-)
+from study.tasks.measures import BINS, TOLERANCE, boundary, boundary_counts, counts, reliability, stability_sums, within
+from study.tasks.ratios import boundary_dice, calibration_error, dice, iou
 
 MAPS = ["labelled", "partly labelled"]
 

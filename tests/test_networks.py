@@ -18,8 +18,9 @@ from study.equivariance import assert_equivariant, equivariance_errors, train_br
 from study.errors import StudyError
 from study.experiments.presets import override
 from study.experiments.recipe import Recipe
+from study.experiments.records import read_record
 from study.experiments.training import train
-from study.experiments.trials import Study, read_record, run_trial
+from study.experiments.trials import Study, run_trial
 from study.gconv.sizes import is_exact
 from study.groups import GROUPS
 from study.networks import registry

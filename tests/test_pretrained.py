@@ -36,13 +36,15 @@ from study.experiments.maps import pretrained_maps
 from study.experiments.model_card import model_card
 from study.experiments.packaging import TOLERANCE, package
 from study.experiments.presets import find_preset
-from study.experiments.trials import Study, Trial, run_trial
+from study.experiments.records import Trial
+from study.experiments.trials import Study, run_trial
 from study.experiments.unseen import own_store, unseen_patches
 from study.files import sha256_of
 from study.networks import pretrained
 from study.networks.checkpoint import load_checkpoint, load_model
 from study.networks.pretrained import CHECKSUMS, WEIGHTS, available, load_pretrained, read_checksums, read_pretrained
-from study.tasks.measures import counts, dice
+from study.tasks.measures import counts
+from study.tasks.ratios import dice
 
 TINY = {"p4m": "p4m-tiny", "unet-aug": "unet-tiny"}
 """Models that are trained for some batches, and the names that they are packaged under."""

@@ -12,10 +12,12 @@ from record_helpers import CASES, WORSE, own_cases, record, scaled
 from study import report
 from study.data.datasets.miniature import SOURCE as MINIATURE
 from study.errors import StudyError
-from study.experiments.maps import load_stability_maps, maps_path, save_stability_maps
+from study.experiments.maps import save_stability_maps
 from study.experiments.presets import Preset
 from study.experiments.recipe import Recipe
-from study.experiments.trials import Study, read_record, run_trial
+from study.experiments.records import read_record
+from study.experiments.saved_maps import load_stability_maps, maps_path
+from study.experiments.trials import Study, run_trial
 from study.report import results, writing
 from study.report.figures import FIGURES
 from study.report.results import StudyResults

@@ -20,9 +20,10 @@ from study.cli.prediction import predict
 from study.data.patches.loading import PatchDataset, to_input
 from study.experiments.evaluation import CASE_COLUMNS, case_columns, evaluate, summarise
 from study.experiments.grid import save_maps
-from study.experiments.maps import load_stability_maps, maps_path
 from study.experiments.presets import override
-from study.experiments.trials import Study, Trial, read_record, run_trial
+from study.experiments.records import Trial, read_record
+from study.experiments.saved_maps import load_stability_maps, maps_path
+from study.experiments.trials import Study, run_trial
 from study.networks.checkpoint import load_checkpoint, load_model, save_checkpoint
 from study.networks.unet import UNetArchitecture
 from study.prediction.colours import colour_of
@@ -32,7 +33,7 @@ from study.report.records import counts as counts_of
 from study.report.statistics import dice_draws, pooled_dice
 from study.tasks.labels import IGNORE
 from study.tasks.losses import LOSSES
-from study.tasks.measures import dice, iou, mean_dice
+from study.tasks.ratios import dice, iou, mean_dice
 from study.tasks.registry import TASKS
 from study.tasks.stability import stability
 from study.tasks.task import Task

@@ -9,9 +9,10 @@ from data_helpers import make_blobs
 from grid_helpers import numbers
 
 from study.errors import StudyError
-from study.experiments.trials import Study, Trial, read_record, read_records, run_trial, score_patches
+from study.experiments.records import Trial, read_record, read_records
+from study.experiments.trials import Study, run_trial, score_patches
 from study.networks.checkpoint import load_model
-from study.tasks.measures import boundary_dice, calibration_error, dice
+from study.tasks.ratios import boundary_dice, calibration_error, dice
 
 
 def test_the_grid_of_trials_is_complete_and_whole_seed_by_seed(preset, store, tmp_path):

@@ -10,7 +10,8 @@ from rich.table import Table
 from rich.text import Text
 
 from study.experiments.estimate import Outlook, together
-from study.experiments.trials import Study, Trial, is_diverged
+from study.experiments.records import Trial, is_diverged
+from study.experiments.trials import Study
 from study.networks.models import MODELS
 
 

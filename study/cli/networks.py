@@ -42,7 +42,8 @@ def evaluate(
     from study.cli.show import describe, show_table
     from study.data.patches.store import PatchStore
     from study.devices import launch_fabric
-    from study.experiments.evaluation import READINGS, summarise
+    from study.experiments.evaluation import summarise
+    from study.experiments.records import READINGS
     from study.experiments.trials import score_patches
     from study.experiments.unseen import own_store, unseen_patches
     from study.networks.checkpoint import rebuild

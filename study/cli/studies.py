@@ -95,7 +95,7 @@ def reproduce(
     from study.experiments.estimate import outlook
     from study.experiments.grid import open_place, run_grid, side_by_side
     from study.experiments.opening import open_study
-    from study.experiments.trials import results_folder
+    from study.experiments.records import results_folder
     from study.locks import only_one
 
     where = {"devices": devices, "workers": workers, "scheduler": scheduler}
@@ -198,7 +198,7 @@ def figures(
 
 
 def _show_figures(root: Path, name: str) -> None:
-    from study.experiments.trials import results_folder
+    from study.experiments.records import results_folder
     from study.report.writing import make_figures
 
     written = make_figures(root, name)

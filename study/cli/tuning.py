@@ -27,7 +27,7 @@ def tune_rates(
     from study.cli.show import show_table
     from study.devices import launch_fabric, one_thread
     from study.experiments.opening import open_study
-    from study.experiments.trials import results_folder
+    from study.experiments.records import results_folder
     from study.experiments.tuning import RATES, chosen_rates, runs, tune, tuning_rows
     from study.networks.models import MODELS
 

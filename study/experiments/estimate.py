@@ -10,8 +10,9 @@ import torch
 from study.bench.networks import inference, training_step
 from study.bench.timing import time_in_turn
 from study.experiments.presets import Preset
+from study.experiments.records import Trial, read_record, record_files, results_folder
 from study.experiments.training import epochs_done
-from study.experiments.trials import Study, Trial, read_record, record_files, results_folder
+from study.experiments.trials import Study
 from study.networks.models import MODELS
 from study.provenance import hardware
 

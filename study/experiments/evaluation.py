@@ -42,24 +42,13 @@ from torch import nn
 from torch.utils.data import DataLoader
 
 from study.data.patches.loading import to_input
+from study.experiments.records import READINGS
 from study.tasks.labels import IGNORE, one_against_rest
-from study.tasks.measures import (
-    BINS,
-    boundary_counts,
-    boundary_dice,
-    calibration_error,
-    counts,
-    dice,
-    iou,
-    reliability,
-    stability_sums,
-)
+from study.tasks.measures import BINS, boundary_counts, counts, reliability, stability_sums
+from study.tasks.ratios import boundary_dice, calibration_error, dice, iou
 from study.tasks.registry import FOREGROUND
 from study.tasks.stability import stability
 from study.tasks.task import Task
-
-READINGS = ("", "tta_")
-"""Before the name of a sum or a measure: of the patch as it is, and with test-time augmentation."""
 
 _COUNTS = ("tp", "fp", "fn")
 _BOUNDARY = ("boundary_decision", "boundary_decision_hit", "boundary_truth", "boundary_truth_hit")

@@ -22,8 +22,10 @@ from lightning_fabric import Fabric
 from study.dask_client import SchedulerGone, dask_client, outcomes, reason
 from study.devices import launch_fabric, one_thread
 from study.errors import StudyError
-from study.experiments.maps import are_maps_of, maps_path, save_stability_maps
-from study.experiments.trials import Study, Trial, run_trial
+from study.experiments.maps import are_maps_of, save_stability_maps
+from study.experiments.records import Trial
+from study.experiments.saved_maps import maps_path
+from study.experiments.trials import Study, run_trial
 from study.provenance import command
 
 Report = Callable[[Trial, dict | None], None]

@@ -4,7 +4,6 @@ They are saved with the results, so that the figure can be drawn without the dat
 """
 
 import hashlib
-from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -15,7 +14,7 @@ from torch.utils.data import DataLoader, default_collate
 from study.data.patches.loading import PatchDataset, to_input
 from study.data.patches.store import PatchStore
 from study.errors import StudyError
-from study.experiments.trials import results_folder
+from study.experiments.saved_maps import ARRAYS, load_stability_maps
 from study.experiments.unseen import own_store, unseen_patches
 from study.files import replacing
 from study.networks.checkpoint import load_checkpoint, load_model, rebuild
@@ -27,18 +26,8 @@ from study.tasks.task import Task
 PERCENTILES = (50, 75, 95)
 """The patches that are shown: at these percentiles of the U-Net's deviation, so that nobody picks the pretty ones."""
 
-ARRAYS = (
-    *("image", "mask", "unet_mean", "unet_deviation", "p4m_mean", "p4m_deviation_max"),
-    *("patch", "networks", "fingerprint"),
-)
-
 CANDIDATES = 256
 """How many test patches they are taken from, at the most."""
-
-
-def maps_path(root: Path, study: str) -> Path:
-    """Where the maps of a study are, below the folder that ``results/`` is in."""
-    return results_folder(root, study) / "stability_maps.npz"
 
 
 def save_stability_maps(
@@ -155,21 +144,6 @@ def are_maps_of(path: Path, store: PatchStore, *, unet: Path, p4m: Path) -> bool
     except StudyError:  # missing, damaged or of older code: they can be made again
         return False
     return all(maps[name] == value for name, value in wanted.items())
-
-
-def load_stability_maps(path: Path | str, arrays: Sequence[str] = ARRAYS) -> dict[str, np.ndarray]:
-    """The arrays of :func:`save_stability_maps`; what is drawn of them, unless told otherwise.
-
-    Raises:
-        StudyError: if the file is missing or damaged.
-    """
-    try:
-        with np.load(path) as file:
-            return {name: file[name] for name in arrays}
-    except FileNotFoundError as error:
-        raise StudyError(f"no stability maps at {path}; make them with `python -m study reproduce`") from error
-    except Exception as error:  # a damaged archive raises anything from EOFError to BadZipFile
-        raise StudyError(f"{path} is damaged; delete it and run `python -m study reproduce` again") from error
 
 
 def _names(unet: Path, p4m: Path) -> str:

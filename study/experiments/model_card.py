@@ -6,7 +6,7 @@ All of it is generated from what the file of weights says of itself, so the two 
 from collections.abc import Sequence
 
 from study.data.datasets.registry import find_data_set
-from study.experiments.trials import Trial
+from study.experiments.records import Trial
 from study.networks.models import MODELS
 from study.networks.network import Architecture
 from study.networks.registry import from_values

@@ -21,7 +21,8 @@ from study.data.patches.store import PatchStore
 from study.errors import StudyError
 from study.experiments.evaluation import summarise
 from study.experiments.model_card import model_card
-from study.experiments.trials import Trial, read_record, results_folder, score_patches
+from study.experiments.records import Trial, read_record, results_folder
+from study.experiments.trials import score_patches
 from study.experiments.unseen import own_store
 from study.files import replacing, sha256_of
 from study.networks.checkpoint import load_checkpoint, rebuild

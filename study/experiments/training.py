@@ -30,7 +30,8 @@ from study.memory import keep_freed_memory
 from study.networks.checkpoint import save_tensors
 from study.networks.models import MODELS
 from study.tasks.labels import label_counts, one_against_rest
-from study.tasks.measures import counts, mean_dice
+from study.tasks.measures import counts
+from study.tasks.ratios import mean_dice
 from study.tasks.registry import FOREGROUND
 from study.tasks.task import Task
 

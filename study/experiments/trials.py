@@ -4,7 +4,6 @@ A trial leaves its weights at ``runs/<study>/<trial>/best.pt`` (ignored by git) 
 tables and figures need, at ``results/<study>/trials/<trial>.json`` (committed).
 """
 
-import json
 import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, field, replace
@@ -19,8 +18,9 @@ from study.data.patches.loading import PatchDataset
 from study.data.patches.splits import Split, split
 from study.data.patches.store import PatchStore
 from study.errors import StudyError
-from study.experiments.evaluation import CASE_COLUMNS, calibration, case_columns, evaluate, summarise
+from study.experiments.evaluation import calibration, case_columns, evaluate, summarise
 from study.experiments.presets import Preset
+from study.experiments.records import Trial, compact, is_diverged, read_record, record_files, results_folder
 from study.experiments.training import Trained, shared_loader, train
 from study.files import replacing
 from study.gconv.fast.dispatch import forms
@@ -31,28 +31,6 @@ from study.provenance import provenance
 from study.tasks.losses import LOSSES
 from study.tasks.registry import FOREGROUND, find_task
 from study.tasks.task import Task
-
-SECTIONS = ("trial", "settings", "data", "metrics", "cases", "provenance")
-"""Of every record; each maps names to values. There are also ``history``, a row per epoch, and ``case_columns``, the
-names of the numbers in ``cases``; records that have more than the counts for the Dice have ``calibration`` too, and
-those of several classes have their names in ``task``."""
-
-
-@dataclass(frozen=True)
-class Trial:
-    """One cell of the grid."""
-
-    model: str
-    fraction: float
-    seed: int
-
-    @property
-    def name(self) -> str:
-        """For files: ``p4m-12.5-0`` is the P4M U-Net on 12.5 % of the data with seed 0."""
-        return f"{self.model}-{100 * self.fraction:g}-{self.seed}"
-
-    def __str__(self) -> str:
-        return f"{MODELS[self.model].label} on {100 * self.fraction:g} % of the data, seed {self.seed}"
 
 
 @dataclass(frozen=True)
@@ -272,63 +250,6 @@ def score_patches(
     return scores.assign(case=store.case[scores.index])
 
 
-def is_diverged(record: dict) -> bool:
-    """Whether a record is of a training that ended worse than a constant prediction; older ones do not say."""
-    return record["metrics"].get("diverged", False)
-
-
-def results_folder(root: Path, study: str) -> Path:
-    return root / "results" / study
-
-
-def record_files(folder: Path) -> list[Path]:
-    """The files of all records in a study's results folder, sorted."""
-    return sorted((folder / "trials").glob("*.json"))
-
-
-def read_record(path: Path) -> dict | None:
-    """A trial's record, or None if there is none.
-
-    Raises:
-        StudyError: if the file is damaged.
-    """
-    try:
-        record = json.loads(path.read_text())
-        trial = Trial(**record["trial"])
-        for section in SECTIONS:
-            record[section].keys()
-        record["history"]
-        record.setdefault("case_columns", list(CASE_COLUMNS[:3]))  # records from before there were more
-    except FileNotFoundError:
-        return None
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-        raise StudyError(f"{path} is damaged or no record of a trial; remove it to run the trial again") from error
-    if trial.model not in MODELS:
-        raise StudyError(f"{path} is of the unknown model {trial.model!r}; remove it")
-    return record
-
-
-def read_records(folder: Path) -> list[dict]:
-    """The records of a study, in the order of their names, without those of trials that diverged.
-
-    Raises:
-        StudyError: if there are none, or one is damaged.
-    """
-    records = [read_record(file) for file in record_files(folder)]
-    if not records:
-        raise StudyError(f"no results in {folder}; make them with `python -m study reproduce`")
-    sound = [record for record in records if not is_diverged(record)]
-    if not sound:
-        raise StudyError(f"all trials in {folder} diverged; lower learning_rate (--set, and a --name)")
-    return sound
-
-
-def diverged_trials(folder: Path) -> list[Trial]:
-    """Those that :func:`read_records` leaves out."""
-    records = (read_record(file) for file in record_files(folder))
-    return [Trial(**record["trial"]) for record in records if is_diverged(record)]
-
-
 def _by_case(patches: pd.DataFrame, columns: list[str]) -> dict[str, list[float]]:
     """``{case: sums in the order of the columns}``: enough to pool the measures again over any set of cases."""
     sums = patches.groupby("case")[columns].sum()
@@ -350,16 +271,3 @@ def _save(study: Study, trial: Trial, trained: Trained, record: dict) -> None:
     with replacing(study.record_path(trial)) as temporary:
         temporary.write_text(compact(record))
     (study.run_folder(trial) / "last.pt").unlink(missing_ok=True)
-
-
-def compact(record: dict) -> str:
-    """JSON with one line per entry of each section: short, and a diff shows what changed."""
-    sections = []
-    for key, value in record.items():
-        if isinstance(value, list):
-            rows = ",\n".join(f"  {json.dumps(row)}" for row in value)
-            sections.append(f"{json.dumps(key)}: [\n{rows}\n]")
-        else:
-            rows = ",\n".join(f"  {json.dumps(k)}: {json.dumps(v)}" for k, v in value.items())
-            sections.append(f"{json.dumps(key)}: {{\n{rows}\n}}")
-    return "{\n" + ",\n".join(sections) + "\n}\n"

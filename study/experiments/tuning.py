@@ -14,8 +14,9 @@ from lightning_fabric import Fabric
 
 from study.data.patches.splits import split
 from study.errors import StudyError
+from study.experiments.records import compact, results_folder
 from study.experiments.training import train
-from study.experiments.trials import Study, compact, results_folder
+from study.experiments.trials import Study
 from study.files import replacing
 from study.networks.models import MODELS
 from study.provenance import provenance

@@ -21,7 +21,7 @@ _READINGS = {"": "", "tta_": " with TTA"}
 
 @dataclass(frozen=True)
 class Cell:
-    """A model on a data regime, and how it is read: one of :data:`~study.experiments.evaluation.READINGS`."""
+    """A model on a data regime, and how it is read: one of :data:`~study.experiments.records.READINGS`."""
 
     model: str
     fraction: float

@@ -9,11 +9,11 @@ from collections.abc import Callable, Sequence
 import numpy as np
 import pandas as pd
 
-from study.experiments.evaluation import READINGS
+from study.experiments.records import READINGS
 from study.report.claims import FLIPS
 from study.report.records import by_cell, case_sums, class_endings, trial_rows
 from study.report.statistics import bootstrap_weights, interval
-from study.tasks.measures import boundary_dice, calibration_error, dice, iou
+from study.tasks.ratios import boundary_dice, calibration_error, dice, iou
 
 ORIENTATIONS = 8
 """Passes through the network that test-time augmentation takes."""

@@ -8,7 +8,7 @@ import pandas as pd
 
 from study.data.datasets.registry import caption_of
 from study.errors import StudyError
-from study.experiments.trials import Trial, read_records
+from study.experiments.records import Trial, read_records
 from study.networks.models import MODELS
 
 COUNTS = ("tp", "fp", "fn")
@@ -63,7 +63,7 @@ def epoch_rows(records: Sequence[dict]) -> pd.DataFrame:
 def class_endings(records: Sequence[dict], reading: str = "") -> list[str]:
     """What the names of columns of one class end with, as in ``tp_2``: of two classes there is one without an ending.
 
-    Empty if no record has this one of the :data:`~study.experiments.evaluation.READINGS`.
+    Empty if no record has this one of the :data:`~study.experiments.records.READINGS`.
     """
     for record in records:
         found = [re.fullmatch(rf"{reading}tp(|_\d+)", name) for name in record["case_columns"]]
@@ -102,7 +102,7 @@ def counts(records: Sequence[dict], reading: str = "") -> pd.DataFrame | None:
 
     Args:
         records: of the seeds.
-        reading: one of :data:`~study.experiments.evaluation.READINGS`.
+        reading: one of :data:`~study.experiments.records.READINGS`.
 
     Returns:
         None if no record has this reading; otherwise of those that have it.

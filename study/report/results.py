@@ -8,8 +8,8 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from study.experiments.maps import load_stability_maps, maps_path
-from study.experiments.trials import Trial, diverged_trials, record_files, results_folder
+from study.experiments.records import Trial, diverged_trials, record_files, results_folder
+from study.experiments.saved_maps import load_stability_maps, maps_path
 from study.report.claims import claim_rows
 from study.report.contrasts import contrast_rows
 from study.report.measures import cost_rows, measure_rows
@@ -98,7 +98,7 @@ class StudyResults:
 
     @cached_property
     def maps(self) -> dict[str, np.ndarray] | None:
-        """See :func:`~study.experiments.maps.load_stability_maps`; None if there are none, or they are of other data.
+        """See :func:`~study.experiments.saved_maps.load_stability_maps`; None without maps of the same data.
 
         Raises:
             StudyError: if the file is damaged.

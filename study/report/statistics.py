@@ -29,7 +29,7 @@ import pandas as pd
 from scipy import stats
 
 from study.errors import StudyError
-from study.tasks.measures import mean_dice
+from study.tasks.ratios import mean_dice
 
 DRAWS = 10_000
 

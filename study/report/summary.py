@@ -6,7 +6,7 @@ from dataclasses import replace
 import numpy as np
 import pandas as pd
 
-from study.experiments.trials import Trial
+from study.experiments.records import Trial
 from study.networks.models import ESCNN_MODELS, MODELS, NATIVE_MODELS, PAPER_MODELS, native_counterpart
 from study.report.contrasts import BASELINE
 from study.report.published import PAPER_DICE

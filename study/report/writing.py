@@ -5,7 +5,7 @@ from pathlib import Path
 from matplotlib.figure import Figure
 
 from study.errors import StudyError
-from study.experiments.trials import results_folder
+from study.experiments.records import results_folder
 from study.files import replacing
 from study.report.figures import FIGURES
 from study.report.results import StudyResults, read_study

@@ -1,4 +1,4 @@
-"""From maps to sums over pixels, and from sums to measures; the table of them is in
+"""From maps to sums over pixels, of which :mod:`study.tasks.ratios` makes measures; the table of them is in
 :mod:`study.experiments.evaluation`.
 
 Every sum is of one patch and adds up over patches, cases and seeds. Pixels that nobody labelled
@@ -6,7 +6,6 @@ Every sum is of one patch and adds up over patches, cases and seeds. Pixels that
 classes each is measured against the rest (:func:`~study.tasks.labels.one_against_rest`).
 """
 
-import numpy as np
 import torch
 from torch import Tensor
 from torch.nn import functional as F
@@ -92,35 +91,3 @@ def within(pixels: Tensor, distance: int) -> Tensor:
     offsets = torch.arange(-distance, distance + 1, device=pixels.device)
     disk = (offsets[:, None] ** 2 + offsets**2 <= distance**2).float()
     return F.conv2d(pixels.float(), disk[None, None], padding=distance) > 0.5  # counts, in whatever precision
-
-
-def dice(tp, fp, fn):
-    """``2 TP / (2 TP + FP + FN)`` from counts of pixels (numbers or arrays); 1 where nothing is there or found."""
-    return _share(2 * np.asarray(tp), 2 * np.asarray(tp) + fp + fn)
-
-
-def mean_dice(sums):
-    """The mean over K classes of their Dice, of counts ``(..., 3 * K)``: tp, fp and fn of the first, then the next."""
-    sums = np.asarray(sums)
-    tp, fp, fn = np.moveaxis(sums.reshape(*sums.shape[:-1], -1, 3), -1, 0)  # each (..., K)
-    return dice(tp, fp, fn).mean(axis=-1)
-
-
-def iou(tp, fp, fn):
-    """``TP / (TP + FP + FN)`` from counts of pixels (numbers or arrays); 1 where nothing is there or found."""
-    return _share(np.asarray(tp), np.asarray(tp) + fp + fn)
-
-
-def boundary_dice(decision, decision_hit, truth, truth_hit):
-    """The share of both boundaries that is near the other, from :func:`boundary_counts`; 1 where there is neither."""
-    return _share(np.asarray(decision_hit) + truth_hit, np.asarray(decision) + truth)
-
-
-def calibration_error(pixels, probability, foreground) -> float:
-    """The ECE from the sums of :func:`reliability`, each ``(BINS,)``; NaN if there are no pixels."""
-    difference = np.abs(np.asarray(probability) - foreground).sum()
-    return float(difference / np.sum(pixels)) if np.sum(pixels) else np.nan
-
-
-def _share(part, whole):
-    return np.where(whole > 0, part / np.maximum(whole, 1), 1.0)

@@ -25,8 +25,8 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 from data_helpers import make_blobs
 from grid_helpers import TIMES, figures, numbers
 
+from study.experiments.records import read_record, record_files
 from study.experiments.training import epochs_done
-from study.experiments.trials import read_record, record_files
 
 EPOCHS = 6
 TRIALS = 12

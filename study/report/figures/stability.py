@@ -20,7 +20,7 @@ def panel(maps: Mapping[str, np.ndarray], caption: str) -> Figure:
     U-Net.
 
     Args:
-        maps: of :func:`study.experiments.maps.load_stability_maps`.
+        maps: of :func:`study.experiments.saved_maps.load_stability_maps`.
         caption: says which networks and what data.
     """
     patches = len(maps["image"])

@@ -9,9 +9,7 @@ def extraction_table(rows: pd.DataFrame) -> str:
     """Markdown: patches per second of the extraction, beside OpenSlide alone."""
     columns = {"extraction": "Extraction", "openslide": "OpenSlide alone", "share": "Share"}
     cells = [_median(rows.extraction), _median(rows.openslide), _median(100 * rows.share, " %")]
-    text = (
-        "OpenSlide alone only reads the same regions. In brackets are the slowest and the fastest round."
-    )
+    text = "OpenSlide alone only reads the same regions. In brackets are the slowest and the fastest round."
     return f"{_caption(rows)}.\n\n{markdown([[*columns.values()], cells])}\n\n{text}\n"
 
 

@@ -1,0 +1,106 @@
+"""The records of trials, as they are in ``results/<study>/trials/``: reading them needs no torch."""
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+
+from study.errors import StudyError
+from study.networks.models import MODELS
+
+SECTIONS = ("trial", "settings", "data", "metrics", "cases", "provenance")
+"""Of every record; each maps names to values. There are also ``history``, a row per epoch, and ``case_columns``, the
+names of the numbers in ``cases``; records that have more than the counts for the Dice have ``calibration`` too, and
+those of several classes have their names in ``task``."""
+
+COUNTS = ("tp", "fp", "fn")
+"""The sums of each case in records from before there were more."""
+
+READINGS = ("", "tta_")
+"""Before the name of a sum or a measure: of the patch as it is, and with test-time augmentation."""
+
+
+@dataclass(frozen=True)
+class Trial:
+    """One cell of the grid."""
+
+    model: str
+    fraction: float
+    seed: int
+
+    @property
+    def name(self) -> str:
+        """For files: ``p4m-12.5-0`` is the P4M U-Net on 12.5 % of the data with seed 0."""
+        return f"{self.model}-{100 * self.fraction:g}-{self.seed}"
+
+    def __str__(self) -> str:
+        return f"{MODELS[self.model].label} on {100 * self.fraction:g} % of the data, seed {self.seed}"
+
+
+def is_diverged(record: dict) -> bool:
+    """Whether a record is of a training that ended worse than a constant prediction; older ones do not say."""
+    return record["metrics"].get("diverged", False)
+
+
+def results_folder(root: Path, study: str) -> Path:
+    return root / "results" / study
+
+
+def record_files(folder: Path) -> list[Path]:
+    """The files of all records in a study's results folder, sorted."""
+    return sorted((folder / "trials").glob("*.json"))
+
+
+def read_record(path: Path) -> dict | None:
+    """A trial's record, or None if there is none.
+
+    Raises:
+        StudyError: if the file is damaged.
+    """
+    try:
+        record = json.loads(path.read_text())
+        trial = Trial(**record["trial"])
+        for section in SECTIONS:
+            record[section].keys()
+        record["history"]
+        record.setdefault("case_columns", list(COUNTS))  # records from before there were more
+    except FileNotFoundError:
+        return None
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        raise StudyError(f"{path} is damaged or no record of a trial; remove it to run the trial again") from error
+    if trial.model not in MODELS:
+        raise StudyError(f"{path} is of the unknown model {trial.model!r}; remove it")
+    return record
+
+
+def read_records(folder: Path) -> list[dict]:
+    """The records of a study, in the order of their names, without those of trials that diverged.
+
+    Raises:
+        StudyError: if there are none, or one is damaged.
+    """
+    records = [read_record(file) for file in record_files(folder)]
+    if not records:
+        raise StudyError(f"no results in {folder}; make them with `python -m study reproduce`")
+    sound = [record for record in records if not is_diverged(record)]
+    if not sound:
+        raise StudyError(f"all trials in {folder} diverged; lower learning_rate (--set, and a --name)")
+    return sound
+
+
+def diverged_trials(folder: Path) -> list[Trial]:
+    """Those that :func:`read_records` leaves out."""
+    records = (read_record(file) for file in record_files(folder))
+    return [Trial(**record["trial"]) for record in records if is_diverged(record)]
+
+
+def compact(record: dict) -> str:
+    """JSON with one line per entry of each section: short, and a diff shows what changed."""
+    sections = []
+    for key, value in record.items():
+        if isinstance(value, list):
+            rows = ",\n".join(f"  {json.dumps(row)}" for row in value)
+            sections.append(f"{json.dumps(key)}: [\n{rows}\n]")
+        else:
+            rows = ",\n".join(f"  {json.dumps(k)}: {json.dumps(v)}" for k, v in value.items())
+            sections.append(f"{json.dumps(key)}: {{\n{rows}\n}}")
+    return "{\n" + ",\n".join(sections) + "\n}\n"
