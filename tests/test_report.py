@@ -111,7 +111,7 @@ def test_every_trial_is_a_row_with_its_provenance(records):
 @pytest.fixture(scope="module")
 def trained(store, tmp_path_factory):
     recipe = Recipe.of(width=4, depth=1, grid="even", batch_size=4, epochs=2, batches_per_epoch=4, learning_rate=0.01)
-    preset = Preset("tiny", source="synthetic", size=16, recipe=recipe, models=("unet", "p4m"), fractions=(0.5, 1.0))
+    preset = Preset("tiny", source="store", size=16, recipe=recipe, models=("unet", "p4m"), fractions=(0.5, 1.0))
     study, fabric = Study("tiny", preset, store, tmp_path_factory.mktemp("study")), Fabric(accelerator="cpu", devices=1)
     for trial in study.trials():
         run_trial(study, trial, fabric)
