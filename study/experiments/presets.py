@@ -87,7 +87,6 @@ class Preset:
     workers: int = 0
 
     def __post_init__(self) -> None:
-        from study.data.datasets.registry import find_data_set
         from study.data.patches.splits import DESIGNS
         from study.experiments.schedules import SCHEDULES
         from study.networks.models import MODELS
@@ -99,7 +98,6 @@ class Preset:
         for name in ("batch_size", "epochs", "batches_per_epoch", "learning_rate"):
             if not 0 < getattr(recipe, name) < math.inf:
                 raise StudyError(f"{name} is {getattr(recipe, name)}; give a positive number")
-        find_data_set(self.source)
         if self.design not in DESIGNS:
             raise StudyError(f"unknown design {self.design!r}; choose from {', '.join(DESIGNS)}")
         if recipe.schedule not in SCHEDULES:
@@ -173,8 +171,12 @@ def load_preset(path: Path) -> Preset:
         StudyError: if the file is missing or not TOML; it lacks a key or has an unknown one; or a value is of another
             type, or is not one that a preset can have.
     """
+    from study.data.datasets.registry import find_data_set
+
     try:
-        return _build(Preset, _read_toml(path))
+        preset = _build(Preset, _read_toml(path))
+        find_data_set(preset.source)
+        return preset
     except StudyError as error:
         raise StudyError(f"{path}: {error}") from error
 
