@@ -1,4 +1,4 @@
-"""What a study still has to do, and about how long it takes: told before anything is trained."""
+"""The remaining trials of a study and their estimated times, before anything is trained."""
 
 import heapq
 from collections.abc import Iterable
@@ -17,12 +17,12 @@ from study.networks.models import MODELS
 from study.provenance import hardware
 
 TIMED_PATCHES = 8
-"""In a step that is timed on a CPU, where the time goes with their number; a GPU needs whole batches."""
+"""Patches in a step that is timed on a CPU, where the time is proportional to them; a GPU needs whole batches."""
 
 
 @dataclass(frozen=True)
 class Cost:
-    """Seconds of one trial: for its training, and for its evaluation; and what they were taken from."""
+    """Seconds of the training and of the evaluation of one trial, and the source of the estimate."""
 
     training: float
     evaluation: float
@@ -34,11 +34,11 @@ class Outlook:
     """One trial before it runs.
 
     Attributes:
-        trial: which one.
-        done: whether it need not run.
-        epochs: of its training that need not run.
-        seconds: about how long it takes from here.
-        source: what they were taken from; empty where nothing is to do.
+        trial: the trial.
+        done: whether it is complete.
+        epochs: completed epochs of its training.
+        seconds: estimated remaining time.
+        source: the source of the estimate; empty for a completed trial.
     """
 
     trial: Trial
@@ -49,7 +49,7 @@ class Outlook:
 
 
 def outlook(study: Study, todo: Iterable[Trial], device: torch.device) -> list[Outlook]:
-    """All trials of a study, whose store may be missing yet, of which ``todo`` have to run, on ``device``."""
+    """All trials of a study on ``device``, of which ``todo`` have to run; the data may be missing yet."""
     todo, costs = set(todo), {}
     found = []
     for trial in study.trials():
@@ -65,7 +65,7 @@ def outlook(study: Study, todo: Iterable[Trial], device: torch.device) -> list[O
 
 
 def together(seconds: Iterable[float], workers: int) -> float:
-    """Seconds until all is done, if each of the workers takes the next trial when it is free."""
+    """Seconds until all trials are complete, if each worker takes the next trial when it is free."""
     free = [0.0] * max(1, workers)
     for duration in seconds:
         heapq.heapreplace(free, free[0] + duration)
@@ -73,7 +73,7 @@ def together(seconds: Iterable[float], workers: int) -> float:
 
 
 def recorded_cost(study: Study, trial: Trial, device: torch.device) -> Cost | None:
-    """What trials of the same model and settings took on such a machine, by the records of this study."""
+    """The cost of trials of the same model and settings on such a machine, from the records of this study."""
     records = [read_record(path) for path in record_files(results_folder(study.root, study.name))]
     same = [
         record["metrics"]
@@ -89,9 +89,9 @@ def recorded_cost(study: Study, trial: Trial, device: torch.device) -> Cost | No
 
 
 def timed_cost(study: Study, trial: Trial, device: torch.device) -> Cost:
-    """What a few steps of this model at this size take here, on noise, times their number.
+    """The cost from a few steps of this model, timed here on noise, times their number.
 
-    Without data, what validation and evaluation take is left out.
+    Without data, validation and evaluation are left out.
     """
     preset, recipe = study.preset, study.preset.recipe
     step, forward = _seconds_per_patch(preset, trial.model, device)
@@ -105,7 +105,7 @@ def timed_cost(study: Study, trial: Trial, device: torch.device) -> Cost:
 
 
 def _seconds_per_patch(preset: Preset, model: str, device: torch.device) -> tuple[float, float]:
-    """Of a training step, and of a forward pass."""
+    """Seconds per patch of a training step, and of a forward pass."""
     recipe = preset.recipe
     batch = recipe.batch_size if device.type == "cuda" else min(recipe.batch_size, TIMED_PATCHES)
     network = MODELS[model].architecture(**recipe.network).build().to(device)

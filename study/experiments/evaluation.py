@@ -1,4 +1,4 @@
-"""How good a network is, and how steady, from sums over the pixels of each patch.
+"""The quality and the stability of a network, from sums over the pixels of each patch.
 
 A network is read in two ways: on the patch as it is, and with eight-fold test-time augmentation (TTA), that is by the
 mean of its probability over the eight roto-reflections; the keys of the second reading begin with ``tta_``.
@@ -19,18 +19,18 @@ Key                    Formula                                                  
 ``deviation``          mean of the standard deviation of p over the eight roto-reflections      Linmans et al. 2018,
                                                                                                 Fig. 2
 ``deviation_max``      its largest value
-``changed``            flip rate: share of pixels that the eight do not all decide alike
+``changed``            flip rate: share of pixels on which the eight decisions differ
 ``..._border``         either of the two within 2 px of the truth's boundary
 ``..._interior``       either of the two elsewhere
 =====================  =======================================================================  ========================
 
 The task decides what is foreground (:mod:`study.tasks.task`). A boundary is the foreground pixels with a 4-neighbour in
-the background; none runs along the edge of the image. Pixels that nobody labelled count in no measure.
+the background; it does not run along the edge of the image. Unlabelled pixels count in no measure.
 
-Of several classes, each but the background is the foreground once, all else being the background then. Sums and
-measures of a class end with its label value, as in ``tp_2`` and ``dice_2``, and the measure without an ending is the
-mean over these classes (of those that have it). The deviation is then of the class whose probability is the least
-steady, and the border is that of any class.
+With several classes, each class but the background is in turn the foreground, against all others. Sums and measures of
+a class end with its label value, as in ``tp_2`` and ``dice_2``, and the measure without an ending is the mean over
+these classes (of those that have it). The deviation is then that of the class whose probability varies most, and the
+border is that of any class.
 """
 
 from collections.abc import Iterator
@@ -60,7 +60,7 @@ _BIN_SUMS = ("pixels", "probability", "foreground")
 
 def case_columns(task: Task) -> list[str]:
     """The sums that a record keeps of every case, in this order: numbers of pixels, but for ``border_deviation`` and
-    ``interior_deviation``, which are sums of standard deviations. Border and interior are all pixels that are labelled.
+    ``interior_deviation``, which are sums of standard deviations. Border and interior together are all labelled pixels.
     """
     names = [
         *(f"{reading}{name}{end}" for reading in READINGS for end in _endings(task) for name in _COUNTS),
@@ -70,7 +70,7 @@ def case_columns(task: Task) -> list[str]:
 
 
 def _endings(task: Task) -> list[str]:
-    """Of the names of what is of one class: none where there is but one beside the background."""
+    """The endings of names for each class; empty if there is one class beside the background."""
     return [f"_{label}" for label in task.foreground] if len(task.foreground) > 1 else [""]
 
 
@@ -86,7 +86,7 @@ def _bin_columns(task: Task) -> list[str]:
 def evaluate(
     network: nn.Module, batches: DataLoader, device: torch.device, task: Task = FOREGROUND
 ) -> Iterator[pd.DataFrame]:
-    """Score a network patch by patch, in eval mode; one table per batch, as they are done.
+    """Score a network patch by patch, in eval mode; yields one table for each batch.
 
     Columns: :func:`case_columns`; for each reading and bin ``n`` of the probability ``pixels_n``, ``probability_n`` and
     ``foreground_n`` (sums); and ``deviation_max``. All but the last add up.
@@ -119,8 +119,8 @@ def calibration(patches: pd.DataFrame, task: Task = FOREGROUND) -> dict[str, lis
     """A reliability diagram of each reading, from the patches of :func:`evaluate`.
 
     Returns:
-        ``pixels``, ``probability`` (their sum of probabilities) and ``foreground`` (those that are) for each of the
-        :data:`~study.tasks.measures.BINS` bins of the probability, and the same of the other reading.
+        ``pixels``, ``probability`` (their sum of probabilities) and ``foreground`` (pixels of the foreground) for each
+        of the :data:`~study.tasks.measures.BINS` bins of the probability, and the same of the other reading.
     """
     sums = patches[_bin_columns(task)].sum()
     return {
@@ -172,7 +172,7 @@ def _mean_of(values: list[float]) -> float:
 
 
 def _mean_dice(groups: pd.DataFrame, reading: str, end: str) -> float:
-    """Over the patches or cases with foreground."""
+    """The mean Dice over the patches or cases with foreground."""
     tp, fp, fn = (groups[f"{reading}{name}{end}"] for name in _COUNTS)
     return dice(tp, fp, fn)[tp + fn > 0].mean() if (tp + fn).any() else np.nan
 

@@ -1,8 +1,8 @@
 """The grid of a study's trials, and where they run: in this process, on others of this machine, or on a Dask cluster.
 
-No number depends on it. On a CPU every trial has one thread, so that nothing is rounded in another order on a machine
-with more cores, and as many trials run side by side as there are cores. A process that dies takes with it the epoch
-that its trial was at, and nothing else.
+No number depends on the place. On a CPU every trial has one thread, so that the order of rounding does not depend on
+the number of cores, and as many trials run side by side as there are cores. When a process dies, only the current epoch
+of its trial is lost.
 """
 
 import multiprocessing
@@ -29,14 +29,14 @@ from study.experiments.trials import Study, run_trial
 from study.provenance import command
 
 Report = Callable[[Trial, dict | None], None]
-"""Is told that a trial begins (None), and the row of each of its epochs."""
+"""Called when a trial begins (with None), and with the row of each of its epochs."""
 
 
 class Watcher(Protocol):
-    """Who is told how the trials go."""
+    """Receives the progress of the trials."""
 
     def progress(self, trial: Trial, row: dict | None) -> None:
-        """A trial begins (None), or an epoch of it is done (its row in the history)."""
+        """Called when a trial begins (None), and after each epoch (with its row in the history)."""
 
     def finished(self, trial: Trial, record: dict) -> None: ...
 
@@ -44,10 +44,10 @@ class Watcher(Protocol):
 
 
 class Here:
-    """This process, one trial after another; or several, of which each has a share of every training.
+    """This process, one trial after another; or several processes that share every training.
 
     Attributes:
-        speaks: whether this is the process, of several, that tells people what happens.
+        speaks: whether this process, of several, prints messages.
     """
 
     def __init__(self, fabric: Fabric) -> None:
@@ -55,14 +55,14 @@ class Here:
         self.speaks = fabric.is_global_zero
 
     def run(self, study: Study, trials: Sequence[Trial], report: Report, *, tensorboard: bool) -> Iterator[tuple]:
-        """Every trial with its record, or with the exception that it ended with."""
+        """Run trials; yields each with its record or its exception."""
         for trial in trials:
             report(trial, None)
             try:
                 with _threads(self.fabric.device):
                     outcome = run_trial(study, trial, self.fabric, log=_log(study, trial, report, tensorboard))
             except Exception as error:
-                if self.fabric.world_size > 1:  # the other processes would wait for this one for ever
+                if self.fabric.world_size > 1:  # otherwise the other processes would wait for this one forever
                     raise
                 outcome = error
             yield trial, outcome
@@ -83,7 +83,7 @@ class OnDask:
 
     def run(self, study: Study, trials: Sequence[Trial], report: Report, *, tensorboard: bool) -> Iterator[tuple]:
         """See :meth:`Here.run`."""
-        topic = f"trials-{uuid4().hex}"  # topics and keys are the scheduler's: another study may have such trials
+        topic = f"trials-{uuid4().hex}"  # global on a scheduler, where another study may have such trials
         named = {trial.name: trial for trial in trials}
         self.client.subscribe_topic(topic, lambda event: report(named[event[1]["trial"]], event[1]["row"]))
         job = {"topic": topic, "typed": command(), "tensorboard": tensorboard}
@@ -109,13 +109,13 @@ class OnDask:
 def open_place(
     precision: str, trials: int, *, devices: int = 1, workers: int | None = None, scheduler: str | None = None
 ) -> Iterator[Here | OnDask]:
-    """Where to run so many trials.
+    """The place to run a number of trials.
 
     Args:
         precision: of the trainings.
-        trials: how many there are.
-        devices: that share each training.
-        workers: processes of this machine, a trial each, where there is no GPU; None is one for each core.
+        trials: their number.
+        devices: number of devices that share each training.
+        workers: number of processes on this machine without a GPU, each with a trial; None is one for each core.
         scheduler: address of a running Dask scheduler, as in ``tcp://host:8786``, to run on instead. Its workers must
             see the same files at the same paths.
 
@@ -131,7 +131,7 @@ def open_place(
 
 
 def side_by_side(trials: int, *, devices: int = 1, workers: int | None = None, scheduler: str | None = None) -> int:
-    """How many of so many trials run at a time; see :func:`open_place`.
+    """The number of trials that run at the same time; see :func:`open_place`.
 
     Raises:
         StudyError: if the arguments contradict each other or the machine, or no scheduler answers.
@@ -155,7 +155,7 @@ def side_by_side(trials: int, *, devices: int = 1, workers: int | None = None, s
 def run_grid(
     study: Study, todo: Sequence[Trial], place: Here | OnDask, watcher: Watcher, *, tensorboard: bool = False
 ) -> dict[Trial, str]:
-    """Run the trials of a study that have to run, then make its stability maps if its networks have none yet.
+    """Run the remaining trials of a study, then make its stability maps if they are missing or outdated.
 
     Returns, raises: see :func:`run_trials`.
     """
@@ -167,13 +167,13 @@ def run_grid(
 def run_trials(
     study: Study, trials: Sequence[Trial], place: Here | OnDask, watcher: Watcher, *, tensorboard: bool = False
 ) -> dict[Trial, str]:
-    """Run some trials of a study; one that fails does not keep the others from running.
+    """Run some trials of a study; the others run if one fails.
 
     Returns:
-        Why, in one line, for every trial that failed.
+        The reason, in one line, for every trial that failed.
 
     Raises:
-        StudyError: if TensorBoard is wanted and not installed.
+        StudyError: if TensorBoard is requested but not installed.
     """
     if tensorboard:
         _summary_writer()
@@ -191,7 +191,7 @@ def run_trials(
 
 
 def save_maps(study: Study, device: torch.device) -> None:
-    """The maps of Fig. 2, from the networks of the largest regime and of the lowest seed that has both of them here."""
+    """Make the maps of Fig. 2, from the networks of the largest regime and the lowest seed that has both."""
     largest = max(study.preset.fractions)
     for seed in study.seeds_here():
         pair = [Trial(model, largest, seed) for model in ("unet", "p4m")]
@@ -205,7 +205,7 @@ def save_maps(study: Study, device: torch.device) -> None:
 
 
 _ONE_AT_A_TIME = Lock()
-"""For workers with several threads: the random numbers of a training are those of the whole process."""
+"""For workers with several threads: the random state of a training belongs to the whole process."""
 
 
 def _trial_on_worker(study: Study, trial: Trial, *, topic: str, typed: str, tensorboard: bool) -> dict:
@@ -215,9 +215,9 @@ def _trial_on_worker(study: Study, trial: Trial, *, topic: str, typed: str, tens
     def report(trial: Trial, row: dict | None) -> None:
         worker.log_event(topic, {"trial": trial.name, "row": row})
         if getattr(worker.state.tasks.get(task), "state", "cancelled") == "cancelled":
-            raise StudyError("who asked for this trial is gone")
+            raise StudyError("the client of this trial is gone")
 
-    if multiprocessing.current_process().daemon:  # such a process, as Dask's are by default, may have no others
+    if multiprocessing.current_process().daemon:  # as Dask's are by default; it may not start processes
         study = replace(study, preset=replace(study.preset, workers=0))
     with _ONE_AT_A_TIME:
         fabric = launch_fabric(study.preset.recipe.precision)
@@ -237,7 +237,7 @@ def _threads(device: torch.device):
 
 
 def _anywhere(study: Study) -> Study:
-    """The study for a process that may run in another folder."""
+    """The study with absolute paths, for a process in another folder."""
     return replace(study, root=study.root.absolute())
 
 

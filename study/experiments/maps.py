@@ -24,10 +24,10 @@ from study.tasks.stability import stability
 from study.tasks.task import Task
 
 PERCENTILES = (50, 75, 95)
-"""The patches that are shown: at these percentiles of the U-Net's deviation, so that nobody picks the pretty ones."""
+"""The patches that are shown: at these percentiles of the U-Net's deviation, so that nobody chooses them by eye."""
 
 CANDIDATES = 256
-"""How many test patches they are taken from, at the most."""
+"""Largest number of test patches that they are taken from."""
 
 
 def save_stability_maps(
@@ -72,18 +72,18 @@ def stability_maps(
 
     Args:
         store: the patches.
-        indices: places in it of those that neither network has seen.
+        indices: places of patches that neither network has seen.
         unet, p4m: the networks, in eval mode.
         device: where to run them.
         task: of both. Of several classes, the mean is of all but the background together, and the deviation is of the
-            class whose probability is the least steady.
-        candidates: how many patches they are taken from, at the most.
+            class whose probability varies most.
+        candidates: largest number of patches that they are taken from.
 
     Returns:
         ``image`` uint8 ``(P, H, W, 3)``, ``mask`` uint8, ``unet_mean``, ``unet_deviation`` and ``p4m_mean`` float32,
         each ``(P, H, W)``, ``p4m_deviation_max`` float ``(P,)``, and ``patch`` int ``(P,)`` (place in the store).
     """
-    if len(indices) > candidates:  # from all over the store, whose patches are in the order of the slides
+    if len(indices) > candidates:  # spread evenly, since the store is in the order of the slides
         indices = indices[np.linspace(0, len(indices) - 1, candidates).astype(int)]
     dataset = PatchDataset(store, indices)
     views = {
@@ -108,12 +108,12 @@ def pretrained_maps(study: str, folder: Path, candidates: int = 32) -> dict[str,
     """The maps of the networks of a study that come with the package, computed on patches that neither has seen.
 
     Args:
-        study: its name; the networks are ``unet-<study>`` and ``p4m-<study>``.
-        folder: where the store of the patches is kept, or found from an earlier run.
-        candidates: how many patches are looked at, at the most.
+        study: the name of the study; its networks are ``unet-<study>`` and ``p4m-<study>``.
+        folder: folder of the patch store.
+        candidates: largest number of patches.
 
     Returns:
-        The arrays of :func:`stability_maps`, and which ``networks`` they are of; None if the package has not both.
+        The arrays of :func:`stability_maps`, and their ``networks``; None if the package lacks one.
 
     Raises:
         StudyError: if a file of the package is damaged.
@@ -133,7 +133,7 @@ def pretrained_maps(study: str, folder: Path, candidates: int = 32) -> dict[str,
 
 
 def are_maps_of(path: Path, store: PatchStore, *, unet: Path, p4m: Path) -> bool:
-    """Whether readable maps stand at ``path`` that are of these networks and this data."""
+    """Whether the file at ``path`` has readable maps of these networks and this data."""
     wanted = {
         "networks": _names(unet, p4m),
         "weights": _hash_weights(unet, p4m),

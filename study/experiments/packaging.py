@@ -1,8 +1,8 @@
 """From the checkpoint of a trial to a pretrained network that comes with the package
 (:mod:`study.networks.pretrained`).
 
-Filters are rounded to half precision, which halves the file. The Dice on the trial's test patches is taken before and
-after, and a network that it moves is refused.
+Filters are rounded to half precision, which halves the file. The Dice on the trial's test patches is computed before
+and after, and a network whose Dice changes is refused.
 """
 
 import json
@@ -31,13 +31,13 @@ from study.networks.pretrained import ABOUT, CHECKSUMS, read_checksums, weights_
 from study.tasks.registry import FOREGROUND, task_of_checkpoint
 
 TOLERANCE = 0.05
-"""How far the rounding may move the Dice, in points."""
+"""Largest change of the Dice by the rounding, in points."""
 
 MEASURES = ("dice", "deviation", "deviation_max", "changed")
-"""What a card promises; :mod:`study.experiments.evaluation` defines them."""
+"""The measures on a card; :mod:`study.experiments.evaluation` defines them."""
 
 TRAINING = ("version", "torch", "hardware", "finished")
-"""What a card tells of how the network came to be, from the provenance of its trial's record."""
+"""The provenance on a card, from the record of the trial."""
 
 
 @dataclass(frozen=True)
@@ -54,13 +54,13 @@ def package(checkpoint: Path, name: str, output: Path, *, root: Path, fabric: Fa
 
     Args:
         checkpoint: ``runs/<study>/<trial>/best.pt``.
-        name: what the network is to be called.
+        name: the name of the network.
         output: folder of the files; :data:`~study.networks.pretrained.WEIGHTS`, where they are found.
-        root: where ``results/`` and ``data/`` are.
+        root: the folder that contains ``results/`` and ``data/``.
         fabric: where to run the network.
 
     Raises:
-        StudyError: if the name is none for a file, or is taken; the checkpoint is damaged, has no record, or was not
+        StudyError: if the name cannot be a file's, or is taken; the checkpoint is damaged, has no record, or was not
             trained on patches of the package; or the rounding moves the Dice by more than :data:`TOLERANCE`.
     """
     path = weights_file(output, name)
@@ -109,7 +109,7 @@ def package(checkpoint: Path, name: str, output: Path, *, root: Path, fabric: Fa
 
 
 def rounded(value: Tensor) -> Tensor:
-    """A filter in half precision; batch norm's numbers and biases, which are few, as they are."""
+    """A filter in half precision; biases and the values of batch norm, which are few, unchanged."""
     return value.half() if value.ndim > 1 else value
 
 
@@ -124,12 +124,12 @@ def _record(path: Path, checkpoint: Path, trained: dict) -> dict:
 
 
 def _count(store: PatchStore, places: np.ndarray) -> dict[str, int]:
-    """How many patches and cases there are at these places of a store."""
+    """The numbers of patches and cases at these places of a store."""
     return {"patches": len(places), "cases": len(set(store.case[places]))}
 
 
 def _write(path: Path, name: str, weights: dict[str, Tensor], about: dict) -> None:
-    """The weights last: until they are there, the name is not taken, and the checksum speaks of a missing file."""
+    """Write the weights last: without them the name is not taken."""
     # one key, as safetensors writes several in random order, and the file would have another checksum every time
     metadata = {ABOUT: json.dumps(about, sort_keys=True)}
     with replacing(path) as temporary:

@@ -18,14 +18,14 @@ from study.errors import StudyError
 from study.experiments.recipe import Recipe
 
 FOLDER = Path(__file__).with_name("presets")
-"""Of the package's presets."""
+"""The folder of the package's presets."""
 
 FRACTIONS = (0.125, 0.25, 0.5, 1.0)
 """The paper's data regimes."""
 
 
 PRECISIONS = ("32-true", "bf16-mixed")
-"""Of the training; both keep the weights in float32, in which they are evaluated."""
+"""Precisions of the training; both keep the weights in float32, in which they are evaluated."""
 
 
 class Grid(NamedTuple):
@@ -50,7 +50,7 @@ def _check_grid(models: tuple[str, ...], fractions: tuple[float, ...], seeds: tu
     for name, given in [("models", models), ("fractions", fractions), ("seeds", seeds)]:
         values = [f"{value:g}" if isinstance(value, float) else value for value in given]
         if len(set(values)) < len(values):
-            raise StudyError(f"{name} {', '.join(map(str, values))} name one twice; give each once")
+            raise StudyError(f"{name} {', '.join(map(str, values))} repeat a value; give each once")
 
 
 @dataclass(frozen=True)
@@ -58,18 +58,18 @@ class Preset:
     """A grid of trials: every model on every data regime with every seed, all by one recipe.
 
     Attributes:
-        description: one line for people.
+        description: one line that says what the preset is.
         source: where the patches come from, a key of :data:`~study.data.datasets.registry.DATA_SETS`.
-        task: what is foreground, where the source knows several; empty where it does not.
+        task: the task, if the source has several; otherwise empty.
         size: side of the patches, in pixels.
-        patches: how many patches to cut from the drawn slides, over all splits; other sources have what they have.
-        recipe: how each network is built and trained.
-        design: of the splits and of the data regimes: "stored", one split and regimes of patches, as in the paper, or
-            "folds", cross-validation and regimes of patients (:mod:`study.data.patches.splits`).
-        learning_rates: of models for which validation chose another than the recipe's.
+        patches: number of patches to cut from the drawn slides, over all splits; 0 for other sources.
+        recipe: the settings of every network and its training.
+        design: the rule of the splits and of the data regimes: "stored", one split and regimes of patches, as in the
+            paper, or "folds", cross-validation and regimes of patients (:mod:`study.data.patches.splits`).
+        learning_rates: learning rates of models for which validation chose another than the recipe's.
         models, fractions, seeds: the grid of trials.
         more: further grids, run after the first.
-        workers: processes that load patches, per device; no influence on the results.
+        workers: number of processes that load patches, for each device; results do not depend on it.
     """
 
     description: str
@@ -87,7 +87,6 @@ class Preset:
     workers: int = 0
 
     def __post_init__(self) -> None:
-        from study.data.datasets.registry import find_data_set
         from study.data.patches.splits import DESIGNS
         from study.experiments.schedules import SCHEDULES
         from study.networks.models import MODELS
@@ -99,7 +98,6 @@ class Preset:
         for name in ("batch_size", "epochs", "batches_per_epoch", "learning_rate"):
             if not 0 < getattr(recipe, name) < math.inf:
                 raise StudyError(f"{name} is {getattr(recipe, name)}; give a positive number")
-        find_data_set(self.source)
         if self.design not in DESIGNS:
             raise StudyError(f"unknown design {self.design!r}; choose from {', '.join(DESIGNS)}")
         if recipe.schedule not in SCHEDULES:
@@ -120,12 +118,12 @@ class Preset:
         return (Grid(self.models, self.fractions, self.seeds), *self.more)
 
     def recipe_of(self, model: str) -> Recipe:
-        """How a network of this model is trained."""
+        """The recipe of a model."""
         rate = self.learning_rates.get(model, self.recipe.learning_rate)
         return replace(self.recipe, learning_rate=rate)
 
     def trial_settings(self, model: str) -> dict:
-        """What decides the result of a model's trials; two presets that agree in it can share them."""
+        """The settings that decide the result of a model's trials; presets with equal settings can share trials."""
         keys = ("source", "task", "size", "patches", "design")
         return {**{key: getattr(self, key) for key in keys}, **self.recipe_of(model).settings()}
 
@@ -173,8 +171,12 @@ def load_preset(path: Path) -> Preset:
         StudyError: if the file is missing or not TOML; it lacks a key or has an unknown one; or a value is of another
             type, or is not one that a preset can have.
     """
+    from study.data.datasets.registry import find_data_set
+
     try:
-        return _build(Preset, _read_toml(path))
+        preset = _build(Preset, _read_toml(path))
+        find_data_set(preset.source)
+        return preset
     except StudyError as error:
         raise StudyError(f"{path}: {error}") from error
 
@@ -294,7 +296,7 @@ def setting_keys() -> list[str]:
 
 
 _FIXED = {"recipe", "description", "source", "task", "learning_rates", "more"}
-"""What makes a preset another one; ``--set`` does not change it."""
+"""The keys that ``--set`` cannot change."""
 
 _ELEMENT = {"models": str, "fractions": float, "seeds": int}
 

@@ -8,20 +8,20 @@ from study.errors import StudyError
 from study.networks.models import MODELS
 
 SECTIONS = ("trial", "settings", "data", "metrics", "cases", "provenance")
-"""Of every record; each maps names to values. There are also ``history``, a row per epoch, and ``case_columns``, the
-names of the numbers in ``cases``; records that have more than the counts for the Dice have ``calibration`` too, and
-those of several classes have their names in ``task``."""
+"""The sections of every record; each maps names to values. There are also ``history``, a row per epoch, and
+``case_columns``, the names of the numbers in ``cases``; records that have more than the counts for the Dice have
+``calibration`` too, and those of several classes have their names in ``task``."""
 
 COUNTS = ("tp", "fp", "fn")
-"""The sums of each case in records from before there were more."""
+"""The sums of each case in the oldest records."""
 
 READINGS = ("", "tta_")
-"""Before the name of a sum or a measure: of the patch as it is, and with test-time augmentation."""
+"""The prefix of a sum or a measure: of the patch as it is, and with test-time augmentation."""
 
 
 @dataclass(frozen=True)
 class Trial:
-    """One cell of the grid."""
+    """One model on one data regime with one seed."""
 
     model: str
     fraction: float
@@ -29,7 +29,7 @@ class Trial:
 
     @property
     def name(self) -> str:
-        """For files: ``p4m-12.5-0`` is the P4M U-Net on 12.5 % of the data with seed 0."""
+        """The name in files: ``p4m-12.5-0`` is the P4M U-Net on 12.5 % of the data with seed 0."""
         return f"{self.model}-{100 * self.fraction:g}-{self.seed}"
 
     def __str__(self) -> str:
@@ -37,7 +37,7 @@ class Trial:
 
 
 def is_diverged(record: dict) -> bool:
-    """Whether a record is of a training that ended worse than a constant prediction; older ones do not say."""
+    """Whether a record is of a training that ended worse than a constant prediction; False for older records."""
     return record["metrics"].get("diverged", False)
 
 
@@ -88,7 +88,7 @@ def read_records(folder: Path) -> list[dict]:
 
 
 def diverged_trials(folder: Path) -> list[Trial]:
-    """Those that :func:`read_records` leaves out."""
+    """The trials that :func:`read_records` leaves out."""
     records = (read_record(file) for file in record_files(folder))
     return [Trial(**record["trial"]) for record in records if is_diverged(record)]
 

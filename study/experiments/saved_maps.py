@@ -15,12 +15,12 @@ ARRAYS = (
 
 
 def maps_path(root: Path, study: str) -> Path:
-    """Where the maps of a study are, below the folder that ``results/`` is in."""
+    """The path of a study's maps, below the folder that contains ``results/``."""
     return results_folder(root, study) / "stability_maps.npz"
 
 
 def load_stability_maps(path: Path | str, arrays: Sequence[str] = ARRAYS) -> dict[str, np.ndarray]:
-    """The arrays of :func:`study.experiments.maps.save_stability_maps`; what is drawn of them, unless told otherwise.
+    """The arrays of :func:`study.experiments.maps.save_stability_maps`; by default those that are drawn.
 
     Raises:
         StudyError: if the file is missing or damaged.

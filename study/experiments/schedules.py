@@ -1,4 +1,4 @@
-"""How the learning rate goes during a training, and which epoch's weights are its result."""
+"""Schedules of the learning rate, and the epoch whose weights are the result."""
 
 from collections.abc import Sequence
 
@@ -7,10 +7,10 @@ from torch.optim.lr_scheduler import CosineAnnealingLR, LRScheduler, ReduceLROnP
 
 
 class Plateau:
-    """The paper's: halved when the validation loss gets no better; the weights of the lowest one are the result.
+    """The paper's: halved when the validation loss does not improve; the weights of the lowest loss are the result.
 
     Args:
-        patience: epochs without a better validation loss that are put up with; the next one halves the rate.
+        patience: tolerated epochs without a better validation loss; the next one halves the rate.
     """
 
     def __init__(self, optimizer: Optimizer, *, patience: int) -> None:

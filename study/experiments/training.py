@@ -1,8 +1,9 @@
-"""One training run, on whatever devices Lightning Fabric was given.
+"""One training run, on the devices of Lightning Fabric.
 
-Adam; epochs counted in batches. By the paper's recipe the learning rate is halved after 20 epochs without a better
-validation loss, and the weights of the lowest one are the result. Or it is annealed to zero, and the last weights are.
-A training can be cut at any moment: after every epoch its whole state is on disk.
+The optimiser is Adam, and epochs are counted in batches. By the paper's recipe the learning rate is halved after 20
+epochs without a better validation loss, and the weights of the lowest one are the result. Or it is annealed to zero,
+and the last weights are.
+A training can be interrupted at any moment: its whole state is saved after every epoch.
 """
 
 import copy
@@ -48,7 +49,7 @@ class Trained:
     def diverged(self) -> bool:
         """Whether the last epoch's training loss was above that of the best constant prediction on the same patches."""
         last = self.history[-1]
-        return not last["train_loss"] <= last["constant_loss"]  # nor where it is not a number
+        return not last["train_loss"] <= last["constant_loss"]  # also true for NaN
 
 
 def train(
@@ -64,19 +65,19 @@ def train(
     log: Callable[[dict], None] | None = None,
     task: Task = FOREGROUND,
 ) -> Trained:
-    """Train one model, going on from ``folder/last.pt`` if a run of the same settings was cut there.
+    """Train one model, continuing from ``folder/last.pt`` if a run of the same settings was interrupted.
 
     Args:
         recipe: the settings.
         model: a name of :data:`~study.networks.models.MODELS`.
         store: the patches.
-        split: which of them the network is trained on and watched on.
-        seed: of the initial weights, of the order of the batches and of the augmentation.
+        split: the training and validation patches.
+        seed: seed of the initial weights, of the order of the batches and of the augmentation.
         fabric: device, precision, and the number of processes.
-        folder: where ``last.pt`` is kept while the training runs.
-        workers: processes that load patches, per device; 0 loads in this one.
+        folder: folder of ``last.pt`` while the training runs.
+        workers: number of processes that load patches, for each device; 0 loads in this process.
         log: called with each epoch's row, on the first process.
-        task: what is learnt, with the loss.
+        task: the task, with the loss.
 
     Raises:
         StudyError: if the patches' size would break the equivariance of the network, a patch is damaged, the disk is
@@ -129,7 +130,7 @@ def _schedule(recipe: Recipe, optimizer: torch.optim.Optimizer) -> Plateau | Cos
 
 
 def epochs_done(folder: Path) -> int:
-    """Of a training that was interrupted, the epochs that :func:`train` will not repeat."""
+    """The completed epochs of an interrupted training, which :func:`train` will not repeat."""
     try:
         return len(torch.load(folder / "last.pt", map_location="cpu", weights_only=True, mmap=True)["history"])
     except Exception:  # missing, or damaged in any way
@@ -152,7 +153,7 @@ def _training_batches(
 
 
 class Progress:
-    """How far a training has come: network, optimiser and schedule, one row per epoch, and the weights to be kept."""
+    """The state of a training: network, optimiser and schedule, one row for each epoch, and the weights to keep."""
 
     def __init__(self, network: nn.Module, optimizer, schedule: Plateau | Cosine) -> None:
         self._parts = {"network": network, "optimizer": optimizer, "rate": schedule.rate}
@@ -162,13 +163,13 @@ class Progress:
         self.kept_epoch = -1
 
     def add(self, row: dict) -> None:
-        """Take note of an epoch: adapt the learning rate, keep the weights if they would be the result."""
+        """Record an epoch: adapt the learning rate, and keep the weights if they would be the result."""
         loss = row["validation_loss"]
         if not np.isfinite(loss):
             raise StudyError(f"the validation loss is {loss} after epoch {row['epoch']}; lower learning_rate (--set)")
         self.history.append(row)
         if self._schedule.result([row["validation_loss"] for row in self.history]) == len(self.history) - 1:
-            # a copy: the network's own tensors go on changing
+            # a copy, since the network's own tensors change
             self.kept, self.kept_epoch = copy.deepcopy(self._parts["network"].state_dict()), row["epoch"]
         self._schedule.after_epoch(loss)
 
@@ -178,10 +179,10 @@ class Progress:
         save_tensors(path, {"settings": settings, **state, **own})
 
     def restore(self, path: Path, settings: dict) -> None:
-        """Go on from a training that was cut, if its state is there and readable.
+        """Continue an interrupted training, if its state exists and is readable.
 
         Raises:
-            StudyError: if it is of other settings; going on would destroy it.
+            StudyError: if the state is of other settings; continuing would destroy it.
         """
         keys = ("settings", *self._parts, "history", "kept", "kept_epoch")
         try:
@@ -208,7 +209,7 @@ def _train_epoch(
     """One pass over ``batches``, roto-reflected at random if there is a ``generator``.
 
     Returns:
-        ``train_loss``, the mean over the batches, and ``constant_loss``, what the best constant prediction would have.
+        ``train_loss``, the mean over the batches, and ``constant_loss``, the loss of the best constant prediction.
     """
     network.train()
     total = torch.zeros((), device=fabric.device)
@@ -236,7 +237,7 @@ def _train_epoch(
 def roto_reflect(images: Tensor, mask: Tensor, generator: np.random.Generator) -> tuple[Tensor, Tensor]:
     """Turn each patch of a batch by an element of P4M drawn at random, and its mask with it."""
     elements = generator.integers(P4M.order, size=len(images))
-    both = torch.cat([images, mask], dim=1)  # (B, 3 + 1, H, W), so that they cannot part
+    both = torch.cat([images, mask], dim=1)  # (B, 3 + 1, H, W), so that they turn together
     turned = torch.stack([P4M.transform_image(patch, int(g)) for patch, g in zip(both, elements, strict=True)])
     return turned[:, :3], turned[:, 3:]
 
@@ -247,7 +248,7 @@ def validate(network: nn.Module, batches: DataLoader, fabric: Fabric, task: Task
 
     Of several classes the Dice is the mean of each one's.
 
-    ``network`` is the bare one: DDP would wait for ever where one device has a batch more than another.
+    ``network`` is not wrapped: DDP would wait forever if one device has a batch more than another.
     """
     network.eval()
     classes = len(task.classes)
@@ -279,5 +280,5 @@ def _loader(fabric: Fabric, dataset, workers: int, **batching) -> DataLoader:
         **batching,
     )
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # Fabric advises more workers; the preset has chosen
+        warnings.simplefilter("ignore")  # Fabric advises more workers than the preset has
         return fabric.setup_dataloaders(loader, use_distributed_sampler=False)

@@ -1,7 +1,7 @@
-"""A trial is one model on one data regime with one seed; this room runs the grid of them and keeps their records.
+"""A trial is one model on one data regime with one seed; this module runs a trial and keeps its record.
 
-A trial leaves its weights at ``runs/<study>/<trial>/best.pt`` (ignored by git) and its record, everything that
-tables and figures need, at ``results/<study>/trials/<trial>.json`` (committed).
+Its weights are at ``runs/<study>/<trial>/best.pt`` (ignored by git), and its record, which has everything that tables
+and figures need, at ``results/<study>/trials/<trial>.json`` (committed).
 """
 
 import time
@@ -35,9 +35,9 @@ from study.tasks.task import Task
 
 @dataclass(frozen=True)
 class Study:
-    """A preset under a name of its own, on its data, with the folders that it writes to.
+    """A preset with a name, its data, and the folders that it writes to.
 
-    Before its data are made (``store`` is None) it knows its trials and its folders, and nothing of what is done.
+    Before its data are prepared (``store`` is None) only its trials and its folders are known.
     """
 
     name: str
@@ -52,7 +52,7 @@ class Study:
         return replace(task, loss=LOSSES[self.preset.recipe.loss])
 
     def trials(self) -> list[Trial]:
-        """All trials, each once; grid by grid and seed by seed, so that a study cut short has whole comparisons."""
+        """All trials, each once; grid by grid and seed by seed, so that an interrupted study has whole comparisons."""
         cells = (
             Trial(model, fraction, seed)
             for models, fractions, seeds in self.preset.grids
@@ -63,7 +63,7 @@ class Study:
         return list(dict.fromkeys(cells))
 
     def split(self, trial: Trial) -> Split:
-        """The patches that a trial is trained on, watched on and tested on."""
+        """The training, validation and test patches of a trial."""
         return split(self.preset.design, self.store, trial.fraction, trial.seed)
 
     def record_path(self, trial: Trial) -> Path:
@@ -76,7 +76,7 @@ class Study:
         return self.run_folder(trial) / "best.pt"
 
     def identity(self, trial: Trial) -> dict:
-        """What a record must agree in to be the record of this trial."""
+        """The sections that a record of this trial must have equal."""
         return {
             "trial": asdict(trial),
             "settings": self.preset.trial_settings(trial.model),
@@ -84,10 +84,10 @@ class Study:
         }
 
     def has_weights(self, trial: Trial) -> bool:
-        """Whether the weights of just this trial are here.
+        """Whether the weights of this trial exist.
 
         Raises:
-            StudyError: if weights are here that other data or settings made; running the trial would destroy them.
+            StudyError: if the weights are of other data or settings; running the trial would destroy them.
         """
         path = self.checkpoint_path(trial)
         if not path.is_file():
@@ -100,7 +100,7 @@ class Study:
         return True
 
     def is_done(self, trial: Trial, *, trust_results: bool = False) -> bool:
-        """Whether a trial need not run: its record fits, and its weights are here (or ``trust_results``).
+        """Whether a trial is complete: its record fits, and its weights exist (or ``trust_results``).
 
         Raises:
             StudyError: see :meth:`has_weights`; or if the record is damaged.
@@ -115,7 +115,7 @@ class Study:
         return record is not None and is_diverged(record)
 
     def check_company(self, todo: list[Trial]) -> None:
-        """Make sure that the records which ``todo`` will not replace are of this study, or no table could hold both.
+        """Check that the records that ``todo`` will not replace are of this study, so that one table can hold all.
 
         Raises:
             StudyError: naming a record of other data or settings.
@@ -127,9 +127,9 @@ class Study:
                 raise StudyError(f"{path} is of other data or settings; give this study a --name, or remove the file")
 
     def tidy(self, trial: Trial) -> None:
-        """Remove what runs that were killed left of a trial: half-written files, and the state of a finished training.
+        """Remove the leftovers of killed runs: half-written files, and the state of a finished training.
 
-        No other process may be at this trial.
+        No other process may be running this trial.
         """
         record, last = self.record_path(trial), self.run_folder(trial) / "last.pt"
         left = [*self.run_folder(trial).glob(".*.partial"), *record.parent.glob(f".{record.name}.*.partial")]
@@ -139,7 +139,7 @@ class Study:
             path.unlink(missing_ok=True)
 
     def seeds_here(self) -> list[int]:
-        """The seeds of which there are weights in ``runs/``, of this call's or of earlier ones."""
+        """The seeds that have weights in ``runs/``, of this call or of earlier ones."""
         checkpoints = (self.root / "runs" / self.name).glob("*/best.pt")
         endings = {path.parent.name.rpartition("-")[2] for path in checkpoints}
         return sorted(int(ending) for ending in endings if ending.isdigit())
@@ -160,11 +160,11 @@ def run_trial(
     """Train and evaluate one trial; write its weights, then its record.
 
     Args:
-        study: what the trial is part of.
-        trial: which one.
+        study: the study.
+        trial: the trial.
         fabric: device, precision, and the number of processes.
         log: called with each epoch's row, on the first process.
-        command: for the record, if another process than this one was started by it.
+        command: the command, if it started another process than this one.
 
     Returns:
         The record: ``trial``, ``settings``, ``data``, ``metrics``, ``cases`` (sums over the pixels of each case, named
@@ -223,7 +223,7 @@ def run_trial(
 
 
 def _multiplications(network, store: PatchStore, fabric: Fabric) -> float:
-    """Of one patch."""
+    """Multiplications for one patch."""
     return multiplications(network, torch.zeros(1, 3, *store.size, device=fabric.device))
 
 
@@ -257,12 +257,12 @@ def _by_case(patches: pd.DataFrame, columns: list[str]) -> dict[str, list[float]
 
 
 def _short(number: float) -> float:
-    """For a short record: a count as an integer, any other number to six digits."""
+    """A count as an integer, any other number to six digits, to keep records short."""
     return int(number) if float(number).is_integer() else float(f"{number:.6g}")
 
 
 def _save(study: Study, trial: Trial, trained: Trained, record: dict) -> None:
-    """Weights first, so that a record always has them; then what a cut training would have gone on from can go."""
+    """Save the weights, then the record, which needs them; then remove the state of the training."""
     task = study.task
     architecture = MODELS[trial.model].architecture(**study.preset.recipe.network, num_classes=task.outputs)
     weights = {key: value.cpu() for key, value in trained.network.state_dict().items()}

@@ -1,7 +1,7 @@
-"""Each model's learning rate, chosen on validation patches; no test patch is looked at.
+"""Each model's learning rate, chosen on validation patches; test patches are not used.
 
 A tuning run is a training like a trial's, of a seed that no trial has, with one of a few learning rates for all models.
-It leaves a record at ``results/<study>/tuning/<run>.json``; the rates chosen stand in the preset.
+It leaves a record at ``results/<study>/tuning/<run>.json``; the chosen rates are in the preset.
 """
 
 import json
@@ -22,7 +22,7 @@ from study.networks.models import MODELS
 from study.provenance import provenance
 
 RATES = (3e-4, 1e-3, 3e-3)
-"""Of which each model gets one."""
+"""The candidates."""
 
 
 @dataclass(frozen=True)
@@ -40,7 +40,7 @@ class TuningRun:
 
 
 def tune(study: Study, run: TuningRun, fabric: Fabric) -> dict:
-    """Train one run, unless its record is there, and write the record.
+    """Train one run, unless its record exists, and write the record.
 
     Returns:
         The record: ``run``, ``settings``, ``data``, ``history`` (a row per epoch) and ``provenance``.
@@ -119,7 +119,7 @@ def chosen_rates(rows: pd.DataFrame) -> dict[str, float]:
 
 
 def runs(models: Sequence[str], fractions: Sequence[float], seeds: Sequence[int]) -> list[TuningRun]:
-    """All runs, seed by seed, so that a tuning cut short has whole comparisons."""
+    """All runs, seed by seed, so that an interrupted tuning has complete comparisons."""
     return [
         TuningRun(model, fraction, seed, rate)
         for seed in seeds

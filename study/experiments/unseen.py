@@ -1,4 +1,4 @@
-"""What a trained network is tested on: patches that come with the package, and of them those that it has not seen."""
+"""The patches to test a trained network on: of those that come with the package, those that it has not seen."""
 
 from pathlib import Path
 
@@ -15,11 +15,11 @@ def own_store(trained: dict, which: Path | str, folder: Path) -> PatchStore:
 
     Args:
         trained: of :func:`~study.networks.pretrained.read_network`.
-        which: what an error calls it.
-        folder: where the store is kept, or found from an earlier run.
+        which: the name of the network in errors.
+        folder: folder of the store.
 
     Raises:
-        StudyError: if it was trained on others.
+        StudyError: if it was trained on other patches.
     """
     settings = trained.get("settings", {})
     data_set = DATA_SETS.get(settings.get("source"))

@@ -1,4 +1,4 @@
-"""What all convolutions here share: a learned filter, expanded in every call to the weight of an ordinary one."""
+"""The base of all convolutions here: a learned filter, expanded in every call to the weight of an ordinary one."""
 
 import math
 from collections.abc import Callable
@@ -24,13 +24,13 @@ def check_arguments(*, padding_mode: str, padding_modes: tuple[str, ...], **size
 
 
 class PlaneGroupConv2d(nn.Module):
-    """What all convolutions here share: one learned filter, its table of taps, and one bias per field."""
+    """The base of all convolutions here: a learned filter, its table of taps, and one bias per field."""
 
     plain = nn.Conv2d
     transposed = False
     padding_modes = ("zeros", "reflect", "replicate", "circular")
     _expand: Callable[[Tensor, Tensor], Tensor]
-    """From the filter and the table to the weight: one of the functions of :mod:`study.gconv.filters`."""
+    """Expand the filter by the table to the weight: one of the functions of :mod:`study.gconv.filters`."""
 
     def __init__(
         self,
@@ -68,7 +68,7 @@ class PlaneGroupConv2d(nn.Module):
         self.bias = nn.Parameter(torch.empty(out_channels)) if bias else None
         self.register_buffer("_taps", None, persistent=False)
         self._place_taps()
-        # of the whole layer, not in _load_from_state_dict: a parametrised weight is loaded after that
+        # a hook of the whole layer: _load_from_state_dict runs before a parametrised weight is loaded
         self.register_load_state_dict_post_hook(PlaneGroupConv2d._place_taps)
         self.reset_parameters()
 
@@ -80,8 +80,8 @@ class PlaneGroupConv2d(nn.Module):
         return filters.image_filter_taps(self.group, self.kernel_size, device)
 
     def _place_taps(self, *_) -> None:
-        """Make the table where the weight is: anew, as ``to_empty`` and the meta device leave garbage in it."""
-        with torch.inference_mode(False):  # it may be used in a training later
+        """Make the table again on the device of the weight, as ``to_empty`` and the meta device leave it undefined."""
+        with torch.inference_mode(False):  # the tensor may be used in a training later
             self._taps = self._make_taps(self.weight.device)
 
     def fan_in(self) -> float:
@@ -98,13 +98,13 @@ class PlaneGroupConv2d(nn.Module):
     def expanded_weight(self) -> Tensor:
         """The weight of the ordinary convolution of planes that this layer is."""
         weight, taps = self.weight, self._taps
-        if taps.device != weight.device:  # somebody put another weight in place, as functional_call does
+        if taps.device != weight.device:  # the weight was exchanged, as functional_call does
             taps = self._make_taps(weight.device)
         return self._expand(weight, taps)
 
     @torch.no_grad()
     def export(self) -> nn.Conv2d | nn.ConvTranspose2d:
-        """torch's own convolution that does to planes what this layer, as it is now, does to fields.
+        """torch's own convolution that computes on planes what this layer, with its present weight, computes on fields.
 
         Its channels are the planes, field by field, as in ``f.flatten(1, 2)``. Its weight is a copy, and would not stay
         equivariant in a training.
@@ -113,7 +113,7 @@ class PlaneGroupConv2d(nn.Module):
         planes = weight.shape[:2] if self.transposed else weight.shape[1::-1]  # in, out
         options = {"stride": self.stride, "padding": self.padding, "padding_mode": self.padding_mode}
         options |= {"bias": bias is not None, "device": weight.device, "dtype": weight.dtype}
-        # without drawing weights first, which would change what the caller draws next
+        # on the meta device, since drawing weights would change the caller's random numbers
         conv = nn.utils.skip_init(self.plain, *planes, self.kernel_size, **options)
         conv.weight.copy_(weight)
         if bias is not None:
@@ -165,14 +165,14 @@ class PlaneGroupConv2d(nn.Module):
 
 
 class Transposed:
-    """What the transposed convolutions have of their own, above the class of the convolution."""
+    """The part that transposed convolutions have beside their convolution's class."""
 
     plain = nn.ConvTranspose2d
     transposed = True
     padding_modes = ("zeros",)
 
     def fan_in(self) -> float:
-        return super().fan_in() / self.stride**2  # a pixel of the output meets every stride-th tap, in both directions
+        return super().fan_in() / self.stride**2  # an output pixel reads every stride-th tap, in both directions
 
     def expanded_weight(self) -> Tensor:
         return super().expanded_weight().transpose(0, 1)  # conv_transpose2d wants (in, out, k, k)

@@ -8,10 +8,10 @@ With ``L_g`` the action of :class:`~study.groups.PlaneGroup` and ``s = r_g t`` t
   ``g`` is ``psi(g^-1 h, g^-1 s) = [L_g psi](h, s)``.
 - Eq. 3, projection ``out(y) = sum_{k,h,t} f_k(h, y + r_h t) psi_k(t)``: the weight from input ``h`` is
   ``[L_h psi](s)``.
-- Symmetric filters, ``psi(g t) = psi(t)`` for all g, are no equation of the paper: one weight for each orbit of taps.
+- Symmetric filters, ``psi(g t) = psi(t)`` for all g, are not in the paper: one weight for each orbit of taps.
 
-A weight is thus a copy of the filter's taps in another order. The order is found once, by letting the group act on the
-tap numbers themselves; expanding a filter then is one gather, differentiable and never cached, so it cannot go stale.
+A weight is thus a copy of the filter's taps in another order. The order is computed once, by letting the group act on
+the tap numbers themselves. Expanding a filter is then one gather, differentiable and never cached.
 """
 
 import numpy as np
@@ -42,7 +42,7 @@ def tap_orbits(group: PlaneGroup, kernel_size: int) -> np.ndarray:
     """
     steps = 2 * np.indices((kernel_size, kernel_size)).reshape(2, -1) - (kernel_size - 1)  # from the centre, in halves
     rows, columns = (group.matrices @ steps + kernel_size - 1).swapaxes(0, 1) // 2  # (|G|, k * k) each
-    first = (rows * kernel_size + columns).min(axis=0)  # the first tap of the orbit stands for it
+    first = (rows * kernel_size + columns).min(axis=0)  # the first tap represents the orbit
     return np.unique(first, return_inverse=True)[1].reshape(kernel_size, kernel_size)
 
 

@@ -2,9 +2,8 @@
 
 Images are ``(B, C, H, W)`` and functions on the group ``(B, K, |G|, H, W)``. Channels always count fields, not planes.
 Every layer is equivariant exactly, whatever its weights; a strided convolution or pooling on sizes with
-``(size + 2 * padding - kernel_size) % stride == 0``, where its stride leaves nothing over (see
-:mod:`study.gconv.sizes`). The networks of :mod:`study.networks.unet` check that; a single layer computes what it is
-asked.
+``(size + 2 * padding - kernel_size) % stride == 0``, where its stride leaves no remainder (see
+:mod:`study.gconv.sizes`). The networks of :mod:`study.networks` check the size; a single layer does not.
 """
 
 import torch
@@ -57,11 +56,12 @@ class GroupConv2d(PlaneGroupConv2d):
     ``(out, in, |G|, k, k)`` = ``psi_k(u, t)``. Arguments and errors as for :class:`LiftingConv2d`, and:
 
     Args:
-        algorithm: how the same is computed: "dense", as an ordinary convolution of planes (:mod:`study.gconv.filters`);
-            "fourier", by the Fourier transform of the point group (:mod:`study.gconv.fast.fourier`), for which the
-            stride must be 1 and the group not Z2, else it is dense after all; or "auto", by the rules of what was
-            measured to be faster (:mod:`study.gconv.fast.dispatch`). The attribute may be changed later. ``torch.func``
-            transforms either form; what is compiled with such a transform inside is dense.
+        algorithm: the form of the computation, with the same result: "dense", as an ordinary convolution of planes
+            (:mod:`study.gconv.filters`); "fourier", by the Fourier transform of the point group
+            (:mod:`study.gconv.fast.fourier`), for which the stride must be 1 and the group not Z2 (otherwise it is
+            dense); or "auto", the faster of the two by measured rules (:mod:`study.gconv.fast.dispatch`). The attribute
+            may be changed later. ``torch.func`` transforms either form; under ``torch.compile`` such a transform makes
+            it dense.
     """
 
     _expand = staticmethod(filters.group_weight)
@@ -97,7 +97,7 @@ class GroupConv2d(PlaneGroupConv2d):
 
 
 class GroupConvTranspose2d(Transposed, GroupConv2d):
-    """Equivariant up-sampling: Eq. 2 with the transposed convolution's way of walking the grid.
+    """Equivariant up-sampling: the transposed convolution of Eq. 2.
 
     ``out(g, z) = sum f_k(gu, y) psi_k(u, t)`` over all k, u, y, t with ``z = stride * y + r_g t``
 
@@ -113,7 +113,7 @@ class ProjectionConv2d(PlaneGroupConv2d):
     ``out(y) = sum_{k,h,t} f_k(h, y + r_h t) psi_k(t)``
 
     Shapes: input ``(B, in_channels, |G|, H, W)``, output ``(B, out_channels, H', W')``, weight ``(out, in, k, k)``.
-    Unlike pooling over orientations it may weigh what lies ahead of a feature differently from what lies behind it.
+    Unlike pooling over orientations it can weigh the two sides of an oriented feature differently.
     """
 
     _expand = staticmethod(filters.projection_weight)
@@ -128,6 +128,6 @@ class ProjectionConv2d(PlaneGroupConv2d):
 class GroupBatchNorm2d(nn.BatchNorm3d):
     """Batch normalisation of ``(B, K, |G|, H, W)`` with one mean and variance per field, over B, |G|, H and W.
 
-    Statistics per plane would break equivariance: turning the input permutes the planes, but not what was learned
-    about each of them (running moments, scale, shift).
+    Statistics per plane would break equivariance: turning the input permutes the planes, but not their learned values
+    (running moments, scale, shift).
     """

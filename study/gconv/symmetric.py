@@ -8,13 +8,13 @@ from study.gconv.convolution import PlaneGroupConv2d, Transposed
 
 
 class SymmetricConv2d(PlaneGroupConv2d):
-    """From an image to an image by filters that no element of the group changes: no orientation channels at all.
+    """From an image to an image by filters that no element of the group changes, without orientation channels.
 
     ``out(y) = sum_{k,t} f_k(y + t) psi_k(t)`` with ``psi_k(r_g t) = psi_k(t)`` for all g
 
-    Equivariant at the price of an ordinary convolution, for which it gives away every filter that has a direction: one
-    weight is learned for each orbit of taps, three instead of nine in a 3x3 filter on P4M (as in GMR-Conv, arXiv
-    2504.02819, and the SRE U-Net, 2501.14592).
+    It is equivariant at the price of an ordinary convolution, but has no filters with a direction: one weight is
+    learned for each orbit of taps, three instead of nine in a 3x3 filter on P4M (as in GMR-Conv, arXiv 2504.02819, and
+    the SRE U-Net, 2501.14592).
 
     Shapes: input ``(B, in_channels, H, W)``, output ``(B, out_channels, H', W')``, weight ``(out, in, orbits)`` in the
     order of :func:`~study.gconv.filters.tap_orbits`. Arguments and errors as for :class:`LiftingConv2d`.
@@ -41,7 +41,7 @@ class SymmetricConv2d(PlaneGroupConv2d):
 
 
 class SymmetricConvTranspose2d(Transposed, SymmetricConv2d):
-    """Up-sampling by symmetric filters: :class:`SymmetricConv2d` with the transposed convolution's way of walking.
+    """Up-sampling by symmetric filters: the transposed convolution of :class:`SymmetricConv2d`.
 
     ``out(z) = sum f_k(y) psi_k(t)`` over all k, y, t with ``z = stride * y + t``; sizes and padding as of
     :class:`GroupConvTranspose2d`.

@@ -1,1 +1,1 @@
-"""From a trained network back to a whole slide: maps of the probability of each class, and what is drawn from them."""
+"""A trained network on a whole slide: maps of the probability of each class, an overlay and contours."""

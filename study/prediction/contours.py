@@ -1,4 +1,4 @@
-"""Outlines of the classes that were found, as GeoJSON that QuPath opens: polygons in pixels of the slide's level 0."""
+"""Outlines of the predicted classes as GeoJSON for QuPath: polygons in pixels of the slide's level 0."""
 
 import json
 from collections.abc import Iterable
@@ -16,18 +16,18 @@ from study.prediction.colours import colour_of
 from study.tasks.task import Task
 
 SPECK = 100.0
-"""Square micrometres: regions smaller than this, less than one tumour cell, are dropped, and such holes are filled."""
+"""Square micrometres: smaller regions, of less than one tumour cell, are dropped, and smaller holes are filled."""
 
 TOLERANCE = 1.0
-"""Pixels of the map that a simplified outline may be off."""
+"""Largest error of a simplified outline, in pixels of the map."""
 
 QUPATH_NAMES = {"tumour": "Tumor", "immune cell": "Immune cells"}
-"""What QuPath calls classes that it knows by another name; the others are named as here, with a capital."""
+"""QuPath's own names of classes; other classes keep their names, with a capital."""
 
 
 @dataclass(frozen=True)
 class Region:
-    """An outline in pixels of the map, with its exact area in those pixels, from before it was simplified.
+    """An outline in pixels of the map, with its exact area in those pixels before simplification.
 
     ``label`` is the value of its class.
     """
@@ -38,19 +38,19 @@ class Region:
 
 
 def trace(strips: Iterable[np.ndarray], *, speck: float = 0) -> tuple[list[Polygon], int]:
-    """The exact outlines, along the borders of pixels, of what is true; holes are holes.
+    """The exact outlines of the true pixels, along the borders of pixels, with holes.
 
-    Pixels that meet at a corner only are apart. The areas add up to the number of pixels.
+    Pixels that meet only at a corner are separate. The areas add up to the number of pixels.
 
     Args:
         strips: of a map of booleans from top to bottom, (rows, W).
-        speck: pixels; what is smaller is dropped as soon as it is met: a noisy map has millions of specks.
+        speck: area in pixels; smaller outlines are dropped at once, since a noisy map has millions of them.
 
     Returns:
-        the outlines from top to bottom, and how many specks there were.
+        the outlines from top to bottom, and the number of specks.
     """
     specks = 0
-    whole, cut = [], []  # cut: those that touch the border of a strip, and may go on in the next
+    whole, cut = [], []  # cut: outlines that touch the border of a strip and may continue in the next
     top = 0
     for strip in strips:
         bottom = top + len(strip)
@@ -97,11 +97,11 @@ def write_geojson(
     """Write a FeatureCollection of Polygons with QuPath's properties, and the area of each region in mm².
 
     Args:
-        path: of the file, which is there as a whole or not at all.
+        path: of the file, which is written completely or not at all.
         task: names the classes.
         downsample: level-0 pixels per pixel of the map.
         mpp: micrometres per pixel of the map.
-        about: where it is from, kept beside the features as the member "prediction".
+        about: the provenance, which becomes the member "prediction".
 
     Raises:
         StudyError: if the folder cannot be written or the disk is full.

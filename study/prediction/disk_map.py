@@ -1,4 +1,4 @@
-"""Maps as large as a slide, on disk, so that they need no memory: written window by window, read strip by strip."""
+"""Maps as large as a slide, kept on disk rather than in memory: written by windows, read by strips."""
 
 import tempfile
 from collections.abc import Iterator
@@ -7,13 +7,13 @@ from pathlib import Path
 
 import numpy as np
 
-_STRIP = 2**24  # bytes that are read at a time, at the most (but always one row)
+_STRIP = 2**24  # largest number of bytes in a strip (but at least one row)
 
 
 class DiskMap(AbstractContextManager):
-    """``(M, H, W)`` float32 in an unnamed temporary file, which is gone with the process, however it ends.
+    """``(M, H, W)`` float32 in an unnamed temporary file, which disappears with the process.
 
-    Zero wherever nothing was written; such parts take no room on most file systems. Use it as a context manager.
+    It is zero where nothing was written; such parts take no space on most file systems. Use it as a context manager.
 
     Args:
         folder: where the file is; it must exist.
@@ -26,7 +26,7 @@ class DiskMap(AbstractContextManager):
         self._file.truncate(int(np.prod(shape, dtype=np.int64)) * 4)
 
     def write(self, top: int, left: int, values: np.ndarray) -> None:
-        """Write a window ``(M, h, w)``; what lies beyond the bottom and the right of the map is left out."""
+        """Write a window ``(M, h, w)``; parts beyond the bottom and the right of the map are left out."""
         count, height, width = self.shape
         values = values[:, : height - top, : width - left].astype(np.float32, copy=False)
         for number in range(count):

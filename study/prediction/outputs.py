@@ -1,4 +1,4 @@
-"""Everything that ``predict`` leaves behind, side by side; the files appear together, at the end, or none of them."""
+"""The files that ``predict`` writes; they appear together at the end, or not at all."""
 
 from collections.abc import Iterator
 from contextlib import ExitStack
@@ -26,7 +26,7 @@ class Outputs:
     Attributes:
         maps: of the probabilities; with stability also of their means and of their standard deviations over the eight
             roto-reflections. Each is of one channel of the task, in this order, and named by it if there are several.
-        decision: of the label values; None where one map says it all.
+        decision: the map of label values; None if there is one map of probabilities.
         overlay, contours: the picture, and the outlines as GeoJSON.
         stability: whether there are maps of means and deviations.
     """
@@ -56,7 +56,7 @@ class Outputs:
 
 @dataclass(frozen=True)
 class Found:
-    """What was found of one class: its area in mm², and how many regions are in the GeoJSON."""
+    """The result for one class: its area in mm², and the number of its regions in the GeoJSON."""
 
     name: str
     area: float
@@ -65,7 +65,7 @@ class Found:
 
 @dataclass(frozen=True)
 class Summary:
-    """Areas in mm²; ``found`` is of each class, ``specks`` how many regions were too small for the GeoJSON."""
+    """Areas in mm²; ``found`` has each class, ``specks`` the number of regions too small for the GeoJSON."""
 
     tissue_area: float
     found: list[Found]
@@ -89,7 +89,7 @@ def predict_slide(
     Args:
         network: in eval mode, on the device to run on.
         task: what it was trained for; names the classes and decides.
-        about: where the prediction is from, for the GeoJSON.
+        about: the provenance, for the GeoJSON.
         side, batch_size: of the tiles, see :func:`~study.prediction.slide.predict_view`.
 
     Raises:
@@ -134,7 +134,7 @@ def predict_slide(
 
 
 def decisions(maps: DiskMap, task: Task) -> Iterator[np.ndarray]:
-    """The label values from top to bottom, as arrays uint8 ``(rows, W)``, of maps whose first are the probabilities."""
+    """The label values from top to bottom, as arrays uint8 ``(rows, W)``; the first maps are the probabilities."""
     for strips in zip(*(maps.strips(channel) for channel in range(task.outputs)), strict=True):
         probabilities = torch.from_numpy(np.stack(strips))[None]  # (1, M, rows, W)
         yield task.decide(probabilities)[0, 0].numpy()

@@ -1,4 +1,4 @@
-"""The picture of a prediction: the slide from afar, the classes over it, their outlines, a scale and a legend."""
+"""The picture of a prediction: the slide, the classes over it, their outlines, a scale bar and a legend."""
 
 import math
 from collections.abc import Callable, Iterable
@@ -20,12 +20,12 @@ from study.prediction.contours import Region
 from study.tasks.task import Task
 
 LONGEST = 2048
-"""Pixels of the picture's longer side, at the most."""
+"""Largest length of the picture's longer side, in pixels."""
 
 OPACITY = 0.6
 FAINTEST = 0.1
-"""The opacity is that of a probability of 1, and grows to it from 0 at the faintest that is shown, while the tissue
-loses its own colour: the background looks as it is, and what is found mixes no colours."""
+"""The opacity at a probability of 1; it grows from 0 at the faintest probability shown, while the tissue loses its own
+colour. So the background is unchanged, and no colours are mixed in the foreground."""
 
 VIRIDIS = matplotlib.colormaps["viridis"]
 
@@ -37,7 +37,7 @@ _BLOCK = 2048  # side of the windows that are read, in pixels of the slide's lev
 
 
 def picture_step(view: View) -> int:
-    """How many pixels of the view one of the picture is, along either axis."""
+    """Pixels of the view for each pixel of the picture, along either axis."""
     return math.ceil(max(view.height, view.width) / LONGEST)
 
 
@@ -50,7 +50,7 @@ def thumbnail(view: View) -> np.ndarray:
     step = picture_step(view)
     height, width = -(-view.height // step), -(-view.width // step)
     afar = view.slide.at(mpp=view.mpp * step)
-    off = view.downsample * step / afar.downsample  # not 1 where a level of the file has nearly this scale
+    off = view.downsample * step / afar.downsample  # 1 unless a level of the file has nearly this scale
     image = Image.new("RGB", (math.ceil(width * off), math.ceil(height * off)))
     side = max(1, int(_BLOCK / afar.factor))
     for y in range(0, image.height, side):
@@ -88,7 +88,7 @@ def blend_classes(image: np.ndarray, probabilities: np.ndarray) -> np.ndarray:
 
 
 def _blend(image: np.ndarray, probability: np.ndarray, colour_of_row: Callable[[int], np.ndarray]) -> np.ndarray:
-    """Row by row, for memory's sake; ``colour_of_row`` gives uint8 ``(w, 3)``."""
+    """Row by row, to save memory; ``colour_of_row`` gives uint8 ``(w, 3)``."""
     blended = np.empty_like(image)
     for row, (tissue, p) in enumerate(zip(image, probability, strict=True)):  # (w, 3), (w,)
         weight = ((p - FAINTEST) / (1 - FAINTEST)).clip(0, 1)[:, None]  # (w, 1)
@@ -99,7 +99,7 @@ def _blend(image: np.ndarray, probability: np.ndarray, colour_of_row: Callable[[
 
 
 def scale_bar(micrometres: float) -> tuple[float, str]:
-    """The longest of 1, 2 or 5 times a power of ten that is at most ``micrometres``, and how it is written."""
+    """The longest of 1, 2 or 5 times a power of ten that is at most ``micrometres``, and its text."""
     power = 10.0 ** math.floor(math.log10(micrometres))
     length = max(n * power for n in (1, 2, 5) if n * power <= micrometres)
     return length, f"{length / 1000:g} mm" if length >= 1000 else f"{length:g} µm"
@@ -118,7 +118,7 @@ def write_overlay(
     """Draw the picture as PNG.
 
     Args:
-        path: of the file, which is there as a whole or not at all.
+        path: of the file, which is written completely or not at all.
         image: of :func:`thumbnail`, ``(h, w, 3)``.
         probabilities: of :func:`shrink`, ``(K, h, w)``, of all classes but the background.
         found: what is outlined, in pixels of the view.
@@ -155,7 +155,7 @@ def write_overlay(
 
 
 def _axes(figure: Figure, left: float, top: float, width: float, height: float) -> Axes:
-    """In pixels from the upper left."""
+    """An axes at a place in pixels from the upper left."""
     across, down = figure.get_size_inches() * _DPI
     return figure.add_axes((left / across, 1 - (top + height) / down, width / across, height / down))
 

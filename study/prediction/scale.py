@@ -1,26 +1,26 @@
-"""At which scale a slide is read: the one that the network was trained at, where its checkpoint knows it."""
+"""The scale at which a slide is read: that of the network's training, if its checkpoint states it."""
 
 from study.data.slides.slide import Slide, View
 from study.errors import StudyError
 
 MAGNIFICATION = 10.0
-"""Of networks whose checkpoint does not know its scale: the paper's."""
+"""For networks whose checkpoint does not state its scale: the paper's."""
 
 TOLERANCE = 1.2
-"""Scales within this factor pass for one: scanners of one magnification differ by less, the next power is twice it."""
+"""Scales within this factor count as equal: scanners of one magnification differ by less."""
 
 
 def choose_view(
     slide: Slide, trained: float | None, *, magnification: float | None = None, mpp: float | None = None
 ) -> tuple[View, str]:
-    """The slide at the scale that is asked for, or else at that of the training.
+    """The slide at the requested scale, or else at that of the training.
 
     Args:
         trained: micrometres per pixel of the patches that the network was trained on; None if they are not known.
-        magnification, mpp: what is asked for, one way or the other, or neither.
+        magnification, mpp: the requested scale, one or neither of them.
 
     Returns:
-        the view, and a line on its scale for people; empty where they asked for it.
+        the view, and a message about its scale; empty if the scale was requested.
 
     Raises:
         StudyError: if the two differ, or the slide is coarser than either.

@@ -1,4 +1,4 @@
-"""A network on a whole slide: where there is tissue, tile by tile, onto a map on disk."""
+"""A network on a whole slide, tile by tile where there is tissue, with maps on disk."""
 
 from collections.abc import Callable
 from contextlib import closing
@@ -26,12 +26,12 @@ SIDE = 1024
 
 @dataclass(frozen=True)
 class Prediction:
-    """The probabilities of a slide, and of how much of it.
+    """The probabilities of a slide, and its area.
 
     Attributes:
-        maps: ``(N, height, width)`` of the view: the probability of each channel of the task and, if asked for, the
+        maps: ``(N, height, width)`` of the view: the probability of each channel of the task and, if requested, the
             mean and the standard deviation of each over the eight roto-reflections; zero in tiles without tissue.
-        tiles, tiles_with_tissue: how many there are, and on how many of them the network was run.
+        tiles, tiles_with_tissue: the number of tiles, and of those on which the network was run.
         tissue_area: in mm².
     """
 
@@ -51,15 +51,15 @@ def predict_view(
     batch_size: int = 1,
     stability: bool = False,
 ) -> Prediction:
-    """Run a network over a slide at one scale; the result is what it gives on the whole view at once, to rounding.
+    """Run a network over a slide at one scale; the result equals that on the whole view at once, to rounding.
 
     The view is padded with white at its bottom and right to a size that the network's grid allows. Tiles whose kept
-    part has no tissue (:mod:`study.data.slides.tissue`) are left out. Whatever the slide's size, memory is needed for
-    one batch in the network and one that is being read.
+    part has no tissue (:mod:`study.data.slides.tissue`) are left out. The memory is that of one batch in the network
+    and one that is being read, whatever the size of the slide.
 
     Args:
         network: in eval mode, on the device to run on.
-        folder: where the maps are kept until they are closed.
+        folder: folder of the maps until they are closed.
         task: what the network was trained for.
         side: the largest side of a tile, in pixels.
 
@@ -86,7 +86,7 @@ def predict_view(
     try:
         results = run_tiles(function, read, chosen, batch_size=batch_size, device=device)
         bar = tqdm(total=len(chosen), desc=view.slide.name, unit="tile", leave=False, disable=None)
-        with closing(results), bar:  # so that nothing is read from the slide any more when the caller closes it
+        with closing(results), bar:  # so that reading has ended when the caller closes the slide
             for tile, values in results:
                 maps.write(tile.rows.kept_start, tile.columns.kept_start, values)
                 bar.update()
@@ -99,8 +99,8 @@ def predict_view(
 def _function(network: Network, task: Task, stability: bool) -> Callable[[Tensor], Tensor]:
     """From uint8 images ``(B, 3, h, w)`` to maps ``(B, N, h, w)``.
 
-    The network is taken as it is: :func:`study.networks.deploy.deploy` would save a seventh of the time, but it rounds
-    otherwise, by up to 1e-5 of probability, which is all that is allowed between the map and the network.
+    The network is not prepared: :func:`study.networks.deploy.deploy` would save a seventh of the time, but its rounding
+    changes probabilities by up to 1e-5, the whole tolerance between the map and the network.
     """
 
     def maps(images: Tensor) -> Tensor:
@@ -121,7 +121,7 @@ def _has_tissue(tile: Tile, tissue: np.ndarray) -> bool:
 
 
 def _area(tissue: np.ndarray, view: View) -> float:
-    """In mm²; the cells at the bottom and the right may reach beyond the slide."""
+    """Area in mm²; the cells at the bottom and the right may extend beyond the slide."""
     heights, widths = (
         np.diff(np.minimum(np.arange(cells + 1) * CELL, size))
         for cells, size in zip(tissue.shape, (view.height, view.width), strict=True)
@@ -130,7 +130,7 @@ def _area(tissue: np.ndarray, view: View) -> float:
 
 
 def _require_space(folder: Path, view: View, tiles: list[Tile], count: int) -> None:
-    """For the maps, the pyramids made of them (a third more), and what writing a pyramid needs meanwhile."""
+    """Disk space for the maps, their pyramids (a third more), and the temporary files of writing a pyramid."""
     kept = sum((t.rows.kept.stop - t.rows.kept.start) * (t.columns.kept.stop - t.columns.kept.start) for t in tiles)
     meanwhile = view.height * view.width * 4 * 5 // 16  # two levels
     require_space(folder / view.slide.name, int(kept * 4 * count * (1 + 4 / 3)) + meanwhile)

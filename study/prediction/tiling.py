@@ -1,12 +1,12 @@
-"""Exact tiling: overlapping tiles whose kept parts, put side by side, are the network's output on the whole map.
+"""Exact tiling: overlapping tiles whose kept parts together are the network's output on the whole map.
 
-Three things make it exact. The map has a size that the network takes, and so have the tiles, which start on multiples
-of its period (``2 ** depth`` of a U-Net), so that pooling meets the same pixels in a tile as in the map. Wherever a
-tile ends inside the map, a margin as wide as the network sees (its receptive radius) is thrown away. And at the map's
-own borders tiles end where the map ends, so that the padding with zeros there is the same.
+Three conditions make it exact. The sizes of the map and of the tiles are sizes that the network takes, and tiles start
+on multiples of its period (``2 ** depth`` of a U-Net), so that pooling has the same pixels in a tile as in the map.
+Where a tile ends inside the map, a margin of the network's receptive radius is discarded. At the map's own borders
+tiles end where the map ends, so that the padding with zeros is the same.
 
-All of this stays true when a tile is turned or mirrored: it is then a tile of the turned map, since from its other end
-too it starts on a multiple of the period. Tiles need not be square.
+These conditions also hold for a tile that is turned or mirrored: it is a tile of the turned map, since its other end is
+on a multiple of the period too. Tiles need not be square.
 """
 
 from collections.abc import Callable, Iterator
@@ -92,7 +92,7 @@ def run_tiles(
     batch_size: int = 1,
     device: torch.device | str = "cpu",
 ) -> Iterator[tuple[Tile, np.ndarray]]:
-    """Run a network over tiles, one batch at a time, while the next batch is read by another thread.
+    """Run a network over tiles, one batch at a time, while another thread reads the next batch.
 
     Args:
         function: from a batch of images ``(B, C, h, w)`` to maps ``(B, M, h, w)``.

@@ -1,9 +1,9 @@
 """A block of a network in fewer passes over memory: convolution, batch norm and ReLU, as their modules compute them.
 
-A group network of a U-Net's parameters has 2.8 times its planes on P4M, so what is bound by memory costs 2.8 times as
-much. Here batch norm and ReLU are no passes of their own: the moments are taken while a convolution writes, and scale,
-shift and ReLU are applied while the next one reads. Nor is there a copy of the two feature maps that a skip connection
-joins. For the backward pass only the outputs of the convolutions are kept.
+A P4M network with a U-Net's parameters has 2.8 times its planes, so operations that are bound by memory cost 2.8 times
+as much. Here batch norm and ReLU need no passes of their own: the moments are computed while a convolution writes, and
+scale, shift and ReLU are applied while the next one reads. The two feature maps that a skip connection joins are not
+copied. Only the outputs of the convolutions are kept for the backward pass.
 
 :func:`run` takes the modules of a block and their input, and :func:`runs` says whether it can: in a training, on a CPU,
 with the compiled code of :mod:`study.gconv.fast.fused`. Modules, state dicts and results are the same, to rounding.
@@ -26,7 +26,7 @@ from study.gconv.layers import GroupBatchNorm2d, GroupConv2d, GroupConvTranspose
 
 
 def runs(block: Sequence[nn.Module], f: Sequence[Tensor]) -> bool:
-    """Whether :func:`run` may take the place of the modules, one after the other."""
+    """Whether :func:`run` can replace the modules, one after the other."""
     dtype = f[0].dtype
     return (
         is_unobserved(f)
@@ -142,14 +142,14 @@ class _NormRelu(Function):
 
 
 def _is_ordinary(module: nn.Module, dtype: torch.dtype) -> bool:
-    """Whether nobody listens to the module, and it is in a training, in that precision."""
+    """Whether a module has no hooks, and is in a training in that precision."""
     hooks = module._forward_hooks or module._forward_pre_hooks or module._backward_hooks or module._backward_pre_hooks
     parameters = module.parameters(recurse=False)
     return not hooks and module.training and all(p.dtype == dtype and p.device.type == "cpu" for p in parameters)
 
 
 def _is_known(conv: nn.Module, norm: nn.Module, relu: nn.Module, f: Sequence[Tensor]) -> bool:
-    """Whether :func:`run` knows these layers, and they take such a feature map."""
+    """Whether :func:`run` supports these layers, and they accept such a feature map."""
     if type(norm) is not GroupBatchNorm2d or norm.weight is None or type(relu) is not nn.ReLU:
         return False
     if type(conv) in (LiftingConv2d, GroupConvTranspose2d):
@@ -166,7 +166,7 @@ def _is_known(conv: nn.Module, norm: nn.Module, relu: nn.Module, f: Sequence[Ten
 
 
 def _fit_together(block: Sequence[nn.Module], f: Sequence[Tensor]) -> bool:
-    """Whether the fields are as many as the next layer takes; the modules say what is wrong where they are not."""
+    """Whether the number of fields is that of the next layer; the modules raise the error where it is not."""
     convs, norms = block[::3], block[1::3]
     first = convs[0]
     fit = all(norm.num_features == conv.out_channels for conv, norm in zip(convs, norms, strict=True))
@@ -179,7 +179,7 @@ def _fit_together(block: Sequence[nn.Module], f: Sequence[Tensor]) -> bool:
 
 
 def _keep(moments: Tensor, norm: GroupBatchNorm2d, z: Tensor) -> None:
-    """Follow the moments with the running ones, as ``nn.BatchNorm3d`` does."""
+    """Update the running moments, as ``nn.BatchNorm3d`` does."""
     if norm.running_mean is None:
         return
     norm.num_batches_tracked.add_(1)
@@ -232,7 +232,7 @@ def _of_affine(sums: Tensor, weight: Tensor) -> tuple[Tensor, Tensor]:
     return of_weight, of_bias
 
 
-# The same by autograd, for whoever differentiates twice.
+# The same by autograd, for second derivatives.
 
 
 def _reference(f: Tensor, psi: Tensor, group: str) -> Tensor:

@@ -1,7 +1,7 @@
 """Compiles the C++ sources with the machine's own compiler when they are first needed, and keeps the library.
 
-What is kept runs in every later process, so it is checked before it is loaded: only the user may be able to write to
-it, and its size and SHA-256 must be those that were noted beside it when it was built. What fails is built anew.
+Later processes run the library, so it is checked before it is loaded: only the user may be able to write to it, and its
+size and SHA-256 must be those recorded beside it when it was built. A library that fails a check is built again.
 """
 
 import ctypes
@@ -25,15 +25,15 @@ _FOLDER = Path(__file__).with_name("cpp")
 SOURCES = (_FOLDER / "float32.cpp", _FOLDER / "float64.cpp")
 """Compiled side by side and linked into one library."""
 HEADERS = tuple(sorted(_FOLDER.glob("*.h")))
-"""What they include beside the standard library's headers."""
+"""The headers that they include, beside those of the standard library."""
 _FLAGS = ["-std=c++17", "-O3", "-ffp-contract=fast", "-fno-math-errno", "-fopenmp", "-fPIC"]
-"""With -O2 compiling takes 20 % less, and the transforms twice the time."""
+"""With -O2 compiling would take 20 % less time, and the transforms twice as long."""
 _INSTRUCTIONS = {
     "AVX512": ["-mavx512f", "-mavx512dq", "-mavx512vl", "-mavx512bw", "-mfma", "-mprefer-vector-width=512"],
     "AVX2": ["-mavx2", "-mfma"],
 }
-"""By torch's own name for what the CPU can do; others get the compiler's default. Not -march=native: a home directory
-may be shared by machines of several kinds."""
+"""Flags by torch's name of the CPU's capability; other CPUs get the compiler's default. Not -march=native: a home
+directory may be shared by machines of several kinds."""
 
 
 @cache
@@ -61,7 +61,7 @@ def _names() -> str:
 def _library() -> Path:
     """The path of the library, compiled unless an earlier process has."""
     command = [*_compiler(), *_FLAGS, *_INSTRUCTIONS.get(torch.backends.cpu.get_cpu_capability(), [])]
-    built_by = [*command, platform.machine(), *platform.libc_ver()]  # a home may be shared by machines
+    built_by = [*command, platform.machine(), *platform.libc_ver()]  # machines may share a home folder
     parts = [*(source.read_bytes() for source in (*SOURCES, *HEADERS)), *map(os.fsencode, built_by)]
     version = hashlib.sha256(b"\0".join(parts)).hexdigest()[:16]
     library = cache_folder() / f"gconv-{version}.so"
@@ -71,7 +71,7 @@ def _library() -> Path:
 
 
 def _compiler() -> list[str]:
-    """The command: that in CXX, which may be a path with spaces or have arguments, or what is found."""
+    """The compiler's command: CXX, which may be a path with spaces or have arguments, or a compiler that is found."""
     chosen = os.environ.get("CXX", "").strip()
     if chosen:
         return [chosen] if Path(chosen).is_file() else shlex.split(chosen)
@@ -83,7 +83,7 @@ def _compiler() -> list[str]:
 
 def _build(command: list[str], library: Path) -> None:
     print(f"compiling {_names()}, once: it takes 2 to 20 seconds ...", file=sys.stderr)
-    with tempfile.TemporaryDirectory(dir=library.parent) as folder:  # renamed when whole: processes may race
+    with tempfile.TemporaryDirectory(dir=library.parent) as folder:  # renamed when complete: processes may race
 
         def compiled(source: Path) -> str:
             path = f"{folder}/{source.name}.o"
@@ -96,7 +96,7 @@ def _build(command: list[str], library: Path) -> None:
         _run([*command, "-shared", *objects, "-o", str(target)])
         note = _note(target)
         note.write_bytes(_checksum(target))
-        for path in (note, target):  # the library last: without its note it does not count
+        for path in (note, target):  # the library last: it is not used without its note
             path.chmod(0o700)  # whatever the umask
             path.replace(library.with_name(path.name))
 
@@ -106,7 +106,7 @@ def _run(command: list[str]) -> None:
 
 
 def _is_sound(library: Path) -> bool:
-    """Whether the library is there, nobody else's, and as it was when it was built: a truncated one ends a process."""
+    """Whether the library exists, is the user's, and is unchanged: a truncated one would kill a process."""
     note = _note(library)
     try:
         return (
@@ -126,7 +126,7 @@ def _checksum(library: Path) -> bytes:
 
 
 def _is_ours(path: Path, kind: int) -> bool:
-    """Whether it is a file, or a folder, and no link to one, that nobody else can write."""
+    """Whether a path is a file or a folder, not a link, that only the user can write."""
     status = path.lstat()
     if stat.S_IFMT(status.st_mode) != kind:
         return False
@@ -134,13 +134,13 @@ def _is_ours(path: Path, kind: int) -> bool:
 
 
 def cache_folder() -> Path:
-    """The user's own, which nobody else can write.
+    """The user's cache folder, which only the user can write.
 
     Raises:
         OSError: if it cannot be made, or others can write it.
     """
     parent = Path(os.environ.get("XDG_CACHE_HOME", ""))
-    if not parent.is_absolute():  # the specification says to ignore it then
+    if not parent.is_absolute():  # the specification says to ignore a relative path
         parent = Path.home() / ".cache"
     folder = parent / "equivariant-segmentation-study"
     folder.mkdir(mode=0o700, parents=True, exist_ok=True)

@@ -16,9 +16,9 @@ from study.gconv.fast import fourier, operators, rules
 def runs(layer: nn.Module, f: Tensor) -> bool:
     """Whether a :class:`~study.gconv.GroupConv2d` takes :func:`run` for a feature map ``(B, K, |G|, H, W)``."""
     dtype = _product_dtype(f)
-    # the dense form refuses an input that is too small, or of another dtype than the filter, in torch's words
+    # the dense form raises torch's error for an input that is too small, or of another dtype than the filter
     valid = _has_output(layer, f) and (layer.weight.dtype == dtype or _casts(f))
-    # the compiler knows no functions with a derivative in forward mode, and torch.func needs them in the operators
+    # torch.compile does not support functions with a forward-mode derivative, which torch.func needs in the operators
     compiles = not (torch.compiler.is_compiling() and operators.is_transformed())
     training = torch.is_grad_enabled() and (layer.weight.requires_grad or f.requires_grad)
     positions = f.shape[0] * f.shape[3] * f.shape[4]
@@ -48,7 +48,7 @@ def prefers_fourier(
 
 
 def forms(network: nn.Module, device: str, dtype: torch.dtype) -> str:
-    """What the group convolutions of a network are computed by in a training: for a result's provenance."""
+    """The forms of a network's group convolutions in a training, for the provenance of a result."""
     layers = [layer for layer in network.modules() if hasattr(layer, "algorithm")]
     if not layers:
         return "no group convolutions"
@@ -58,7 +58,7 @@ def forms(network: nn.Module, device: str, dtype: torch.dtype) -> str:
 
 
 def _casts(f: Tensor) -> bool:
-    """Whether autocast has a say in the dtype of the products."""
+    """Whether autocast decides the dtype of the products."""
     device = f.device.type
     casts = torch.amp.is_autocast_available(device) and torch.is_autocast_enabled(device)
     return casts and f.dtype.is_floating_point and f.dtype != torch.float64

@@ -1,4 +1,4 @@
-"""Whether anybody looks at the single operations of a computation, or it may be done in another way unseen."""
+"""Whether single operations are observed, or a computation can be done in another way without notice."""
 
 from collections.abc import Sequence
 
@@ -9,15 +9,15 @@ from torch.utils._python_dispatch import is_in_torch_dispatch_mode
 
 
 def is_transformed(*tensors: Tensor) -> bool:
-    """Whether by ``torch.func``, or by autograd in forward mode: neither knows what to do with a custom operator."""
-    if torch._C._are_functorch_transforms_active():  # there is no public way to ask
+    """Whether ``torch.func`` or forward-mode autograd is active: neither supports a custom operator."""
+    if torch._C._are_functorch_transforms_active():  # there is no public function for this
         return True
     return not torch.compiler.is_compiling() and any(unpack_dual(tensor).tangent is not None for tensor in tensors)
 
 
 def is_unobserved(tensors: Sequence[Tensor]) -> bool:
-    """Whether ordinary tensors, all of one device and dtype, are computed with one operation after the other, and by
-    nobody who compiles, traces, counts, transforms or casts these."""
+    """Whether ordinary tensors, all of one device and dtype, are computed with eagerly: without compiling, tracing,
+    counting, transforming or casting of operations."""
     first = tensors[0]
     device = first.device.type
     return (

@@ -12,7 +12,7 @@ from study.groups import GROUPS, PlaneGroup
 
 
 def products_per_tap(group: PlaneGroup) -> int:
-    """sum_rho d_rho^3, in real arithmetic: of every position, tap and pair of fields; 12 for P4M, 6 for P4."""
+    """Multiplications for each position, tap and pair of fields, sum_rho d_rho^3: 12 on P4M, 6 on P4."""
     lines = sum(irrep.shape[-1] == 1 for irrep in group.irreps)
     rows = (group.order - lines) // 2
     return lines + 4 * rows
@@ -20,13 +20,13 @@ def products_per_tap(group: PlaneGroup) -> int:
 
 @dataclass(frozen=True)
 class FilterTransform:
-    """From filters on the group to the matrices ``phi^`` of each irrep, and back again for their gradient.
+    """The map from filters on the group to the matrices ``phi^`` of each irrep, and back for their gradient.
 
-    A row of the irrep of dimension 2 is a vector that ``phi^`` multiplies from the right, whichever row it is: P4M has
-    two. P4 has one, as the other would be the same up to sign and order. P2, PM and PMM have none.
+    ``phi^`` multiplies each row of the irrep of dimension 2 from the right. P4M has two rows; P4 has one, as the other
+    would be the same up to sign and order; P2, PM and PMM have none.
 
     Attributes:
-        group: whose irreps these are.
+        group: the group of the irreps.
         matrix: ``(|G|, |G|)``, from a function on the group to its components: first one for each irrep of dimension 1,
             then the rows of the one of dimension 2.
         lines: how many irreps of dimension 1 there are.
@@ -49,7 +49,7 @@ class FilterTransform:
 
     @staticmethod
     def get(group: str, kind: str, kernel_size: int, like: Tensor) -> "FilterTransform":
-        """That of a kind of convolution, "convolution", "transposed convolution" or "adjoint" of either; made once."""
+        """The cached transform for "convolution", "transposed convolution", or the "adjoint" of either."""
         return _make(GROUPS[group], kind, kernel_size, like.dtype, like.device)
 
     def weight(self, psi: Tensor) -> tuple[Tensor, Tensor]:
@@ -121,7 +121,7 @@ def _make(group: PlaneGroup, kind: str, kernel_size: int, dtype: torch.dtype, de
         group=group,
         matrix=torch.tensor(np.concatenate(components), dtype=dtype, device=device),
         lines=len(lines),
-        taps=torch.tensor(moved, device="cpu"),  # whatever the default device is
+        taps=torch.tensor(moved, device="cpu"),  # not the default device
         places=torch.tensor(places.T, dtype=torch.int32, device="cpu").contiguous(),
         entries=torch.tensor(entries.reshape(-1, order * n_taps), dtype=dtype, device=device),
         swaps=kind.startswith("adjoint"),

@@ -1,4 +1,5 @@
-"""The group convolution by the Fourier transform of the point group: exact, with 5.3 times fewer products on P4M.
+"""The group convolution by the Fourier transform of the point group: exact, with 5.3 times fewer multiplications on
+P4M.
 
 Substitute ``t = r_u s`` in Eq. 2, ``out(g, y) = sum_{k,u,t} f_k(gu, y + r_g t) psi_k(u, t)``. Then ``r_g t = r_gu s``,
 and with ``v_{k,s}(h; y) = f_k(h, y + r_h s)`` and ``phi_{k,s}(u) = psi_k(u, r_u s)``
@@ -20,9 +21,9 @@ only f and psi are kept for the backward pass.
 A transposed convolution, ``z = stride * y + r_g t``, needs no substitution: for every tap,
 ``O_t(g; y) = sum_u f(gu, y) psi(u, t)`` is such a correlation, and is added to the output at ``stride * y + r_g t``.
 
-This has three bodies. Here it is written in plain PyTorch, block by block of positions, of which only one has its
-``v^`` in memory; :mod:`study.gconv.fast.fused` is the same in C++ for CPUs, and :mod:`study.gconv.fast.triton_kernels`
-for GPUs.
+There are three implementations. This one is in plain PyTorch, block by block of positions, so that only one block's
+``v^`` is in memory; :mod:`study.gconv.fast.fused` is the same in C++ for CPUs, and
+:mod:`study.gconv.fast.triton_kernels` for GPUs.
 """
 
 import threading
@@ -39,16 +40,16 @@ from study.gconv.fast.transform import Block, analyse, synthesise
 from study.groups import PlaneGroup
 
 BLOCK_BYTES = defaultdict(lambda: 2**28, cpu=2**24)
-"""Memory of the ``v^`` of one block. On a CPU, more leaves the caches, and less makes the products small and slow."""
+"""Bytes of the ``v^`` of one block. On a CPU, larger blocks leave the caches, and smaller ones make slow products."""
 
 
 Weight = tuple[Tensor, ...]
-"""Filters made ready by :func:`prepare`, for one body."""
+"""Filters prepared by :func:`prepare`, for one implementation."""
 
 
 @torch.compiler.assume_constant_result
 def backend(device: str, dtype: torch.dtype, group: PlaneGroup) -> str:
-    """The body that tensors like that take: "cpp", "triton" (P4 and P4M only) or "torch"."""
+    """The implementation for tensors of this kind: "cpp", "triton" (P4 and P4M only) or "torch"."""
     real = dtype.is_floating_point and dtype != torch.float64
     if real and group in triton_kernels.GROUPS and triton_kernels.available(device):
         return "triton"
@@ -177,18 +178,18 @@ def _blocks(grid: Tensor, components: int, f: Tensor) -> tuple[list[Block], Tens
 
 
 def _workspace(size: int, f: Tensor) -> Tensor:
-    """Memory that the next call overwrites. On a CPU it is kept, since the system takes long to give fresh pages."""
+    """A work buffer that the next call overwrites. On a CPU it is kept, since fresh pages from the system are slow."""
     if f.device.type != "cpu":
         return f.new_empty(size)
     kept = _KEPT.__dict__.get(f.dtype)
     if kept is None or len(kept) < size:
-        with torch.inference_mode(False):  # it may be used in a training later
+        with torch.inference_mode(False):  # the tensor may be used in a training later
             kept = _KEPT.__dict__[f.dtype] = torch.empty(size, dtype=f.dtype, device="cpu")
     return kept[:size]
 
 
 def release_workspace() -> None:
-    """Give back the memory that this thread keeps."""
+    """Release the work buffer of this thread."""
     _KEPT.__dict__.clear()
 
 

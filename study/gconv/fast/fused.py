@@ -1,9 +1,9 @@
 """The Fourier form in C++ (``cpp/``): the same as :mod:`study.gconv.fast.fourier`, in one pass over memory.
 
-What surrounds a convolution in a network can be done on the way, at next to no cost: batch norm and ReLU while its
-input is read (:class:`Reading`), and the sums that batch norm needs, or another ReLU, while its output is written
-(:class:`Writing`). Tensors are float32 or float64, on the CPU and contiguous. Nothing depends on the number of threads
-but the order in which the parts of a filter's gradient are added.
+The operations around a convolution are done in the same pass, at hardly any cost: batch norm and ReLU while its input
+is read (:class:`Reading`), and the sums for batch norm, or another ReLU, while its output is written
+(:class:`Writing`). Tensors are float32 or float64, on the CPU and contiguous. Only the order in which the parts of a
+filter's gradient are added depends on the number of threads.
 """
 
 import ctypes
@@ -23,13 +23,13 @@ Maps = Sequence[Tensor]
 
 
 def available(device: str, dtype: torch.dtype) -> bool:
-    """Whether there is compiled code for tensors like that."""
+    """Whether there is compiled code for tensors of this kind."""
     return device == "cpu" and dtype in DTYPES and compiler.load() is not None
 
 
 @dataclass(frozen=True)
 class Reading:
-    """What becomes of a feature map when it is read, with coefficients ``(K, n)`` for each field.
+    """The operation on a feature map while it is read, with coefficients ``(K, n)`` for each field.
 
     With n = 2, ``max(0, c0 x + c1)``. With n = 5 the gradient of that, given x, the gradient of its output, and z, its
     input: ``c2 x' + c3 z + c4``, where x' is x if ``c0 z + c1 > 0`` and else 0.
@@ -41,7 +41,7 @@ class Reading:
 
 @dataclass(frozen=True)
 class Writing:
-    """What becomes of the output, or what is summed up of it in ``sums (O, 2)``, in float64.
+    """The operation on the output while it is written, or the sums of it in ``sums (O, 2)``, in float64.
 
     Attributes:
         kind: "plain"; "rectified", ``max(0, x)``; "moments": mean and biased variance; or "gradients": the sums of x'
@@ -58,7 +58,7 @@ _WRITINGS = ("plain", "rectified", "moments", "gradients")
 
 
 def prepare(psi: Tensor, filters: FilterTransform, *, joint: bool = False) -> Tensor:
-    """The filters ``(O, K, |G|, k, k)`` as :func:`gather` and :func:`scatter` want them, or for joint gradients."""
+    """The filters ``(O, K, |G|, k, k)`` in the layout of :func:`gather` and :func:`scatter`, or of joint gradients."""
     psi = psi.contiguous()
     outputs, inputs = psi.shape[1::-1] if filters.swaps else psi.shape[:2]
     size = _function("weight_size", filters, psi.dtype)(*_integers(outputs, inputs, len(filters.taps)))
@@ -153,7 +153,7 @@ def gradients(
 ) -> Tensor:
     """The gradients of a convolution of f with stride 1, or of a transposed one that is ``upsampling``.
 
-    That of psi is returned, and that of f is written to ``grad_f``, if that is wanted.
+    The gradient of psi is returned, and that of f is written to ``grad_f`` if it is given.
 
     Shapes: e, the gradient of the output, ``(B, O, |G|, H', W')``; f and grad_f ``(B, K, |G|, H, W)``.
     """
@@ -179,7 +179,7 @@ def gradients(
             )
             return grad_psi
         gather([e], prepare(psi, filters), filters, taps, stride, grad_f, writing=writing)
-    if upsampling is None and len(f) == 1 and f[0].shape[1] < e.shape[1]:  # taps where fewer fields are
+    if upsampling is None and len(f) == 1 and f[0].shape[1] < e.shape[1]:  # the taps go to the side with fewer fields
         filters = FilterTransform.get(group, "convolution", kernel_size, psi)
         return filter_gradient(f[0], [e], psi, filters, filters.taps - padding, 1, reading_e=reading_f)
     return filter_gradient(e, f, psi, filters, taps, stride, reading_f=reading_f)
@@ -200,7 +200,7 @@ def unnormalise(x: Tensor, reading: Reading, out: Tensor) -> Tensor:
 
 
 def sums(x: Tensor, writing: Writing) -> Tensor:
-    """The sums of a :class:`Writing`, of a feature map that is there already: ``(K, 2)``, in float64."""
+    """The sums of a :class:`Writing` for an existing feature map: ``(K, 2)``, in float64."""
     *sizes, threads = _planes(x)
     addresses = map(_address, (x, writing.z, writing.coefficients, writing.sums))
     kind = ctypes.c_int64(_WRITINGS.index(writing.kind))
@@ -243,13 +243,13 @@ def _convolve(name, f, weight, filters, taps, stride, out, bias, reading, writin
 
 
 def _check(filters: FilterTransform, pairs: int, weight: Tensor, *maps: Tensor) -> None:
-    """What is wrong here would be read beyond the end of a tensor.
+    """Check sizes, since the compiled code would read beyond the end of a tensor.
 
     Raises:
         ValueError: if a filter, prepared or not, does not fit the feature maps.
     """
     order = filters.group.order
-    sizes = pairs * order, pairs * len(filters.entries) // len(filters.taps)  # as it is learned, and prepared
+    sizes = pairs * order, pairs * len(filters.entries) // len(filters.taps)  # of a learned and of a prepared filter
     fits = all(x.dtype == weight.dtype and x.ndim == 5 and x.shape[2] == order for x in maps)
     if not fits or weight.numel() not in sizes:
         shapes = ", ".join(f"{tuple(x.shape)} {x.dtype}" for x in maps)

@@ -1,4 +1,4 @@
-"""The Fourier form as operators of torch, with derivatives; ``torch.compile`` and ``torch.export`` take them whole."""
+"""The Fourier form as operators of torch, with derivatives; opaque to ``torch.compile`` and ``torch.export``."""
 
 import math
 from functools import wraps
@@ -15,7 +15,7 @@ from study.groups import GROUPS
 
 
 def _without_autocast(function):
-    """The function, computing in the dtype of its tensors, even where autocast surrounds a backward pass."""
+    """The function in the dtype of its tensors, even if autocast is active in the backward pass."""
 
     @wraps(function)
     def run(f, *others, **settings):
@@ -45,7 +45,7 @@ def group_conv(f: Tensor, psi: Tensor, group: str, padding: int) -> Tensor:
 def group_conv_backward(
     e: Tensor, f: Tensor, psi: Tensor, group: str, padding: int, wants_f: bool, wants_psi: bool
 ) -> tuple[Tensor, Tensor]:
-    """The gradients of f and psi, given that of the output; empty where they are not wanted."""
+    """The gradients of f and psi, given that of the output; empty if they are not needed."""
     if wants_f and wants_psi and (joint := _joint_gradients(e, f, psi, group, padding)):
         return joint
     filters = FilterTransform.get(group, "adjoint convolution", psi.shape[-1], psi)
@@ -69,7 +69,7 @@ def group_conv_transpose(f: Tensor, psi: Tensor, group: str, stride: int, paddin
 def group_conv_transpose_backward(
     e: Tensor, f: Tensor, psi: Tensor, group: str, stride: int, padding: int, wants_f: bool, wants_psi: bool
 ) -> tuple[Tensor, Tensor]:
-    """The gradients of f and psi, given that of the output; empty where they are not wanted."""
+    """The gradients of f and psi, given that of the output; empty if they are not needed."""
     if wants_f and wants_psi and (joint := _joint_gradients(e, f, psi, group, padding, stride)):
         return joint
     filters = FilterTransform.get(group, "adjoint transposed convolution", psi.shape[-1], psi)
@@ -86,7 +86,7 @@ def _gradients(e, f, psi, filters, taps, stride, wants_f, wants_psi) -> tuple[Te
 
 
 def _joint_gradients(e, f, psi, group, padding, upsampling=None) -> tuple[Tensor, Tensor] | None:
-    """Both at once, if compiled code does that."""
+    """Both gradients at once, if there is compiled code for it."""
     if fourier.backend(f.device.type, f.dtype, GROUPS[group]) != "cpp":
         return None
     grad_f = f.new_empty(f.shape)
@@ -137,7 +137,7 @@ def group_conv_transpose_ready(
 
 @_without_autocast
 def ready_filter(psi: Tensor, group: str, *, transposed: bool) -> tuple[Tensor, ...]:
-    """The filter ``(O, K, |G|, k, k)`` as the two above want it, on the device and in the dtype that it has."""
+    """The filter ``(O, K, |G|, k, k)`` prepared for the two functions above, on its device and in its dtype."""
     kind = "transposed convolution" if transposed else "convolution"
     return fourier.prepare(psi, FilterTransform.get(group, kind, psi.shape[-1], psi))
 
@@ -223,8 +223,9 @@ def _flops(group: str, psi_shape, positions) -> int:
 def _with_derivatives(convolve, convolve_backward):
     """The operator as a function that ``torch.func`` transforms as it does torch's own.
 
-    Autograd follows a custom operator in reverse mode only, and not inside ``torch.func``. There, functions that it
-    follows everywhere stand before the operator and that of its gradients; not always, as they take 30 us per call.
+    Autograd follows a custom operator in reverse mode only, and not inside ``torch.func``. There,
+    ``autograd.Function``s take the place of the operator and of its gradients; not elsewhere, as they take 30 us per
+    call.
 
     Their derivatives are made of the two again, and so exist in both modes and to any order: with the form
     ``L(e, f, psi) = <e, convolve(f, psi)>``, linear in each, the convolution is ``dL/de``, and its gradients ``dL/df``
@@ -312,7 +313,7 @@ def _with_derivatives(convolve, convolve_backward):
 
 
 def _save(ctx, *tensors: Tensor) -> None:
-    """For both modes; what has no gradient or tangent gets None for it."""
+    """For both modes; None stands for a missing gradient or tangent."""
     ctx.save_for_backward(*tensors)
     ctx.save_for_forward(*tensors)
     ctx.set_materialize_grads(False)

@@ -15,7 +15,7 @@ from study.gconv.fast.filter_transform import FilterTransform
 
 
 def runs(planes: Tensor, weight: Tensor, stride: int, padding: int) -> bool:
-    """Whether :func:`conv2d` may take the place of torch's, and is faster."""
+    """Whether :func:`conv2d` can replace torch's convolution, and is faster."""
     side = min(planes.shape[-2:]) + 2 * padding - weight.shape[-1] + 1
     fits = stride == 1 and planes.numel() > 0 and side > 0
     return fits and is_unobserved([planes, weight]) and is_faster(weight)

@@ -9,7 +9,7 @@ from study.gconv.fast.eager import is_unobserved
 
 
 def runs(f: Tensor, kernel_size: int, stride: int, padding: int) -> bool:
-    """Whether :func:`max_pool` may take the place of torch's."""
+    """Whether :func:`max_pool` can replace torch's pooling."""
     fits = (kernel_size, stride, padding) == (2, 2, 0) and f.numel() > 0
     fits = fits and f.shape[-2] % 2 == 0 and f.shape[-1] % 2 == 0
     return is_unobserved([f]) and fits and fused.available(f.device.type, f.dtype)
@@ -34,7 +34,7 @@ class _MaxPool(Function):
 
 
 class _MaxPoolBackward(Function):
-    """Linear in e, so that its own gradient is the reading of what it wrote."""
+    """The gradient of the pooling; it is linear in e, and its own gradient reads at the places that it wrote."""
 
     @staticmethod
     def forward(ctx, e: Tensor, places: Tensor) -> Tensor:

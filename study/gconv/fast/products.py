@@ -10,7 +10,7 @@ def products(weight: tuple[Tensor, Tensor], v: Tensor) -> list[Tensor]:
     products = [times_transposed(w, component.T) for w, component in zip(one, v, strict=False)]
     if not len(two):
         return products
-    for row in v[len(one) :].view(-1, two.shape[1], v.shape[-1]):  # a row's two components side by side
+    for row in v[len(one) :].view(-1, two.shape[1], v.shape[-1]):  # the two components of a row together
         products += times_transposed(two, row.T).chunk(2)
     return products
 

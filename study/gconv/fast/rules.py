@@ -1,12 +1,12 @@
 """Which form of a group convolution is faster: measured once, kept in ``rules.csv``, looked up in every call.
 
-A table has, for layers of many sizes, how long the Fourier form takes as a share of the dense one's time, forward alone
-and in a training. A layer takes what was faster at the nearest size: nearest in the logarithms of its input fields,
-its output fields and the positions of its input, as the saving depends on all three. What was not measured at all is
-dense.
+A table contains, for layers of many sizes, the time of the Fourier form as a share of the dense form's, forward alone
+and in a training. A layer takes the form that was faster at the nearest size: nearest in the logarithms of its input
+fields, its output fields and the positions of its input, as the saving depends on all three. A layer without
+measurements is dense.
 
-`python -m study bench rules` measures the machine at hand, and keeps its table in the user's cache; it takes the place
-of the shipped rules for what it has measured.
+`python -m study bench rules` measures this machine and keeps its table in the user's cache, where it replaces the
+shipped rules of the same device, backend, dtype, group and layer.
 """
 
 import csv
@@ -37,11 +37,11 @@ class Measured(NamedTuple):
 
 
 Table = dict[tuple[str, ...], list[Measured]]
-"""What was measured, by device, backend, dtype, group and layer."""
+"""The measurements by device, backend, dtype, group and layer."""
 
 
 def read(path: Path) -> Table:
-    """A table as `bench rules` writes it."""
+    """Read a table that `bench rules` wrote."""
     table = defaultdict(list)
     with path.open(newline="") as file:
         for row in csv.DictReader(file):
@@ -53,7 +53,7 @@ def read(path: Path) -> Table:
 
 
 def own_path() -> Path:
-    """Where this machine's own rules are.
+    """The path of this machine's own rules.
 
     Raises:
         OSError: if there is no folder for them that only the user can write.
@@ -63,10 +63,10 @@ def own_path() -> Path:
 
 @cache
 def in_use() -> Table:
-    """The shipped rules, and in their place those that were measured on this machine."""
+    """The shipped rules, replaced by those that were measured on this machine."""
     try:
         own = read(own_path())
-    except (OSError, ValueError, KeyError, TypeError):  # none, or a damaged one: nothing depends on it but the time
+    except (OSError, ValueError, KeyError, TypeError):  # missing or damaged: only the time depends on it
         own = {}
     return read(PATH) | own
 
@@ -98,10 +98,10 @@ def fourier_is_faster(
         layer: the convolution, or the transposed one.
         device: "cpu" or "cuda".
         dtype: of the products.
-        positions: of the input, in all images together; many, if it is not known.
-        training: whether gradients will be wanted.
+        positions: number of pixels of the input, over all images; a large number if it is unknown.
+        training: whether gradients will be needed.
     """
-    if layer.kernel_size < 3 or layer.stride > 2:  # the measurements say nothing of these
+    if layer.kernel_size < 3 or layer.stride > 2:  # these were not measured
         return False
     backend, name = fourier.backend(device, dtype, layer.group), str(dtype).removeprefix("torch.")
     key = (device, backend, name, layer.group.name, type(layer).__name__)

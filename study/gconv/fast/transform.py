@@ -1,6 +1,6 @@
 """Shifted reads and writes of feature maps, with the Fourier transform of the point group on the way.
 
-These are the two halves of :mod:`study.gconv.fast.fourier` that are no matrix products, in plain PyTorch.
+These are the parts of :mod:`study.gconv.fast.fourier` that are not matrix products, in plain PyTorch.
 """
 
 from collections.abc import Sequence
@@ -60,8 +60,8 @@ def analyse(f: Tensor, matrix: Tensor, taps: Tensor, stride: int, block: Block, 
 def synthesise(v: Sequence[Tensor], matrix: Tensor, taps: Tensor, stride: int, block: Block, out: Tensor) -> None:
     """``out(g, stride * y + taps[t, g]) += sum_c matrix[c, g] v_t(c; y)`` for the positions y of the block.
 
-    Shapes: v, one contiguous tensor ``(T * K, positions)`` for each component c; out ``(B, K, |G|, H, W)``. What falls
-    beyond the border of ``out`` is dropped. With a single tap the result is written, not added.
+    Shapes: v, one contiguous tensor ``(T * K, positions)`` for each component c; out ``(B, K, |G|, H, W)``. Values
+    beyond the border of ``out`` are dropped. With a single tap the result is written, not added.
     """
     order, n_taps, fields = len(matrix), len(taps), out.shape[1]
     images, rows, columns = block.shape

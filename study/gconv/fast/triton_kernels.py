@@ -1,6 +1,6 @@
 """The Fourier form of :mod:`study.gconv.fast.fourier` on a GPU, in Triton, without the ``v^`` in the GPU's memory.
 
-A program has a tile of positions and of fields. It reads |G| shifted tiles of the feature map, one for each
+A program computes a tile of positions and of fields. It reads |G| shifted tiles of the feature map, one for each
 orientation, transforms them in registers by additions alone, and multiplies the |G| components, on tensor cores, by the
 matrices of their irreps. The |G| sums stay in registers, in float32 whatever the dtype, and are transformed back at the
 end. There are no atomics: with the same tiles, the same input gives the same bits.
@@ -25,10 +25,10 @@ except ImportError:
     triton = None
 
 GROUPS = (P4, P4M)
-"""Whose transforms there are."""
+"""The groups that have kernels."""
 
 INTERPRETED = triton is not None and triton.knobs.runtime.interpret
-"""Whether Triton was told (``TRITON_INTERPRET=1``) to run kernels on the CPU, slowly: that is how they are tested."""
+"""Whether Triton runs kernels on the CPU, slowly (``TRITON_INTERPRET=1``), as the tests do."""
 
 TILES = {
     "gather": {
@@ -51,10 +51,10 @@ MOST_FIELDS, MOST_POSITIONS = 64, 64
 """Multiples of all tiles' sizes, to which the factors that are read most are padded with zeros."""
 
 PARTIAL_BYTES = 2**28
-"""Memory for the products of a transposed convolution before they are added; those of one image may take more."""
+"""Bytes for the products of a transposed convolution before they are added; one image may need more."""
 
 PROGRAMS = 512
-"""Into how many programs the gradient of a filter is divided, where it has positions enough: a few per processor."""
+"""Number of programs for the gradient of a filter, if there are enough positions: a few for each processor."""
 
 
 def available(device_type: str) -> bool:
@@ -98,7 +98,7 @@ def scatter(f: Tensor, weight: tuple[Tensor, Tensor], taps: Tensor, stride: int,
     out = f.new_empty(len(f), products // len(taps), order, *size)
     images = max(1, PARTIAL_BYTES // (products * order * height * width * f.element_size()))
     in_place, table = torch.zeros_like(taps[:1]), _on_device(taps, f.device)
-    # Products of several positions fall on the same pixel. Each pixel fetches its own, so that nobody has to wait.
+    # Products of several positions fall on the same pixel. Each pixel fetches its own, so that no program waits.
     for part, target in zip(f.split(images), out.split(images), strict=True):
         partial = gather(part, weight, in_place, 1, (height, width))
         with torch.cuda.device_of(f):
@@ -167,17 +167,17 @@ def _on_device(taps: Tensor, device: torch.device) -> Tensor:
 
 @cache
 def _copy_of_taps(taps: tuple[int, ...], device: torch.device) -> Tensor:
-    """Kept, as the GPU would have to be waited for."""
+    """Cached, since computing it would wait for the GPU."""
     return torch.tensor(taps, dtype=torch.int32, device=device)
 
 
 def _index_type(*tensors: Tensor):
-    """Of offsets into such tensors: 32 bits take fewer registers."""
+    """The type of offsets into such tensors: 32 bits take fewer registers."""
     return tl.int64 if max(tensor.numel() for tensor in tensors) >= 2**31 else tl.int32
 
 
 def _precision(dtype: torch.dtype) -> str:
-    """Of the factors: float32 is rounded to TF32 where PyTorch's own convolutions do so; others are as they are."""
+    """The precision of the factors: float32 is rounded to TF32 where PyTorch's own convolutions do so."""
     return "ieee" if dtype == torch.float32 and not torch.backends.cudnn.allow_tf32 else "tf32"
 
 
