@@ -121,7 +121,7 @@ def test_train_evaluate_and_figures_agree(run, tmp_path):
     assert code == 0
     checkpoint = tmp_path / "runs/tiny/p4m-50-3/best.pt"
     assert checkpoint.is_file()
-    dice = float(output.split("Dice ")[1].split(" %")[0])
+    dice = float(output.split(": Dice ")[1].split(" %")[0])  # of the test patches; epochs have a validation Dice
     code, output, _ = run("evaluate", checkpoint, "--data", "store.h5")
     assert code == 0
     assert float(output.split("pixels")[1].split("│")[1].split("%")[0]) == pytest.approx(dice, abs=0.0501)

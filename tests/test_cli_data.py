@@ -60,7 +60,7 @@ def test_a_folder_becomes_a_store_and_the_next_command_is_named(run, tmp_path, r
         (f"{FOLDER} --case [", "no regular expression"),
         (f"{FOLDER} --case .+ --classes a,b,c", "2 classes, not 3"),
         (f"{FOLDER.replace('0/255', '0/1')} --case .+", "the value 255, but 0/1 was stated"),
-        (f"{FOLDER.replace('0/255', 'labels')} --case .+", "Give --classes"),
+        (f"{FOLDER.replace('0/255', 'labels')} --case .+", "give --classes"),
         (f"{FOLDER.replace('0/255', 'colours')} --case .+", "0/1, 0/255, palette, labels"),
         (f"{FOLDER.replace('masks', 'nowhere')} --case .+", "no folder at nowhere"),
         (f"{FOLDER.replace('own.h5', 'images')} --case .+", "images exists"),
