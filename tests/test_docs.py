@@ -134,6 +134,7 @@ QUICK = {
     "python -m study --help",
     "python -m study docs",
     "python -m study figures --preset ebhi-cpu",
+    "python -m study figures --list",
     "python -m study data miniature SLIDES",
 }
 """Run here as they are."""
@@ -157,7 +158,7 @@ ELSEWHERE = {
     "python -m study data": "needs a download or slides; test_cli_slides.py and test_ebhi.py have some",
     "python -m study slides": "needs slides; test_cli_slides.py draws some",
     "CXX=false python -m study bench rules": "measures for minutes",
-    "python -m study figures": "draws the results of a study that is not committed",
+    "python -m study figures": "draws for a minute; test_speed.py and test_bench.py draw benchmarks",
 }
 """Commands that are only parsed here, by how they begin, and why."""
 
