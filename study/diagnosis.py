@@ -54,6 +54,11 @@ class Layer:
     remedy: str = ""
     strided: dict[str, int] | None = None
 
+    @property
+    def leaves_something_over(self) -> bool:
+        """Whether its stride does, on the side of its input."""
+        return bool(self.strided and self.size) and not is_exact(self.size, **self.strided)
+
     def __str__(self) -> str:
         at = f" on {self.size} x {self.size}" if self.size else ""
         return f"{self.name or 'the network itself'} ({self.kind}){at}: {self.why}; {self.remedy}"
@@ -149,7 +154,7 @@ def diagnose(network: nn.Module, image: Tensor) -> Diagnosis:
     result.geometry = [layer for layer in layers if layer.geometry > TOLERANCE]
     plain = [m for m in network.modules() if isinstance(m, nn.Conv2d | nn.ConvTranspose2d)]
     result.unsymmetric = (sum(not _is_symmetric(m) for m in plain), len(plain))
-    if result.geometry or (result.first and "leaves something over" in result.first.why):
+    if result.geometry or (result.first and result.first.leaves_something_over):
         result.sizes = _fitting_sizes(network, image)
     return result
 
@@ -260,7 +265,7 @@ def _first_break(layers: list[Layer]) -> Layer | None:
 def _why_it_breaks(layer: Layer) -> tuple[str, str]:
     """Of a call that breaks the network, and whose geometry is right or unknown."""
     kind = layer.kind
-    if layer.strided and layer.size and not is_exact(layer.size, **layer.strided):
+    if layer.leaves_something_over:
         return _why_something_is_left(layer.size, **layer.strided)
     if "Conv" in kind:
         return (
@@ -298,7 +303,7 @@ def _examine(layer: Layer, module: nn.Module, inputs: list[Tensor]) -> None:
     turned = (module(P4M.transform_image(x, g)) - P4M.transform_image(output, g) for g in range(1, P4M.order))
     layer.geometry = max(float(difference.abs().max() / scale) for difference in turned)
     if layer.geometry > TOLERANCE:
-        layer.why, layer.remedy = _why_not_by_itself(module, layer.size)
+        layer.why, layer.remedy = _why_not_by_itself(layer, module)
 
 
 _SPATIAL = (
@@ -319,12 +324,11 @@ _SPATIAL = (
 )
 
 
-def _why_not_by_itself(module: nn.Module, size: int) -> tuple[str, str]:
-    strided = _strided(module)
+def _why_not_by_itself(layer: Layer, module: nn.Module) -> tuple[str, str]:
     if isinstance(module, nn.ConvTranspose2d):
         return "output_padding pads one side only", "leave it out, and choose kernel and padding for the size instead"
-    if strided and not is_exact(size, **strided):
-        return _why_something_is_left(size, **strided)
+    if layer.leaves_something_over:
+        return _why_something_is_left(layer.size, **layer.strided)
     if isinstance(module, nn.Upsample):
         return "it resizes by a factor that favours one side", "resize by a whole factor"
     if isinstance(module, nn.PixelShuffle | nn.PixelUnshuffle):
