@@ -1,5 +1,6 @@
 """What several tests share: a study so small that all of it runs in seconds."""
 
+import sys
 from dataclasses import replace
 from importlib.util import find_spec
 from pathlib import Path
@@ -48,3 +49,18 @@ def study(preset, store, tmp_path: Path) -> Study:
 @pytest.fixture
 def fabric() -> Fabric:
     return Fabric(accelerator="cpu", devices=1)
+
+
+@pytest.fixture
+def run_command(monkeypatch, capsys):
+    """Run one command line in this process; returns the exit code, standard output and standard error."""
+    from study import cli
+
+    def run(*arguments: object) -> tuple[int, str, str]:
+        monkeypatch.setattr(sys, "argv", ["study", *map(str, arguments)])
+        with pytest.raises(SystemExit) as stopped:
+            cli.main()
+        captured = capsys.readouterr()
+        return stopped.value.code, captured.out, captured.err
+
+    return run

@@ -14,7 +14,6 @@ from conftest import HAS_ESCNN
 from data_helpers import SPLIT, contents, make_blobs, make_patches
 
 import study
-from study import cli
 from study.data.patches.store import PatchStore, write_patches
 from study.errors import StudyError
 from study.experiments.trials import run_trial
@@ -29,21 +28,13 @@ TINY = [
 
 
 @pytest.fixture
-def run(tmp_path, monkeypatch, capsys, store):
+def run(tmp_path, monkeypatch, run_command, store):
     """Run a command in a folder with a ``store.h5``; returns the exit code, standard output and standard error."""
     monkeypatch.chdir(tmp_path)
     shutil.copy(store.path, "store.h5")
     monkeypatch.setenv("COLUMNS", "200")
     monkeypatch.setattr("study.experiments.grid.CPU_COUNT", 1)  # in this process, one trial after another
-
-    def command(*arguments: str) -> tuple[int, str, str]:
-        monkeypatch.setattr(sys, "argv", ["study", *map(str, arguments)])
-        with pytest.raises(SystemExit) as stopped:
-            cli.main()
-        captured = capsys.readouterr()
-        return stopped.value.code, captured.out, captured.err
-
-    return command
+    return run_command
 
 
 def refused(outcome: tuple[int, str, str]) -> str:

@@ -1,19 +1,16 @@
 """The commands that make stores of images, as a user meets them: what they say, and what they refuse."""
 
-import sys
-
 import numpy as np
 import pytest
 from PIL import Image
 
-from study import cli
 from study.data.patches.store import PatchStore
 
 FOLDER = "data folder images masks own.h5 --size 16 --values 0/255"
 
 
 @pytest.fixture
-def run(tmp_path, monkeypatch, capsys):
+def run(tmp_path, monkeypatch, run_command):
     """Run a command in a folder with images and masks; returns the exit code, standard output and standard error."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("COLUMNS", "200")
@@ -26,14 +23,7 @@ def run(tmp_path, monkeypatch, capsys):
                 f"{name}/{n // 2}-{n}.png"
             )
 
-    def command(text: str) -> tuple[int, str, str]:
-        monkeypatch.setattr(sys, "argv", ["study", *text.split()])
-        with pytest.raises(SystemExit) as stopped:
-            cli.main()
-        captured = capsys.readouterr()
-        return stopped.value.code, captured.out, captured.err
-
-    return command
+    return lambda text: run_command(*text.split())
 
 
 @pytest.mark.parametrize("rule", ["--case ^\\d", "--cases cases.csv"])

@@ -2,13 +2,11 @@
 
 import json
 import shutil
-import sys
 
 import pytest
 import tifffile
 from slide_helpers import SIDE, TUMOUR, asap, make_slides, square
 
-from study import cli
 from study.data.datasets import miniature_slides as miniature
 from study.data.patches.manifest import read_manifest
 from study.data.patches.store import PatchStore
@@ -22,20 +20,13 @@ def drawn(tmp_path_factory):
 
 
 @pytest.fixture
-def run(tmp_path, monkeypatch, capsys, drawn):
+def run(tmp_path, monkeypatch, run_command, drawn):
     """Run a command in a folder with ``slides/``; returns the exit code, standard output and standard error."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("COLUMNS", "200")
     shutil.copytree(drawn, "slides")
 
-    def command(text: str) -> tuple[int, str, str]:
-        monkeypatch.setattr(sys, "argv", ["study", *text.split()])
-        with pytest.raises(SystemExit) as stopped:
-            cli.main()
-        captured = capsys.readouterr()
-        return stopped.value.code, captured.out, captured.err
-
-    return command
+    return lambda text: run_command(*text.split())
 
 
 EXTRACT = "data camelyon16 slides store --patches 60 --patch-size 32 --workers 1"
