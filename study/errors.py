@@ -1,4 +1,6 @@
-"""The errors that a user is meant to see."""
+"""The errors and notices that a user is meant to see."""
+
+import warnings
 
 
 class StudyError(ValueError):
@@ -15,3 +17,12 @@ class MissingPackageError(StudyError, ImportError):
 def one_line(error: StudyError) -> str:
     """What an error says, without the traceback in front that it arrives with from a loader process."""
     return str(error).strip().splitlines()[-1].removeprefix("study.errors.StudyError: ")
+
+
+class StudyNotice(UserWarning):
+    """Something that the user should know and that stops nothing. The command line prints it as one line."""
+
+
+def notice(text: str) -> None:
+    """Say something that stops nothing, once."""
+    warnings.warn(text, StudyNotice, stacklevel=3)

@@ -4,14 +4,13 @@ import json
 import os
 import socket
 import sys
-import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 from filelock import FileLock, Timeout
 
-from study.errors import StudyError
+from study.errors import StudyError, notice
 from study.files import replacing
 
 LOCK = ".lock"
@@ -39,9 +38,7 @@ def only_one(folder: Path, doing: str) -> Iterator[None]:
         except Timeout as error:
             raise StudyError(f"{_holder(folder)} {doing} {folder}; wait until it is done, or end it") from error
         except NotImplementedError:  # as on some of clusters, which are no reason to refuse all work
-            warnings.warn(
-                f"{folder} is on a file system without locks; let one process at a time work there", stacklevel=3
-            )
+            notice(f"{folder} is on a file system without locks; let one process at a time work there")
         probe.write_text(json.dumps({"process": os.getpid(), "host": socket.gethostname(), "command": sys.argv}))
     try:
         yield

@@ -205,6 +205,7 @@ def test_help_lists_every_command_and_preset(run):
         ("reproduce --name ../elsewhere", "cannot name a folder"),
         ("reproduce --name .", "cannot name a folder"),
         ("figures --name a/b", "cannot name a folder"),
+        (f"reproduce --name {300 * 'a'}", "too long to name a folder"),
     ],
 )
 def test_what_is_wrong_is_said_in_one_line(run, tmp_path, command, named):

@@ -1,6 +1,5 @@
 """Where trials run changes no number, and whatever happens to one of them costs nothing else."""
 
-import json
 import os
 import signal
 import subprocess
@@ -29,7 +28,7 @@ from study.experiments import grid, training
 from study.experiments.estimate import outlook, recorded_cost, timed_cost, together
 from study.experiments.grid import open_place, run_grid, run_trials, side_by_side
 from study.experiments.maps import are_maps_of
-from study.experiments.records import Trial
+from study.experiments.records import Trial, write_record
 from study.experiments.trials import Study, run_trial
 from study.networks.checkpoint import load_checkpoint, save_tensors
 
@@ -225,15 +224,16 @@ def test_a_grid_that_is_killed_leaves_nothing_at_work(store, tmp_path):
 
 @pytest.mark.slow
 @on_a_cpu
-def test_interrupting_takes_seconds_and_one_line(store, tmp_path):
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_interrupting_takes_seconds_and_one_line(store, tmp_path, number, code):
     process = start(store, tmp_path)
     workers = workers_of(process.pid)
-    os.killpg(process.pid, signal.SIGINT)  # as a terminal does
+    os.killpg(process.pid, number)  # a terminal sends SIGINT to the whole group, and so may a scheduler SIGTERM
     try:
         _, error = process.communicate(timeout=60)
     finally:
         process.kill()
-    assert process.returncode == 130
+    assert process.returncode == code
     assert error == "interrupted; run the same command again to continue\n"
     assert not [worker for worker in workers if worker.is_running()]
 
@@ -317,13 +317,13 @@ def test_times_are_those_of_such_trials_on_such_a_machine(tiny, fabric):
     for trial in tiny.trials()[:3:2]:
         record = run_trial(tiny, trial, fabric)
         record["metrics"] |= {"training_seconds": 100 * trial.fraction, "evaluation_seconds": 7.0}
-        tiny.record_path(trial).write_text(json.dumps(record))
+        write_record(tiny.record_path(trial), record)
     cpu = torch.device("cpu")
     cost = recorded_cost(tiny, Trial("unet", 0.25, 9), cpu)
     assert (cost.training, cost.evaluation, cost.source) == (75, 7, "2 records")
     assert recorded_cost(tiny, Trial("p4m", 0.25, 9), cpu) is None
     record["provenance"]["hardware"] = "another"
-    tiny.record_path(trial).write_text(json.dumps(record))
+    write_record(tiny.record_path(trial), record)
     assert recorded_cost(tiny, trial, cpu).source == "1 record"
 
 

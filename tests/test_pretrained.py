@@ -36,7 +36,7 @@ from study.experiments.maps import pretrained_maps
 from study.experiments.model_card import model_card
 from study.experiments.packaging import TOLERANCE, package
 from study.experiments.presets import find_preset
-from study.experiments.records import Trial
+from study.experiments.records import Trial, read_record, write_record
 from study.experiments.trials import Study, run_trial
 from study.experiments.unseen import own_store, unseen_patches
 from study.files import sha256_of
@@ -368,9 +368,9 @@ def test_a_network_that_half_precision_changes_is_refused(tiny):
 
 def test_a_checkpoint_without_its_record_is_refused(tiny):
     record = tiny / "results" / "tiny" / "trials" / "p4m-100-3.json"
-    content = json.loads(record.read_text())
+    content = read_record(record)
     content["settings"]["width"] = 7
-    record.write_text(json.dumps(content))
+    write_record(record, content)
     refuse(tiny, record, "is not the record of")
     record.unlink()
     refuse(tiny, record, "--root")

@@ -1,4 +1,3 @@
-import json
 import shutil
 from dataclasses import replace
 
@@ -15,7 +14,7 @@ from study.errors import StudyError
 from study.experiments.maps import save_stability_maps
 from study.experiments.presets import Preset
 from study.experiments.recipe import Recipe
-from study.experiments.records import read_record
+from study.experiments.records import read_record, write_record
 from study.experiments.saved_maps import load_stability_maps, maps_path
 from study.experiments.trials import Study, run_trial
 from study.report import results, writing
@@ -151,7 +150,7 @@ def test_a_study_gets_all_its_tables_and_figures(finished):
 def diverge(study, trial):
     record = read_record(study.record_path(trial))
     record["metrics"]["diverged"] = True
-    study.record_path(trial).write_text(json.dumps(record))
+    write_record(study.record_path(trial), record)
 
 
 def test_trials_that_diverged_are_named_and_in_no_table_or_figure(finished):
@@ -256,9 +255,9 @@ def test_the_gain_is_over_the_seeds_that_both_models_have(records):
 @pytest.mark.parametrize(("section", "key"), [("settings", "width"), ("data", "fingerprint")])
 def test_trials_of_two_studies_are_not_put_in_one_table(finished, section, key):
     path = finished.record_path(finished.trials()[0])
-    other = json.loads(path.read_text())
+    other = read_record(path)
     other[section][key] = "another"
-    path.write_text(json.dumps(other))
+    write_record(path, other)
     with pytest.raises(StudyError, match=r"unet-50-0.*differ in settings or data"):
         make_figures(finished.root, finished.name)
 

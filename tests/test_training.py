@@ -1,4 +1,5 @@
 import copy
+import re
 from dataclasses import replace
 
 import numpy as np
@@ -7,7 +8,7 @@ import torch
 
 from study.data.patches.loading import PatchDataset
 from study.data.patches.splits import stored_split
-from study.errors import StudyError
+from study.errors import StudyError, StudyNotice
 from study.experiments import training
 from study.experiments.training import Trained, roto_reflect, shared_loader, train, validate
 from study.groups import P4M
@@ -69,12 +70,14 @@ def test_what_is_left_of_other_settings_is_neither_resumed_nor_destroyed(recipe,
 @pytest.mark.parametrize("state", [[1, 2], {"settings": {}}])
 def test_a_state_of_another_kind_is_started_over(recipe, store, fabric, tmp_path, state):
     torch.save(state, tmp_path / "last.pt")
-    assert len(run(recipe, store, fabric, tmp_path).history) == recipe.epochs
+    with pytest.warns(StudyNotice, match="starts from the beginning"):
+        assert len(run(recipe, store, fabric, tmp_path).history) == recipe.epochs
 
 
 def test_a_damaged_state_is_started_over(recipe, store, fabric, tmp_path):
     (tmp_path / "last.pt").write_bytes(b"not a checkpoint")
-    assert len(run(recipe, store, fabric, tmp_path).history) == recipe.epochs
+    with pytest.warns(StudyNotice, match="starts from the beginning"):
+        assert len(run(recipe, store, fabric, tmp_path).history) == recipe.epochs
 
 
 def test_the_weights_of_the_lowest_validation_loss_are_returned_not_the_last(
@@ -151,7 +154,7 @@ def test_the_loss_of_the_best_constant_is_that_on_the_patches_of_the_epoch(recip
     batches = [(torch.zeros(4, 3, 4, 4, dtype=torch.uint8), masks[n : n + 4]) for n in (0, 4, 8)]
     optimizer = torch.optim.SGD([torch.zeros(1, requires_grad=True)])
     schedule = training._schedule(recipe, optimizer)
-    found = training._train_epoch(Blank(), optimizer, schedule, batches, fabric, None)["constant_loss"]
+    found = training._train_epoch(Blank(), optimizer, schedule, batches, fabric, None)[1]
     labelled = masks[masks != IGNORE].double()
     constants = torch.linspace(0.001, 0.999, 999, dtype=torch.float64)
     losses = [torch.nn.functional.binary_cross_entropy(c.expand_as(labelled), labelled) for c in constants]
@@ -204,7 +207,14 @@ def test_patches_that_would_break_the_equivariance_are_refused(recipe, store, fa
         run(replace(recipe, network=recipe.network | {"depth": 5}), store, fabric, tmp_path)
 
 
-def test_a_loss_that_is_no_longer_finite_stops_the_training(recipe, store, fabric, tmp_path, monkeypatch):
-    monkeypatch.setattr(training, "validate", lambda *_: {"validation_loss": float("nan"), "validation_dice": 0.0})
-    with pytest.raises(StudyError, match="lower learning_rate"):
+@pytest.mark.parametrize("loss", [float("nan"), 1e18])
+def test_a_validation_loss_that_diverged_stops_the_training(recipe, store, fabric, tmp_path, monkeypatch, loss):
+    monkeypatch.setattr(training, "validate", lambda *_: {"validation_loss": loss, "validation_dice": 0.0})
+    with pytest.raises(StudyError, match=re.escape(f"loss of epoch 1 is {loss:.3g}; lower learning_rate from 0.001 ")):
         run(recipe, store, fabric, tmp_path)
+    assert not (tmp_path / "last.pt").exists()
+
+
+def test_a_batch_whose_loss_diverged_is_named_and_stops_the_training(recipe, store, fabric, tmp_path):
+    with pytest.raises(StudyError, match=r"loss of batch \d+ of epoch 1 is .*; lower learning_rate from 1e\+06 "):
+        run(replace(recipe, learning_rate=1e6), store, fabric, tmp_path)

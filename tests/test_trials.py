@@ -11,6 +11,7 @@ from grid_helpers import numbers
 from study.errors import StudyError
 from study.experiments.records import Trial, read_record, read_records
 from study.experiments.trials import Study, run_trial, score_patches
+from study.locks import only_one
 from study.networks.checkpoint import load_model
 from study.tasks.ratios import boundary_dice, calibration_error, dice
 
@@ -34,11 +35,11 @@ def done(study, fabric):
 
 def test_a_trial_leaves_its_weights_and_its_record(study, done, fabric):
     trial, record = done
-    assert json.loads(study.record_path(trial).read_text()) == record
+    assert read_record(study.record_path(trial)) == record
     network = load_model(study.checkpoint_path(trial))
     scores = score_patches(network, study.store, study.store.indices("test"), fabric, batch_size=4)
     assert record["metrics"]["dice"] == pytest.approx(dice(scores.tp.sum(), scores.fp.sum(), scores.fn.sum()))
-    assert sorted(p.name for p in study.run_folder(trial).iterdir()) == ["best.pt"]
+    assert sorted(p.name for p in study.run_folder(trial).iterdir()) == [".lock", "best.pt"]
 
 
 def test_a_record_has_full_provenance(study, done):
@@ -81,6 +82,13 @@ def test_a_record_from_before_there_were_more_than_counts_is_read(study, done):
     path.write_text(json.dumps(old))
     assert study.is_done(trial)
     assert read_record(path) == old | {"case_columns": ["tp", "fp", "fn"]}
+
+
+def test_a_trial_that_another_process_runs_is_left_to_it(study, fabric):
+    trial = study.trials()[1]
+    with only_one(study.run_folder(trial), "trains in"), pytest.raises(StudyError, match=r"process \d+ on .*trains in"):
+        run_trial(study, trial, fabric)
+    assert not study.record_path(trial).exists()
 
 
 def test_a_trial_that_was_cut_in_its_evaluation_repeats_only_that(study, done, fabric, tmp_path, monkeypatch):

@@ -1,10 +1,10 @@
-import json
 from dataclasses import replace
 
 import pytest
 from data_helpers import assert_refused
 
-from study.experiments.tuning import RATES, TuningRun, chosen_rates, runs, tune, tuning_rows
+from study.experiments.records import write_record
+from study.experiments.tuning import RATES, TuningRun, chosen_rates, read_run, runs, tune, tuning_rows
 
 RUN = TuningRun("unet", 0.5, 100, 3e-3)
 
@@ -12,7 +12,7 @@ RUN = TuningRun("unet", 0.5, 100, 3e-3)
 def test_a_run_leaves_validation_scores_and_no_test_score(study, fabric):
     record = tune(study, RUN, fabric)
     path = study.root / "results" / "tiny" / "tuning" / "unet-50-100-0.003.json"
-    assert json.loads(path.read_text()) == record
+    assert read_run(path) == record
     assert record.keys() == {"run", "settings", "data", "history", "provenance"}
     assert not any("test" in key for row in record["history"] for key in row)
     assert record["settings"]["learning_rate"] == 3e-3
@@ -31,12 +31,10 @@ def test_a_run_that_is_done_is_not_repeated_and_one_of_other_settings_is(study, 
 def test_the_rate_of_the_highest_mean_dice_is_chosen(study, fabric, monkeypatch):
     folder = study.root / "results" / "tiny"
     dice = {3e-4: (0.5, 0.9), 1e-3: (0.8, 0.7), 3e-3: (0.9, 0.4)}
-    (folder / "tuning").mkdir(parents=True)
     for run in runs(["p4m"], [0.5], [100, 101]):
         row = {"epoch": 0, "train_loss": 1.0, "validation_loss": 1.0}
         history = [row | {"validation_dice": dice[run.learning_rate][run.seed - 100]}]
-        text = json.dumps({"run": vars(run), "history": history})
-        (folder / "tuning" / f"{run.name}.json").write_text(text)
+        write_record(folder / "tuning" / f"{run.name}.json", {"run": vars(run), "history": history})
     rows = tuning_rows(folder)
     assert len(rows) == 2 * len(RATES)
     assert chosen_rates(rows) == {"p4m": 1e-3}

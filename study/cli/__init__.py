@@ -5,14 +5,17 @@ neither torch nor pandas, whose import takes seconds. The modules of commands th
 """
 
 import sys
+import warnings
 
 import typer
 
 from study.cli import bench, documents, networks, packaging, prediction, slides, stores, studies, tuning
 from study.cli.variants import variant
 from study.data.datasets.registry import DATA_SETS
-from study.errors import StudyError, one_line
+from study.errors import StudyError, StudyNotice, one_line
 from study.experiments.presets import setting_keys
+
+_format = warnings.formatwarning
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -58,6 +61,7 @@ app.add_typer(benchmarks, name="bench")
 
 def main() -> None:
     """Run the command line; a user's error is one line on standard error and exit code 2."""
+    warnings.showwarning = _show
     try:
         if sys.argv[-1] == "--set":
             raise StudyError(f"--set needs KEY=VALUE; the keys are {', '.join(setting_keys())}")
@@ -72,3 +76,13 @@ def main() -> None:
     except StudyError as error:
         print(f"error: {one_line(error)}", file=sys.stderr)
         sys.exit(2)
+
+
+def _show(message, category, filename, lineno, file=None, line=None) -> None:
+    """Print our own notices as one line, and other warnings as Python does."""
+    text = (
+        f"note: {message}\n"
+        if category is StudyNotice
+        else warnings.formatwarning(message, category, filename, lineno, line)
+    )
+    print(text, end="", file=file or sys.stderr)

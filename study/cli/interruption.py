@@ -1,4 +1,4 @@
-"""Ctrl-C in a command that trains."""
+"""Ctrl-C, or a scheduler's SIGTERM, in a command that takes long and can be continued."""
 
 import os
 import signal
@@ -10,46 +10,53 @@ from contextlib import contextmanager
 import typer
 
 GRACE_SECONDS = 15
-"""Time that running work has to end after Ctrl-C."""
+"""Time that running work has to end after the signal."""
+
+SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
 _INTERRUPTED = "interrupted; run the same command again to continue"
 
 
 @contextmanager
 def interruptible() -> Iterator[None]:
-    """Treat Ctrl-C as a request: print how to continue, and end the process within :data:`GRACE_SECONDS`.
+    """Treat these signals as a request: print how to continue, and end the process within :data:`GRACE_SECONDS`.
+
+    The exit code is 128 and the signal's number, as shells have it: 130 after SIGINT, 143 after SIGTERM.
 
     An interrupt that arrives in the wrong place, as in a callback of a library, is lost, and Dask may wait for its
     workers for long. Ending at once loses nothing but the epoch that was running, and workers end with this process.
     """
-    timer = threading.Timer(GRACE_SECONDS, _end)
+    received = []
+
+    def end() -> None:
+        print(_INTERRUPTED, file=sys.stderr, flush=True)
+        os._exit(128 + received[0])
+
+    timer = threading.Timer(GRACE_SECONDS, end)
     timer.daemon = True
 
-    def interrupt(*_) -> None:
-        if timer.ident is None:  # the first Ctrl-C
+    def interrupt(number: int, _) -> None:
+        received.append(number)
+        if len(received) == 1:
             timer.start()
         raise KeyboardInterrupt
 
-    before = signal.signal(signal.SIGINT, interrupt) if threading.current_thread() is threading.main_thread() else None
+    in_charge = threading.current_thread() is threading.main_thread()  # only that one may say so
+    before = {number: signal.signal(number, interrupt) for number in SIGNALS} if in_charge else {}
     try:
         yield
     except BaseException as error:
         if not _was_interrupted(error):
             raise
         print(_INTERRUPTED, file=sys.stderr)
-        raise typer.Exit(130) from error
+        raise typer.Exit(128 + (received or [signal.SIGINT])[0]) from error
     else:
         timer.cancel()
     finally:
-        if before is not None:
-            signal.signal(signal.SIGINT, before)
-
-
-def _end() -> None:
-    print(_INTERRUPTED, file=sys.stderr, flush=True)
-    os._exit(130)
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
 
 def _was_interrupted(error: BaseException | None) -> bool:
-    """Whether Ctrl-C caused an error: work that was starting, such as Dask's processes, may fail because of it."""
+    """Whether a signal caused an error: work that was starting, such as Dask's processes, may fail because of it."""
     return error is not None and (isinstance(error, KeyboardInterrupt) or _was_interrupted(error.__context__))

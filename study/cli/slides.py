@@ -7,6 +7,7 @@ from typing import Annotated
 
 import typer
 
+from study.cli.interruption import interruptible
 from study.cli.variants import variant
 from study.data.datasets.data_set import DataSet
 from study.data.datasets.registry import DATA_SETS
@@ -64,6 +65,7 @@ def one_scale(
     return (10.0 if magnification is None and mpp is None else magnification), mpp
 
 
+@interruptible()
 def extract(
     folder: Folder,
     output: Annotated[

@@ -7,6 +7,7 @@ from typing import Annotated
 
 import typer
 
+from study.cli.interruption import interruptible
 from study.cli.variants import variant
 from study.data.datasets.data_set import DataSet
 from study.errors import StudyError
@@ -15,6 +16,7 @@ from study.errors import StudyError
 def of_images(data_set: DataSet) -> Callable:
     """The command that reads the folder of a data set of images."""
 
+    @interruptible()
     def command(
         folder: Annotated[Path, typer.Argument(help=f"{data_set.needs[:1].upper()}{data_set.needs[1:]}.")],
         output: Annotated[

@@ -5,10 +5,12 @@ from typing import Annotated
 
 import typer
 
+from study.cli.interruption import interruptible
 from study.cli.studies import MODEL, Data, Name, PresetName, Root, Settings
 from study.errors import StudyError
 
 
+@interruptible()
 def tune_rates(
     models: Annotated[list[str], typer.Argument(help=MODEL, metavar="MODEL", show_default=False)],
     preset: PresetName = "ebhi-cancer",

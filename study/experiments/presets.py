@@ -23,6 +23,8 @@ FOLDER = Path(__file__).with_name("presets")
 FRACTIONS = (0.125, 0.25, 0.5, 1.0)
 """The paper's data regimes."""
 
+LONGEST_NAME = 100
+"""Bytes in the name of a study; the names of its files are longer by some."""
 
 PRECISIONS = ("32-true", "bf16-mixed")
 """Precisions of the training; both keep the weights in float32, in which they are evaluated."""
@@ -183,8 +185,12 @@ def load_preset(path: Path) -> Preset:
 
 def check_study_name(name: str | None) -> None:
     """Raise a :class:`~study.errors.StudyError` if no folder can have the name that a study is given."""
-    if name is not None and not re.fullmatch(r"\w[\w.-]*", name):
+    if name is None:
+        return
+    if not re.fullmatch(r"\w[\w.-]*", name):
         raise StudyError(f"--name {name!r} cannot name a folder; use letters, digits, '.', '_' and '-'")
+    if len(name.encode()) > LONGEST_NAME:
+        raise StudyError(f"--name {name[:20]}... is too long to name a folder; use at most {LONGEST_NAME} letters")
 
 
 def _is_file(name: str) -> bool:

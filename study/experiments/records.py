@@ -1,16 +1,21 @@
 """The records of trials, as they are in ``results/<study>/trials/``: reading them needs no torch."""
 
+import hashlib
 import json
 from dataclasses import dataclass
 from pathlib import Path
 
-from study.errors import StudyError
+from study.errors import StudyError, notice
+from study.files import replacing
 from study.networks.models import MODELS
 
 SECTIONS = ("trial", "settings", "data", "metrics", "cases", "provenance")
 """The sections of every record; each maps names to values. There are also ``history``, a row per epoch, and
 ``case_columns``, the names of the numbers in ``cases``; records that have more than the counts for the Dice have
 ``calibration`` too, and those of several classes have their names in ``task``."""
+
+CHECKSUM = "sha256"
+"""The last entry of a record: the SHA-256 of all others, by which damage is noticed."""
 
 COUNTS = ("tp", "fp", "fn")
 """The sums of each case in the oldest records."""
@@ -57,7 +62,7 @@ def read_record(path: Path) -> dict | None:
         StudyError: if the file is damaged.
     """
     try:
-        record = json.loads(path.read_text())
+        record = read_verified(path)
         trial = Trial(**record["trial"])
         for section in SECTIONS:
             record[section].keys()
@@ -93,13 +98,46 @@ def diverged_trials(folder: Path) -> list[Trial]:
     return [Trial(**record["trial"]) for record in records if is_diverged(record)]
 
 
-def compact(record: dict) -> str:
+def write_record(path: Path, record: dict) -> None:
+    """Write a record, of a trial or of a tuning run, with its checksum.
+
+    Raises:
+        StudyError: see :func:`~study.files.replacing`.
+    """
+    with replacing(path) as temporary:
+        temporary.write_text(_compact(record | {CHECKSUM: _checksum(record)}))
+
+
+def read_verified(path: Path) -> dict:
+    """What :func:`write_record` wrote. Records from before there were checksums are read with a notice.
+
+    Raises:
+        OSError: if the file cannot be read.
+        ValueError: if it is damaged.
+    """
+    record = json.loads(path.read_text())
+    if CHECKSUM not in record:
+        notice(f"there are records without a checksum in {path.parent}: a damaged number in them would not be noticed")
+    elif record.pop(CHECKSUM) != _checksum(record):
+        raise ValueError("the checksum is wrong")
+    return record
+
+
+def _checksum(record: dict) -> str:
+    """The SHA-256 of a record's content, however it is laid out in lines."""
+    content = json.dumps(json.loads(json.dumps(record)), sort_keys=True)  # twice: tuples are lists in the file
+    return hashlib.sha256(content.encode()).hexdigest()
+
+
+def _compact(record: dict) -> str:
     """JSON with one line per entry of each section: short, and a diff shows what changed."""
     sections = []
     for key, value in record.items():
         if isinstance(value, list):
             rows = ",\n".join(f"  {json.dumps(row)}" for row in value)
             sections.append(f"{json.dumps(key)}: [\n{rows}\n]")
+        elif isinstance(value, str):
+            sections.append(f"{json.dumps(key)}: {json.dumps(value)}")
         else:
             rows = ",\n".join(f"  {json.dumps(k)}: {json.dumps(v)}" for k, v in value.items())
             sections.append(f"{json.dumps(key)}: {{\n{rows}\n}}")

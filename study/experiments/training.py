@@ -23,18 +23,21 @@ from torch.utils.data import DataLoader, Subset
 from study.data.patches.loading import PatchDataset, ShuffledBatches, to_input
 from study.data.patches.splits import Split
 from study.data.patches.store import PatchStore
-from study.errors import StudyError
+from study.errors import StudyError, notice
 from study.experiments.recipe import Recipe
 from study.experiments.schedules import Cosine, Plateau
 from study.groups import P4M
 from study.memory import keep_freed_memory
-from study.networks.checkpoint import save_tensors
+from study.networks.checkpoint import load_tensors, save_tensors
 from study.networks.models import MODELS
 from study.tasks.labels import label_counts, one_against_rest
 from study.tasks.measures import counts
 from study.tasks.ratios import mean_dice
 from study.tasks.registry import FOREGROUND
 from study.tasks.task import Task
+
+RUNAWAY_LOSS = 1000.0
+"""A loss that ends a training; the mean cross-entropy of a pixel is below one, and a few at the start."""
 
 
 @dataclass(frozen=True)
@@ -81,7 +84,7 @@ def train(
 
     Raises:
         StudyError: if the patches' size would break the equivariance of the network, a patch is damaged, the disk is
-            full, or the loss is no longer finite.
+            full, or the training diverges.
     """
     for part in ("validation", "test"):
         if len(getattr(split, part)) < fabric.world_size:
@@ -107,12 +110,14 @@ def train(
         start = time.perf_counter()
         order.epoch = epoch
         generator = np.random.default_rng([seed, epoch, fabric.global_rank]) if MODELS[model].augmented else None
-        row = {
-            "epoch": epoch,
-            "learning_rate": optimizer.param_groups[0]["lr"],
-            **_train_epoch(wrapped, optimizer, schedule, training, fabric, generator, task),
-            **validate(network, validation, fabric, task),
-        }
+        row = {"epoch": epoch, "learning_rate": optimizer.param_groups[0]["lr"]}
+        losses, constant = _train_epoch(wrapped, optimizer, schedule, training, fabric, generator, task)
+        for n, loss in enumerate(losses):
+            _stop_if_diverged(loss, f"loss of batch {n + 1} of epoch {epoch + 1}", recipe)
+        # one after the other, in float32
+        row |= {"train_loss": float(sum(losses) / len(losses)), "constant_loss": constant}
+        row |= validate(network, validation, fabric, task)
+        _stop_if_diverged(row["validation_loss"], f"validation loss of epoch {epoch + 1}", recipe)
         row["seconds"] = round(time.perf_counter() - start, 2)
         progress.add(row)
         if fabric.is_global_zero:
@@ -121,6 +126,17 @@ def train(
                 log(row)
     network.load_state_dict(progress.kept)
     return Trained(network.eval(), progress.history, progress.kept_epoch)
+
+
+def _stop_if_diverged(loss: float, of: str, recipe: Recipe) -> None:
+    """Stop a training that has no way back: by its numbers' overflow, or a loss far above what any network starts at.
+
+    Raises:
+        StudyError: naming the loss and the learning rate.
+    """
+    if not loss <= RUNAWAY_LOSS:  # also true for NaN
+        remedy = f"lower learning_rate from {recipe.learning_rate:g} (--set learning_rate=..., and a --name)"
+        raise StudyError(f"the training diverged: the {of} is {loss:.3g}; {remedy}")
 
 
 def _schedule(recipe: Recipe, optimizer: torch.optim.Optimizer) -> Plateau | Cosine:
@@ -132,7 +148,7 @@ def _schedule(recipe: Recipe, optimizer: torch.optim.Optimizer) -> Plateau | Cos
 def epochs_done(folder: Path) -> int:
     """The completed epochs of an interrupted training, which :func:`train` will not repeat."""
     try:
-        return len(torch.load(folder / "last.pt", map_location="cpu", weights_only=True, mmap=True)["history"])
+        return len(load_tensors(folder / "last.pt")["history"])
     except Exception:  # missing, or damaged in any way
         return 0
 
@@ -164,14 +180,11 @@ class Progress:
 
     def add(self, row: dict) -> None:
         """Record an epoch: adapt the learning rate, and keep the weights if they would be the result."""
-        loss = row["validation_loss"]
-        if not np.isfinite(loss):
-            raise StudyError(f"the validation loss is {loss} after epoch {row['epoch']}; lower learning_rate (--set)")
         self.history.append(row)
         if self._schedule.result([row["validation_loss"] for row in self.history]) == len(self.history) - 1:
             # a copy, since the network's own tensors change
             self.kept, self.kept_epoch = copy.deepcopy(self._parts["network"].state_dict()), row["epoch"]
-        self._schedule.after_epoch(loss)
+        self._schedule.after_epoch(row["validation_loss"])
 
     def save(self, path: Path, settings: dict) -> None:
         state = {name: part.state_dict() for name, part in self._parts.items()}
@@ -179,16 +192,19 @@ class Progress:
         save_tensors(path, {"settings": settings, **state, **own})
 
     def restore(self, path: Path, settings: dict) -> None:
-        """Continue an interrupted training, if its state exists and is readable.
+        """Continue an interrupted training, if its state exists; from the beginning, with a notice, if it is damaged.
 
         Raises:
             StudyError: if the state is of other settings; continuing would destroy it.
         """
         keys = ("settings", *self._parts, "history", "kept", "kept_epoch")
         try:
-            loaded = torch.load(path, map_location="cpu", weights_only=True)
+            loaded = load_tensors(path)
             state = {key: loaded[key] for key in keys}
-        except Exception:  # missing, or damaged in any way: start from the beginning
+        except FileNotFoundError:
+            return
+        except Exception:  # damaged in any way
+            notice(f"{path} is damaged; the training starts from the beginning")
             return
         if state["settings"] != settings:
             raise StudyError(f"{path} is of other data or settings; give this study another --name, or delete the file")
@@ -205,14 +221,15 @@ def _train_epoch(
     fabric: Fabric,
     generator: np.random.Generator | None,
     task: Task = FOREGROUND,
-) -> dict[str, float]:
+) -> tuple[Tensor, float]:
     """One pass over ``batches``, roto-reflected at random if there is a ``generator``.
 
     Returns:
-        ``train_loss``, the mean over the batches, and ``constant_loss``, the loss of the best constant prediction.
+        The loss of each batch, the mean over the devices, ``(batches,)`` on the CPU; and that of the best constant
+        prediction for all patches of the epoch.
     """
     network.train()
-    total = torch.zeros((), device=fabric.device)
+    losses = []
     labels = []  # pixels of each class in each patch, (B, C) of each batch
     for images, mask in batches:
         if generator is not None:
@@ -226,12 +243,9 @@ def _train_epoch(
         optimizer.step()
         optimizer.zero_grad()
         schedule.after_batch()
-        total += loss.detach()
+        losses.append(loss.detach())
     seen = fabric.all_gather(torch.cat(labels)).flatten(0, -2).cpu().numpy()  # (N, C), of all devices
-    return {
-        "train_loss": float(fabric.all_reduce(total / len(batches))),
-        "constant_loss": task.loss.of_best_constant(seen),
-    }
+    return fabric.all_reduce(torch.stack(losses)).cpu(), task.loss.of_best_constant(seen)
 
 
 def roto_reflect(images: Tensor, mask: Tensor, generator: np.random.Generator) -> tuple[Tensor, Tensor]:

@@ -6,6 +6,7 @@ and figures need, at ``results/<study>/trials/<trial>.json`` (committed).
 
 import time
 from collections.abc import Callable
+from contextlib import nullcontext
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 
@@ -20,10 +21,10 @@ from study.data.patches.store import PatchStore
 from study.errors import StudyError
 from study.experiments.evaluation import calibration, case_columns, evaluate, summarise
 from study.experiments.presets import Preset
-from study.experiments.records import Trial, compact, is_diverged, read_record, record_files, results_folder
+from study.experiments.records import Trial, is_diverged, read_record, record_files, results_folder, write_record
 from study.experiments.training import Trained, shared_loader, train
-from study.files import replacing
 from study.gconv.fast.dispatch import forms
+from study.locks import only_one
 from study.networks.checkpoint import load_checkpoint, save_checkpoint
 from study.networks.cost import multiplications
 from study.networks.models import MODELS
@@ -166,10 +167,23 @@ def run_trial(
         log: called with each epoch's row, on the first process.
         command: the command, if it started another process than this one.
 
+    Raises:
+        StudyError: if another process runs the same trial; see also :func:`~study.experiments.training.train`.
+
     Returns:
         The record: ``trial``, ``settings``, ``data``, ``metrics``, ``cases`` (sums over the pixels of each case, named
         by ``case_columns``), ``calibration`` (sums for each bin of the probability), ``history``, ``provenance``.
     """
+    with only_one(study.run_folder(trial), "trains in") if fabric.is_global_zero else nullcontext():
+        trained, record = _train_and_evaluate(study, trial, fabric, log, command)
+        if fabric.is_global_zero:
+            _save(study, trial, trained, record)
+    fabric.barrier()
+    return record
+
+
+def _train_and_evaluate(study: Study, trial: Trial, fabric: Fabric, log, command: str | None) -> tuple[Trained, dict]:
+    """The trained network and the record of a trial; see :func:`run_trial`."""
     recipe, store, folder = study.preset.recipe_of(trial.model), study.store, study.run_folder(trial)
     task = study.task
     parts = study.split(trial)
@@ -216,10 +230,7 @@ def run_trial(
     }
     if len(task.foreground) > 1:
         record["task"] = task.about()
-    if fabric.is_global_zero:
-        _save(study, trial, trained, record)
-    fabric.barrier()
-    return record
+    return trained, record
 
 
 def _multiplications(network, store: PatchStore, fabric: Fabric) -> float:
@@ -268,6 +279,5 @@ def _save(study: Study, trial: Trial, trained: Trained, record: dict) -> None:
     weights = {key: value.cpu() for key, value in trained.network.state_dict().items()}
     about = {"task": task.about(), "mpp": study.store.mpp}  # what a prediction must know
     save_checkpoint(study.checkpoint_path(trial), architecture, weights, **study.identity(trial), **about)
-    with replacing(study.record_path(trial)) as temporary:
-        temporary.write_text(compact(record))
+    write_record(study.record_path(trial), record)
     (study.run_folder(trial) / "last.pt").unlink(missing_ok=True)

@@ -4,7 +4,6 @@ A tuning run is a training like a trial's, of a seed that no trial has, with one
 It leaves a record at ``results/<study>/tuning/<run>.json``; the chosen rates are in the preset.
 """
 
-import json
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -14,10 +13,9 @@ from lightning_fabric import Fabric
 
 from study.data.patches.splits import split
 from study.errors import StudyError
-from study.experiments.records import compact, results_folder
+from study.experiments.records import read_verified, results_folder, write_record
 from study.experiments.training import train
 from study.experiments.trials import Study
-from study.files import replacing
 from study.networks.models import MODELS
 from study.provenance import provenance
 
@@ -66,8 +64,7 @@ def tune(study: Study, run: TuningRun, fabric: Fabric) -> dict:
         task=study.task,
     )
     record = identity | {"history": trained.history, "provenance": provenance(fabric.device, fabric.world_size)}
-    with replacing(path) as temporary:
-        temporary.write_text(compact(record))
+    write_record(path, record)
     (folder / "last.pt").unlink(missing_ok=True)
     return record
 
@@ -79,7 +76,7 @@ def read_run(path: Path) -> dict:
         StudyError: if the file is damaged.
     """
     try:
-        record = json.loads(path.read_text())
+        record = read_verified(path)
         TuningRun(**record["run"])
         record["history"][-1]["validation_dice"]
     except (OSError, ValueError, KeyError, TypeError, IndexError) as error:

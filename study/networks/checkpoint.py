@@ -1,6 +1,7 @@
 """Trained networks on disk: written, read, and built again."""
 
 import io
+import zipfile
 from pathlib import Path
 
 import torch
@@ -28,16 +29,34 @@ def save_tensors(path: Path | str, content: dict) -> None:
         temporary.write_bytes(buffer.getbuffer())
 
 
+def load_tensors(path: Path | str) -> dict:
+    """What :func:`save_tensors` wrote, on the CPU; only tensors and plain values are ever unpickled.
+
+    ``torch.save`` writes a ZIP archive, whose CRC-32 of every entry ``torch.load`` does not look at: a flipped bit
+    would be another weight. Here they are verified, also those of files from before this was so.
+
+    Raises:
+        OSError: if the file cannot be read.
+        Exception: of any kind, if it is damaged or is something else.
+    """
+    content = io.BytesIO(Path(path).read_bytes())  # once, so that what is loaded is what was verified
+    with zipfile.ZipFile(content) as archive:
+        if damaged := archive.testzip():
+            raise zipfile.BadZipFile(f"the checksum of {damaged} is wrong")
+    content.seek(0)
+    return torch.load(content, map_location="cpu", weights_only=True)
+
+
 def load_checkpoint(path: Path | str) -> dict:
     """The content of a checkpoint, on the CPU; only tensors and plain values are ever unpickled.
 
     Raises:
-        StudyError: if the file is missing or is not a checkpoint.
+        StudyError: if the file is missing, damaged (by the checksums in it), or is not a checkpoint.
     """
     if not Path(path).is_file():
         raise StudyError(f"no checkpoint at {path}; train one with `python -m study train`")
     try:
-        checkpoint = torch.load(path, map_location="cpu", weights_only=True)
+        checkpoint = load_tensors(path)
         checkpoint["architecture"], checkpoint["weights"]
     except Exception as error:  # torch raises anything from EOFError to UnpicklingError on a damaged file
         raise StudyError(f"{path} is damaged or not a checkpoint of this study; train it again") from error
