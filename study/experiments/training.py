@@ -26,6 +26,7 @@ from study.data.patches.store import PatchStore
 from study.errors import StudyError, notice
 from study.experiments.recipe import Recipe
 from study.experiments.schedules import Cosine, Plateau
+from study.experiments.shared_moments import share_moments
 from study.groups import P4M
 from study.memory import keep_freed_memory
 from study.networks.checkpoint import load_tensors, save_tensors
@@ -93,8 +94,8 @@ def train(
     torch.manual_seed(seed)
     network = MODELS[model].architecture(**recipe.network, num_classes=task.outputs).build()
     network.check_size(*store.size)
-    if fabric.world_size > 1 and fabric.device.type == "cuda":
-        network = nn.SyncBatchNorm.convert_sync_batchnorm(network)  # moments over the whole batch, as on one device
+    if fabric.world_size > 1:
+        network = share_moments(network, fabric.device.type)
     optimizer = torch.optim.Adam(network.parameters(), lr=recipe.learning_rate)
     schedule = _schedule(recipe, optimizer)
     wrapped, optimizer = fabric.setup(network, optimizer)
@@ -109,7 +110,7 @@ def train(
     for epoch in range(len(progress.history), recipe.epochs):
         start = time.perf_counter()
         order.epoch = epoch
-        generator = np.random.default_rng([seed, epoch, fabric.global_rank]) if MODELS[model].augmented else None
+        generator = np.random.default_rng([seed, epoch, 0]) if MODELS[model].augmented else None
         row = {"epoch": epoch, "learning_rate": optimizer.param_groups[0]["lr"]}
         losses, constant = _train_epoch(wrapped, optimizer, schedule, training, fabric, generator, task)
         for n, loss in enumerate(losses):
@@ -233,7 +234,9 @@ def _train_epoch(
     labels = []  # pixels of each class in each patch, (B, C) of each batch
     for images, mask in batches:
         if generator is not None:
-            images, mask = roto_reflect(images, mask, generator)
+            # drawn for the whole batch, of which this process has a share
+            elements = generator.integers(P4M.order, size=fabric.world_size * len(images))
+            images, mask = roto_reflect(images, mask, elements[fabric.global_rank :: fabric.world_size])
         loss, number = task.loss(network(to_input(images)), mask)
         labels.append(label_counts(mask, len(task.classes)))
         if fabric.world_size > 1:  # the mean over the whole batch: DDP averages the gradients of the devices
@@ -248,9 +251,8 @@ def _train_epoch(
     return fabric.all_reduce(torch.stack(losses)).cpu(), task.loss.of_best_constant(seen)
 
 
-def roto_reflect(images: Tensor, mask: Tensor, generator: np.random.Generator) -> tuple[Tensor, Tensor]:
-    """Turn each patch of a batch by an element of P4M drawn at random, and its mask with it."""
-    elements = generator.integers(P4M.order, size=len(images))
+def roto_reflect(images: Tensor, mask: Tensor, elements: np.ndarray) -> tuple[Tensor, Tensor]:
+    """Turn each patch of a batch, and its mask with it, by its element of P4M: one of 0 to 7 for each patch."""
     both = torch.cat([images, mask], dim=1)  # (B, 3 + 1, H, W), so that they turn together
     turned = torch.stack([P4M.transform_image(patch, int(g)) for patch, g in zip(both, elements, strict=True)])
     return turned[:, :3], turned[:, 3:]
