@@ -139,18 +139,19 @@ def check_formats(formats: tuple[str, ...]) -> None:
 def to_program(network: Network) -> ExportedProgram:
     """The network as a program of torch's own operations, from uint8 images to probabilities.
 
-    Its batch, height and width are free; a size that the network does not take is refused.
+    Its batch, height and width are free; a size that the network does not take is refused, and one below two periods
+    too, as torch lets no size be free that may be 1 at the bottom of the network.
 
     Raises:
         StudyError: for a network that cannot be deployed; see :func:`~study.networks.deploy.deploy`.
     """
     sizes = network.sizes
     predictor = Predictor(deploy(network, plain=True)).eval()
-    height, width = (sizes.period * Dim(name, min=1) for name in ("rows", "columns"))
+    height, width = (sizes.period * Dim(name, min=2) for name in ("rows", "columns"))
     if sizes.remainder:
         height, width = height + sizes.remainder, width + sizes.remainder
     shapes = {"image": {0: Dim("batch", min=1), 2: height, 3: width}}
-    example = _noise(2, *(times * sizes.period + sizes.remainder for times in (2, 3)))  # torch takes a 1 for fixed
+    example = _noise(2, *(times * sizes.period + sizes.remainder for times in (2, 3)))
     with torch.no_grad(), quiet():
         return torch.export.export(predictor, (example,), dynamic_shapes=shapes)
 

@@ -29,7 +29,7 @@ def export_caption(rows: pd.DataFrame) -> str:
     """What was measured, and on what."""
     row = rows.iloc[0]
     return (
-        f"Width {row.width}, depth {row.depth}, float32; {row.hardware}, {row.threads} threads; medians of "
+        f"Width {row.width}, depth {row.depth}, float32; {row.hardware}, {row.threads} of them used; medians of "
         f"{row.rounds} rounds. The difference is that of probabilities, over the eight roto-reflections of an image"
     )
 
