@@ -17,7 +17,7 @@ lint: .venv/installed
 .venv/installed: pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; sys.exit("error: Python 3.11 or newer is needed; run make PYTHON=/path/to/python3.11" if sys.version_info < (3, 11) else 0)'
 	$(PYTHON) -m venv .venv
-	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable ".[notebooks,test,escnn]"
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable ".[notebooks,test,escnn,export]"
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt --no-deps escnn  # its py3nj would need Fortran
 	touch $@
 

@@ -86,6 +86,9 @@ def blocks(text: str) -> list[str]:
 
 NOT_RUN = {
     "dask_jobqueue": "needs a cluster",
+    "import onnxruntime": "needs an exported network; test_export.py runs it",
+    "torch.export.load": "the same",
+    "from network import": "the same",
     'load_model("runs/': "needs a trained network",
     'load_model("best.pt")': "needs a trained network",
     "patches = [Patch(image, mask": "needs data; test_patches.py and test_cli.py do the same",
@@ -152,6 +155,7 @@ ELSEWHERE = {
     "python -m study tune": "trains; test_tuning.py runs a tiny one",
     "python -m study evaluate": "needs a trained network; test_cli.py has one",
     "python -m study predict": "needs a slide and a trained network; test_prediction.py has them",
+    "python -m study export": "needs a trained network; test_export.py has some",
     "python -m study convert": "needs a trained network; test_cli.py has one",
     "python -m study check": "takes a minute; test_cli.py runs a small one",
     "python -m study bench": "measures for minutes, or needs data; test_bench.py and test_speed.py run small ones",

@@ -100,7 +100,8 @@ def test_every_import_of_the_package_is_a_declared_dependency():
             elif isinstance(node, ast.ImportFrom):
                 imported.add(node.module.split(".")[0])
     with_torch = {"triton"}  # with its builds for GPUs
-    undeclared = imported - declared - set(sys.stdlib_module_names) - {"study", "escnn"} - with_torch
+    optional = {"escnn", *EXTRAS["export"]}
+    undeclared = imported - declared - set(sys.stdlib_module_names) - {"study"} - optional - with_torch
     assert not undeclared
     used_by_others = {"imagecodecs", "openslide-bin"}  # tifffile and openslide load them
     assert declared - used_by_others <= imported, "a dependency that nothing imports"

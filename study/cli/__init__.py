@@ -9,7 +9,7 @@ import warnings
 
 import typer
 
-from study.cli import bench, documents, networks, packaging, prediction, slides, stores, studies, tuning
+from study.cli import bench, documents, export, networks, packaging, prediction, slides, stores, studies, tuning
 from study.cli.variants import variant
 from study.data.datasets.registry import DATA_SETS
 from study.errors import StudyError, StudyNotice, one_line
@@ -30,7 +30,8 @@ app = typer.Typer(
 
 for command in (
     *(studies.reproduce, studies.train, networks.evaluate, prediction.predict),
-    *(studies.figures, documents.docs, networks.check, networks.convert, packaging.package),
+    *(studies.figures, documents.docs, networks.check, networks.convert),
+    *(export.export, packaging.package),
 ):
     app.command()(command)
 app.command("tune")(tuning.tune_rates)
@@ -53,7 +54,7 @@ app.add_typer(on_slides, name="slides")
 benchmarks = typer.Typer(no_args_is_help=True, help="Measure time, memory and behaviour on this machine.")
 for command in (
     *(bench.models, bench.layers, bench.rules, bench.training_step, bench.pitfalls, bench.angles),
-    *(bench.extraction, bench.loading),
+    *(bench.export, bench.extraction, bench.loading),
 ):
     benchmarks.command()(command)
 app.add_typer(benchmarks, name="bench")

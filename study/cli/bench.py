@@ -156,6 +156,25 @@ def angles(
     print(f"Results in {path}")
 
 
+def export(
+    width: Annotated[int, typer.Option(help="Channels of the U-Net at full resolution.", min=1)] = 16,
+    depth: Annotated[int, typer.Option(help="Number of poolings, 1 to 5.")] = 4,
+    rounds: Rounds = 7,
+    root: Root = Path(),
+) -> None:
+    """Measure the U-Net and the P4M U-Net exported to each format: size, time, and difference to the network."""
+    from study.bench import export as exports
+    from study.cli.show import show_table
+    from study.report.benchmarks import write_benchmark
+    from study.report.tables.export import export_caption, export_cells
+
+    rows = exports.measure(exports.Settings(width, depth, rounds))
+    path = write_benchmark(root, "export", rows)
+    head, *lines = export_cells(rows)
+    show_table(head, lines, export_caption(rows))
+    print(f"Results in {path}")
+
+
 RealSlide = Annotated[
     Path,
     typer.Argument(help="A small real slide; copies of it make up large ones.", metavar="SLIDE", show_default=False),

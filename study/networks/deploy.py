@@ -17,6 +17,7 @@ from study.gconv import (
     GroupBatchNorm2d,
     GroupConv2d,
     GroupConvTranspose2d,
+    GroupMaxPool2d,
     LiftingConv2d,
     OrientationPool2d,
     ProjectionConv2d,
@@ -96,7 +97,7 @@ class OnFields(nn.Module):
 
 
 @torch.no_grad()
-def deploy(network: Part) -> Part:
+def deploy(network: Part, *, plain: bool = False) -> Part:
     """A copy for inference, several times faster on small batches: images ``(B, C, H, W)`` -> the same logits.
 
     Which form each convolution takes is decided for the device and precision that the network has now. Parametrised
@@ -106,6 +107,8 @@ def deploy(network: Part) -> Part:
     Args:
         network: any :class:`~study.networks.network.Network`; its modules stand in the order in which they are called,
             as far as images and feature maps are told apart by that.
+        plain: whether every convolution and pooling becomes torch's own, even where another form is faster; a network
+            of the layers of this package is then one of ``torch.nn`` alone.
 
     Raises:
         StudyError: for a network on escnn, which has to be converted first; for hooks on layers, which would be lost;
@@ -116,11 +119,11 @@ def deploy(network: Part) -> Part:
     for module in list(network.modules()):
         if parametrize.is_parametrized(module):
             _remove_parametrizations(module)
-    _deploy_children(network, None)
+    _deploy_children(network, None, plain)
     return network
 
 
-def _deploy_children(parent: nn.Module, order: int | None) -> int | None:
+def _deploy_children(parent: nn.Module, order: int | None, plain: bool) -> int | None:
     """Replace the layers below a part of a network, which sees a feature map on a group of that order, or an image.
 
     Returns:
@@ -132,9 +135,9 @@ def _deploy_children(parent: nn.Module, order: int | None) -> int | None:
                 parent[place], parent[place + 1] = _fold(conv, norm), nn.Identity()
     for name, layer in list(parent._modules.items()):  # named_children() would leave out a layer's second place
         if isinstance(layer, _CONTAINERS):
-            order = _deploy_children(layer, order)
+            order = _deploy_children(layer, order, plain)
         else:
-            parent._modules[name] = _ready(layer, order)
+            parent._modules[name] = _ready(layer, order, plain)
             order = _order_behind(layer, order)
     if isinstance(parent, nn.Sequential):
         for place, (conv, norm, relu) in enumerate(zip(parent, parent[1:], parent[2:], strict=False)):
@@ -207,8 +210,12 @@ def _order_behind(layer: nn.Module, order: int | None) -> int | None:
     return None if isinstance(layer, ProjectionConv2d | OrientationPool2d) else order
 
 
-def _ready(layer: nn.Module, order: int | None) -> nn.Module:
+def _ready(layer: nn.Module, order: int | None, plain: bool) -> nn.Module:
     """What does to planes as the layer does to feature maps on a group of that order."""
+    if plain and isinstance(layer, PlaneGroupConv2d):
+        return layer.export().requires_grad_(False)
+    if plain and isinstance(layer, GroupMaxPool2d):
+        return nn.MaxPool2d(layer.kernel_size, layer.stride, layer.padding)
     if isinstance(layer, PlaneGroupConv2d):
         device, dtype = layer.weight.device.type, layer.weight.dtype
         fast = isinstance(layer, GroupConv2d) and prefers_fourier(layer, device, dtype, training=False)

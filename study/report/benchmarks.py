@@ -17,6 +17,7 @@ from study.files import replacing
 from study.report.figures import angles, costs, layers, training_step
 from study.report.style import save
 from study.report.tables.costs import costs_table
+from study.report.tables.export import export_table
 from study.report.tables.layers import layers_table
 from study.report.tables.pipeline import extraction_table, loading_table, memory_table
 from study.report.tables.pitfalls import pitfalls_table
@@ -53,6 +54,7 @@ BENCHMARKS = {
     "training-step": Benchmark("speed/{device}-training-step-{precision}", steps_table, training_step.draw),
     "pitfalls": Benchmark("escnn/pitfalls", pitfalls_table),
     "angles": Benchmark("escnn/angles", draw=angles.draw),
+    "export": Benchmark("export/{device}", export_table),
     "extraction": Benchmark("pipeline/{device}-extraction", extraction_table),
     "memory": Benchmark("pipeline/{device}-memory", memory_table),
     "loading": Benchmark("pipeline/{device}-loading", loading_table),
