@@ -306,6 +306,25 @@ def test_a_disk_that_fills_up_ends_it_and_what_came_is_kept(bucket, tmp_path, mo
     assert downloaded(tmp_path) == of_slides(files, "normal_")
 
 
+@pytest.mark.parametrize(
+    ("url", "target", "refused"),
+    [
+        ("https://here.org/a", "http://there.org/a", True),
+        ("https://here.org/a", "https://there.org/a", False),
+        ("https://here.org/a", "/b", False),
+        ("http://here.org/a", "http://there.org/a", False),
+    ],
+)
+def test_a_redirect_does_not_leave_tls(url, target, refused):
+    response = requests.Response()
+    response.url, response.status_code, response.headers["location"] = url, 302, target
+    if refused:
+        with pytest.raises(requests.RequestException, match=r"http://there\.org/a, which is not encrypted"):
+            module.open_session().get_redirect_target(response)
+    else:
+        assert module.open_session().get_redirect_target(response) == target
+
+
 def test_no_credentials_are_sent(bucket, tmp_path, monkeypatch):
     bucket.put(published("normal_001"))
     (tmp_path / "netrc").write_text("machine 127.0.0.1 login me password secret\n")

@@ -10,6 +10,8 @@ from pathlib import Path
 
 import pytest
 import yaml
+from packaging.markers import default_environment
+from packaging.requirements import Requirement
 
 ROOT = Path(__file__).parents[1]
 PYPROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())
@@ -47,6 +49,16 @@ def test_every_pin_is_exact_and_there_is_one_per_package_and_python():
     for package, lines in pins().items():
         assert all(re.match(r"[A-Za-z0-9._-]+==[^ ;]+( ?;.*)?$", line) for line in lines), lines
         assert len(lines) == 1 or all(";" in line for line in lines), package
+
+
+def test_locked_files_are_those_of_the_pinned_versions():
+    lines = [line for line in (ROOT / "locked.txt").read_text().splitlines() if not line.startswith("#")]
+    locked = dict(line.split(" --hash=sha256:") for line in lines)
+    assert all(re.fullmatch("[0-9a-f]{64}", digest) for digest in locked.values())
+    here = [Requirement(line) for lines in pins().values() for line in lines]
+    linux = default_environment() | {"python_version": "3.11", "python_full_version": "3.11.9", "sys_platform": "linux"}
+    wanted = {f"{pin.name}{pin.specifier}" for pin in here if pin.marker is None or pin.marker.evaluate(linux)}
+    assert locked.keys() == {pin for pin in wanted if not pin.startswith("torch==")}  # its build is the user's choice
 
 
 def test_what_is_installed_is_what_is_pinned():

@@ -15,6 +15,7 @@ from concurrent.futures import Future, ThreadPoolExecutor, as_completed
 from contextlib import contextmanager
 from pathlib import Path, PurePosixPath
 from typing import BinaryIO, NamedTuple
+from urllib.parse import urljoin
 
 import requests
 from requests.adapters import HTTPAdapter
@@ -106,13 +107,23 @@ def get_list(session: requests.Session, url: str) -> bytes:
 
 
 def open_session() -> requests.Session:
-    """A session that asks again when it is refused for now, and sends no credentials."""
-    session = requests.Session()
+    """A session that asks again when it is refused for now, sends no credentials, and never leaves TLS."""
+    session = _Session()
     session.auth = lambda request: request  # or requests would send what ~/.netrc has for the host
     session.headers["Accept-Encoding"] = "identity"  # sums and positions are those of the bytes of the file
     for scheme in ("https://", "http://"):
         session.mount(scheme, HTTPAdapter(pool_maxsize=WORKERS, max_retries=RETRY))
     return session
+
+
+class _Session(requests.Session):
+    """Sums that come from where the files do prove something over TLS only: a redirect must not leave it."""
+
+    def get_redirect_target(self, response: requests.Response) -> str | None:
+        target = super().get_redirect_target(response)
+        if target and response.url.startswith("https://") and urljoin(response.url, target).startswith("http://"):
+            raise requests.exceptions.InvalidURL(f"{response.url} leads to {target}, which is not encrypted")
+        return target
 
 
 def _get_all(
