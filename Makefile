@@ -8,7 +8,7 @@ reproduce: .venv/installed
 	$(BIN)/python -m study reproduce
 
 test: .venv/installed
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest --numprocesses 2 --dist loadfile
 
 lint: .venv/installed
 	$(BIN)/ruff check
