@@ -122,7 +122,7 @@ def _has_tissue(tile: Tile, tissue: np.ndarray) -> bool:
 
 
 def _pixels_of_tissue(tile: Tile, tissue: np.ndarray) -> np.ndarray:
-    """Which pixels of a tile's kept part lie in cells of tissue, bool ``(h, w)``; beyond the view it does not matter."""
+    """Which pixels of a tile's kept part lie in cells of tissue, bool ``(h, w)``; beyond the view they do not count."""
     rows, columns = (
         np.minimum(np.arange(span.kept_start, span.kept_stop) // CELL, cells - 1)
         for span, cells in zip((tile.rows, tile.columns), tissue.shape, strict=True)

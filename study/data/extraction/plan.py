@@ -1,9 +1,9 @@
 """A patch store from slides: plan, extraction, manifest. It can be cut at any moment, and goes on."""
 
 from collections.abc import Iterable, Mapping, Sequence
-from types import MappingProxyType
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from types import MappingProxyType
 
 import pandas as pd
 from tqdm import tqdm

@@ -15,7 +15,6 @@ from study.data.patches.schema import COLUMNS, RECIPE_KEYS, SPLITS
 from study.errors import StudyError
 from study.files import replacing
 
-
 _LARGEST = 1e7  # pixels; no slide has so many on a side
 
 

@@ -82,8 +82,8 @@ class Slide(AbstractContextManager):
         if downsample < 1 - SAME_SCALE:
             asked = f"{magnification:g}x" if mpp is None else f"{mpp:g} µm per pixel"
             raise StudyError(
-                f"{self.path} has {self.magnification:g}x, {self.mpp:.4g} µm per pixel, coarser than {asked}; ask for no "
-                "more than it has, or state its scale with --slide-mpp if the file has it wrong"
+                f"{self.path} has {self.magnification:g}x, {self.mpp:.4g} µm per pixel, coarser than {asked}; ask for "
+                "no more than it has, or state its scale with --slide-mpp if the file has it wrong"
             )
         return View(self, downsample)
 
