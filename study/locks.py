@@ -1,5 +1,6 @@
 """One process at a time: a lock that says who has it, and that no kill leaves behind."""
 
+import errno
 import json
 import os
 import socket
@@ -29,7 +30,8 @@ def only_one(folder: Path, doing: str) -> Iterator[None]:
         doing: for the message, as in "downloads to".
 
     Raises:
-        StudyError: if another process is in such a block, naming it; or if the folder cannot be written.
+        StudyError: if another process is in such a block, naming it; if the folder cannot be written, or has a link in
+            the place of the lock, which is not followed.
     """
     with replacing(folder / HOLDER) as probe:  # it makes the folder, or says why it cannot
         lock = FileLock(folder / LOCK, timeout=0)
@@ -37,6 +39,10 @@ def only_one(folder: Path, doing: str) -> Iterator[None]:
             lock.acquire()
         except Timeout as error:
             raise StudyError(f"{_holder(folder)} {doing} {folder}; wait until it is done, or end it") from error
+        except OSError as error:
+            if error.errno != errno.ELOOP:
+                raise
+            raise StudyError(f"{folder / LOCK} is a link; remove it") from error
         except NotImplementedError:  # as on some of clusters, which are no reason to refuse all work
             notice(f"{folder} is on a file system without locks; let one process at a time work there")
         probe.write_text(json.dumps({"process": os.getpid(), "host": socket.gethostname(), "command": sys.argv}))

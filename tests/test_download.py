@@ -10,6 +10,7 @@ import signal
 import threading
 from collections import namedtuple
 from collections.abc import Iterator
+from contextlib import suppress
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
@@ -25,6 +26,7 @@ from study.data import transfer as module
 from study.data.datasets.camelyon16_download import download
 from study.data.datasets.camelyon16_slides import INDEX, find_slides
 from study.data.transfer import VERIFIED
+from study.errors import StudyError
 from study.locks import LOCK, only_one
 
 BUCKET = "camelyon-dataset"
@@ -310,6 +312,7 @@ def test_a_disk_that_fills_up_ends_it_and_what_came_is_kept(bucket, tmp_path, mo
     ("url", "target", "refused"),
     [
         ("https://here.org/a", "http://there.org/a", True),
+        ("https://here.org/a", "HTTP://there.org/a", True),
         ("https://here.org/a", "https://there.org/a", False),
         ("https://here.org/a", "/b", False),
         ("http://here.org/a", "http://there.org/a", False),
@@ -319,7 +322,7 @@ def test_a_redirect_does_not_leave_tls(url, target, refused):
     response = requests.Response()
     response.url, response.status_code, response.headers["location"] = url, 302, target
     if refused:
-        with pytest.raises(requests.RequestException, match=r"http://there\.org/a, which is not encrypted"):
+        with pytest.raises(requests.RequestException, match=r"(?i)http://there\.org/a, which is not encrypted"):
             module.open_session().get_redirect_target(response)
     else:
         assert module.open_session().get_redirect_target(response) == target
@@ -396,6 +399,37 @@ def test_a_link_in_the_place_of_a_partial_file_is_named_and_not_followed(bucket,
     assert mine.read_text() == "not to be touched"
 
 
+def test_a_link_in_the_place_of_a_file_is_replaced_and_not_followed(bucket, tmp_path):
+    files = bucket.put(published("normal_001"))
+    (mine := tmp_path / "mine.txt").write_text("not to be touched")
+    for name in ("images/normal_001.tif", INDEX, VERIFIED):
+        (link := tmp_path / "slides" / name).parent.mkdir(parents=True, exist_ok=True)
+        link.symlink_to(mine)
+    download(tmp_path / "slides", source=bucket.source)
+    assert mine.read_text() == "not to be touched"
+    assert not (tmp_path / "slides/images/normal_001.tif").is_symlink()
+    assert downloaded(tmp_path / "slides") == of_slides(files, "normal_001")
+
+
+def test_a_file_is_checked_again_under_its_own_name(bucket, tmp_path, monkeypatch, capsys):
+    """As if another program, which knows of no lock, had written to it meanwhile."""
+    files = bucket.put(published("normal_001", "normal_002"))
+    replace = Path.replace
+
+    def spoil(path: Path, target: Path) -> Path:
+        if path.name == "normal_001.tif.partial":
+            flip_byte(path, 5)
+        return replace(path, target)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "replace", spoil)
+        with assert_refused("1 of 4 files", "images/normal_001.tif", "on the disk", "run it again"):
+            download(tmp_path, source=bucket.source)
+    assert not (tmp_path / "images/normal_001.tif").exists()
+    download(tmp_path, source=bucket.source)
+    assert downloaded(tmp_path) == of_slides(files, "normal_")
+
+
 # --- from a server that fails ---
 
 
@@ -406,6 +440,8 @@ class Faulty(ThreadingHTTPServer):
         breaks: bytes after which the next answers of an image break off, one after the other.
         refuses: how many of the next requests for an image are answered by 503.
         ranges: whether it knows them.
+        headers: sent with every image, in the place of its own.
+        status: of images, if it is not the right one.
         notice: called before each image is sent.
     """
 
@@ -415,6 +451,8 @@ class Faulty(ThreadingHTTPServer):
         self.breaks: list[int] = []
         self.refuses = 0
         self.ranges = True
+        self.headers: dict[str, str] = {}
+        self.status = 0
         self.notice = lambda: None
         self.source = f"http://127.0.0.1:{self.server_port}/CAMELYON16"
 
@@ -429,8 +467,12 @@ class _Answer(BaseHTTPRequestHandler):
             return
         body, range = server.files[name], self.headers.get("Range")
         start = int(range.removeprefix("bytes=").removesuffix("-")) if range and server.ranges else 0
-        self.send_response(206 if range and server.ranges else 200)
-        self.send_header("Content-Length", str(len(body) - start))
+        of_image = name.endswith(".tif")
+        right = 206 if range and server.ranges else 200
+        self.send_response(server.status or right if of_image else right)
+        headers = {"Content-Length": str(len(body) - start)} | (server.headers if of_image else {})
+        for key, value in headers.items():
+            self.send_header(key, value)
         self.end_headers()
         if self.command == "HEAD":
             return
@@ -499,6 +541,47 @@ def test_without_ranges_a_server_that_always_breaks_is_given_up(faulty, tmp_path
 
 def test_a_server_that_is_busy_is_asked_again(faulty, tmp_path):
     faulty.refuses = 2
+    download(tmp_path, source=faulty.source)
+    assert downloaded(tmp_path) == faulty.files
+
+
+@pytest.mark.parametrize("length", ["", "x", "-5", "1e9", "٣", "9" * 30, "5, 5", "0x10"])
+def test_an_odd_length_is_no_reason_to_stumble(faulty, tmp_path, length):
+    faulty.headers = {"Content-Length": length}
+    with suppress(StudyError):
+        download(tmp_path, source=faulty.source)
+    faulty.headers = {}
+    download(tmp_path, source=faulty.source)
+    assert downloaded(tmp_path) == faulty.files
+
+
+@pytest.mark.parametrize(
+    ("status", "headers"),
+    [
+        (302, {"Location": "http://[bad"}),
+        (302, {"Location": "http://\x01/"}),
+        (302, {"Location": "gopher://x/y"}),
+        (302, {"Location": "http://127.0.0.1:99999/"}),
+        (302, {"Location": "/CAMELYON16/images/normal_001.tif"}),
+        (302, {}),
+        (503, {"Retry-After": "soon"}),
+        (200, {"Content-Encoding": "gzip"}),
+        (200, {"Transfer-Encoding": "chunked"}),
+        (206, {"Content-Range": "bytes 7-3/x"}),
+        (204, {}),
+        (700, {}),
+    ],
+)
+def test_odd_answers_are_reported_in_one_line(faulty, tmp_path, status, headers):
+    faulty.status, faulty.headers = status, headers
+    refused = ""
+    try:
+        download(tmp_path, source=faulty.source)
+    except StudyError as error:
+        refused = str(error)
+    assert "\n" not in refused
+    assert refused or downloaded(tmp_path) == faulty.files
+    faulty.status, faulty.headers = 0, {}
     download(tmp_path, source=faulty.source)
     assert downloaded(tmp_path) == faulty.files
 

@@ -128,6 +128,37 @@ def test_a_store_that_lacks_a_slide_is_refused_with_the_remedy(extracted, tmp_pa
         PatchStore(tmp_path / "store")
 
 
+@pytest.mark.parametrize(
+    ("column", "value"),
+    [
+        *((column, value) for column in ("x", "y", "patch_size") for value in (-1, 10**8, 10**20, 2**63)),
+        *(("level", -1), ("mpp", 0), ("mpp", "nan"), ("mpp", 1e300), ("tumour", 1.1), ("ignored", -0.1)),
+        *(("slide", "../a"), ("slide", ""), ("split", "exam"), ("patch_size", 0), ("x", 1.5), ("x", "inf")),
+    ],
+)
+def test_a_number_that_no_patch_can_have_is_named_with_its_column(extracted, tmp_path, column, value):
+    rows = read_manifest(extracted).astype(object)
+    rows.loc[3, column] = value
+    rows.to_csv(tmp_path / "manifest.csv", index=False)
+    with assert_refused("manifest.csv", "damaged", "make it again"):
+        read_manifest(tmp_path / "manifest.csv")
+
+
+def test_a_slide_s_file_with_fewer_patches_than_the_manifest_is_named(extracted, tmp_path):
+    shutil.copytree(extracted, tmp_path / "store")
+    store = PatchStore(tmp_path / "store")
+    file, row = store.files[store.file[7]][0], int(store.row[7])
+    with h5py.File(file, "a") as h5:
+        for name in ("x", "mask"):
+            fewer, chunks = h5[name][:row], h5[name].chunks
+            del h5[name]
+            h5.create_dataset(name, data=fewer, chunks=chunks if row else None)
+    with assert_refused(file, f"patch {row} is damaged", "make it again"):
+        PatchDataset(store, np.arange(len(store)))[7]
+    with assert_refused(file, "damaged"):
+        store.foreground()
+
+
 @pytest.mark.parametrize("content", ["", "slide,x\n", "slide,split\na,train\n", "\0\1\2"])
 def test_a_damaged_manifest_is_named(extracted, tmp_path, content):
     shutil.copytree(extracted, tmp_path / "store")
@@ -150,20 +181,26 @@ def test_other_scales(folder, tmp_path, scale):
     assert (rows.x + SIZE * expected / 0.5 <= SIDE + 1).all()
 
 
-def test_a_scale_is_stated_for_the_slides_that_do_not_say_it_and_touches_no_other(folder, tmp_path):
+def test_a_stated_scale_is_that_of_all_slides_and_it_is_noted_where_a_file_says_another(folder, tmp_path):
     shutil.copytree(folder, tmp_path / "slides")
     bare = tmp_path / "slides/images/normal_002.tif"
     with tifffile.TiffFile(bare) as file:
         image = file.pages[0].asarray()
     tifffile.imwrite(bare, image, tile=(256, 256), photometric="rgb")
     assert "--slide-mpp" in extract(tmp_path / "slides", tmp_path / "store").failed["normal_002"]
-    for file in (tmp_path / "store/slides").iterdir():
-        os.utime(file, ns=(0, 0))
-    assert extract(tmp_path / "slides", tmp_path / "store", slide_mpp=0.25).failed == {}
-    assert read_manifest(tmp_path / "store").set_index("slide").mpp["normal_002"].iloc[0] == 1.0  # a 40x slide
-    assert {f.stem for f in (tmp_path / "store/slides").iterdir() if f.stat().st_mtime_ns} == {"normal_002"}
-    extract(tmp_path / "slides", tmp_path / "store", slide_mpp=0.5)  # corrected: of that slide alone again
-    assert {f.stem for f in (tmp_path / "store/slides").iterdir() if f.stat().st_mtime_ns} == {"normal_002"}
+    stated = extract(tmp_path / "slides", tmp_path / "store", slide_mpp=0.25)
+    assert stated.failed == {}
+    assert stated.notes.keys() == set(NAMES) - {"normal_002"}
+    assert "says 0.5 µm per pixel; it is taken for 0.25" in stated.notes["tumor_001"]
+    rows = read_manifest(tmp_path / "store")
+    assert set(rows.slide) == set(NAMES)
+    assert (rows.mpp == 1.0).all()  # 40x slides: 10x has every fourth pixel, not every second
+    kept = content(tmp_path / "store")
+    again = extract(tmp_path / "slides", tmp_path / "store", slide_mpp=0.25)
+    assert (content(tmp_path / "store"), again.notes) == (kept, stated.notes)
+    right = extract(tmp_path / "slides", tmp_path / "store", slide_mpp=0.5)  # corrected
+    assert (right.failed, right.notes) == ({}, {})
+    assert content(tmp_path / "store") != kept
 
 
 def test_anyone_with_the_slides_makes_the_identical_patches_from_the_manifest(folder, extracted, tmp_path):
@@ -179,8 +216,11 @@ def test_a_slide_that_is_not_the_manifest_s_is_refused(folder, extracted, tmp_pa
     extraction = extract_store(tmp_path / "s", plan_again(other, read_manifest(extracted), source="test"), workers=0)
     assert extraction.failed.keys() == {"tumor_001"}
     assert "not the one of the manifest" in extraction.failed["tumor_001"]
+    others, rows = [s for s in slides if s.name != "tumor_003"], read_manifest(extracted)
     with assert_refused("tumor_003", "get it"):
-        plan_again([s for s in slides if s.name != "tumor_003"], read_manifest(extracted), source="test")
+        plan_again(others, rows, source="test")
+    with assert_refused("tumor_003: it has no annotation"):
+        plan_again(others, rows, source="test", problems={"tumor_003": "it has no annotation"})
 
 
 # --- however it is extracted ---
@@ -366,7 +406,7 @@ def test_what_is_odd_about_an_annotation_is_reported(folder, tmp_path):
     slides = spoiled(folder, tmp_path)
     bow_tie = [(300, 300), (400, 400), (400, 300), (300, 400)]
     (slides / "annotations/tumor_001.xml").write_text(asap([square(*TUMOUR), bow_tie, [(1, 1), (9, 9)]]))
-    expected = {"tumor_001": "1 touching or crossing themselves, repaired; 1 without area, left out"}
+    expected = {"tumor_001": "outlines: 1 touching or crossing themselves, repaired; 1 without area, left out"}
     assert extract(slides, tmp_path / "store").notes == expected
     assert extract(slides, tmp_path / "store").notes == expected  # and again, from the files
 

@@ -62,3 +62,12 @@ def test_a_folder_that_cannot_be_made_is_named(tmp_path):
     (tmp_path / "file").touch()
     with assert_refused(tmp_path / "file", "not a folder"), only_one(tmp_path / "file" / "folder", "writes to"):
         pass
+
+
+def test_a_link_in_the_place_of_the_lock_is_named_and_not_followed(tmp_path):
+    (mine := tmp_path / "mine.txt").write_text("not to be touched")
+    (folder := tmp_path / "folder").mkdir()
+    (folder / LOCK).symlink_to(mine)
+    with assert_refused(folder / LOCK, "is a link; remove it"), only_one(folder, "writes to"):
+        pass
+    assert mine.read_text() == "not to be touched"

@@ -13,6 +13,7 @@ import shapely
 import tifffile
 import torch
 from data_helpers import assert_refused, contents
+from matplotlib.figure import Figure
 from PIL import Image
 from scipy import ndimage
 from shapely.geometry import Point, Polygon, box, shape
@@ -23,12 +24,23 @@ from study.cli.prediction import predict
 from study.data.patches.loading import to_input
 from study.data.slides.pyramid import write_pyramid
 from study.data.slides.slide import Slide
+from study.data.slides.tissue import CELL, RULE, SATURATION, VALUE, tissue_map
 from study.networks.checkpoint import load_model, save_checkpoint
 from study.networks.unet import UNetArchitecture
 from study.prediction import slide as prediction
-from study.prediction.contours import SPECK, regions, trace, write_geojson
+from study.prediction.contours import SPECK, Region, regions, trace, write_geojson
 from study.prediction.disk_map import DiskMap
-from study.prediction.overlay import LONGEST, OPACITY, blend, picture_step, scale_bar, shrink, thumbnail, write_overlay
+from study.prediction.overlay import (
+    CAPTION,
+    LONGEST,
+    OPACITY,
+    blend,
+    picture_step,
+    scale_bar,
+    shrink,
+    thumbnail,
+    write_overlay,
+)
 from study.prediction.tiling import plan_tiles
 from study.tasks.registry import TASKS
 from study.tasks.stability import stability
@@ -87,6 +99,77 @@ def test_the_map_is_what_the_network_gives_on_the_whole_view(tmp_path, monkeypat
         assert np.abs(found - expected).max() <= 1e-5
 
 
+def make_certain(path: Path) -> Path:
+    """The checkpoint of a network that finds something everywhere, on glass too."""
+    architecture = UNetArchitecture("z2", 4, 1, "even")
+    network = architecture.build()
+    torch.nn.init.constant_(network.project.bias, 50)
+    save_checkpoint(path, architecture, network.state_dict(), mpp=1.0, task=TASKS["cancer"].about())
+    return path
+
+
+def test_areas_are_counted_and_painted_within_the_tissue_and_all_outputs_say_by_which_rule(
+    tmp_path, capsys, monkeypatch
+):
+    slide, captions = make_slide(tmp_path / "s.tif"), []
+    monkeypatch.setattr(Figure, "text", lambda figure, x, y, text, **_: captions.append(text))
+    predict(slide, make_certain(tmp_path / "n.pt"), tmp_path / "out")
+    with Slide(slide) as opened:
+        view = opened.at(mpp=1)
+        tissue = np.kron(tissue_map(view, CELL), np.ones((CELL, CELL), bool))[: view.height, : view.width]
+        picture, plain = np.asarray(Image.open(tmp_path / "out/s-overlay.png")), thumbnail(view)
+    assert 0.2 < tissue.mean() < 0.6
+    found = tifffile.imread(tmp_path / "out/s-probability.tif", key=0)
+    np.testing.assert_array_equal(found > 0.5, tissue)
+    np.testing.assert_array_equal(found > 0, tissue)
+
+    output, area = capsys.readouterr().out, tissue.sum() / 1e6
+    assert f"{area:.2f} mm² of tissue, {area:.2f} mm² above 0.5 in 1 regions of cancer" in output
+    assert RULE in output
+    collection = json.loads((tmp_path / "out/s-contours.geojson").read_text())
+    assert collection["prediction"]["tissue"] == {"rule": RULE, "area mm^2": pytest.approx(area)}
+    measured = [f["properties"]["measurements"]["Cancer area mm^2"] for f in collection["features"]]
+    assert measured == [pytest.approx(area)]
+
+    left = (picture.shape[1] - view.width) // 2
+    painted = (picture[: view.height, left : left + view.width] != plain).any(axis=2)
+    near = ndimage.binary_dilation(tissue, iterations=3)  # the outline's own width
+    assert not painted[~near].any()
+    assert painted[tissue].all()
+    assert captions == [CAPTION]
+    assert all(str(number) in CAPTION and str(number) in RULE for number in (SATURATION, VALUE))
+
+
+def test_contours_end_where_the_slide_ends(tmp_path, monkeypatch):
+    monkeypatch.setattr(prediction, "tissue_map", lambda view, cell: np.ones((48, 48), bool))  # everywhere
+    predict(make_slide(tmp_path / "s.tif", side=767), make_certain(tmp_path / "n.pt"), tmp_path / "out", mpp=1.1)
+    with Slide(tmp_path / "s.tif") as slide:
+        view = slide.at(mpp=1.1)
+        assert view.width * view.downsample > slide.width == 767  # the map's last pixel reaches beyond
+    (feature,) = json.loads((tmp_path / "out/s-contours.geojson").read_text())["features"]
+    assert feature["geometry"]["type"] == "Polygon"
+    assert shape(feature["geometry"]).equals(box(0, 0, 767, 767))
+
+
+def test_an_outline_that_the_border_cuts_in_two_has_two_parts(tmp_path):
+    arch = Polygon([(0, 0), (10, 0), (10, 10), (0, 10), (0, 6), (9.5, 6), (9.5, 4), (0, 4)])
+    about = {"task": TASKS["tumour"], "downsample": 2, "mpp": 1, "about": {}}
+    write_geojson(tmp_path / "c.geojson", [Region(arch, arch.area)], size=(18, 20), **about)
+    (feature,) = json.loads((tmp_path / "c.geojson").read_text())["features"]
+    assert feature["geometry"]["type"] == "MultiPolygon"
+    assert shape(feature["geometry"]).equals(shapely.union_all([box(0, 0, 18, 8), box(0, 12, 18, 20)]))
+
+
+def test_a_stated_scale_wins_over_that_of_the_file_and_it_says_so(tmp_path, capsys):
+    slide = make_slide(tmp_path / "s.tif", mpp=352.78)  # 72 dots per inch
+    with assert_refused("s.tif", "352.8 µm per pixel", "--slide-mpp"):
+        predict(slide, make_certain(tmp_path / "n.pt"), tmp_path / "out")
+    predict(slide, tmp_path / "n.pt", tmp_path / "out", slide_mpp=0.5)
+    said = capsys.readouterr()
+    assert "says 352.8 µm per pixel; it is taken for 0.5, as --slide-mpp states" in said.err
+    assert "s at 1 µm per pixel, 384 x 384" in said.out
+
+
 def test_tiles_without_tissue_are_zero_and_it_says_so(tmp_path, checkpoint, capsys):
     predict(make_slide(tmp_path / "s.tif", side=2048), checkpoint, tmp_path / "out", tile=200)
     output = capsys.readouterr().out
@@ -128,8 +211,7 @@ def test_the_geojson_of_a_real_slide_is_as_qupath_wants_it(tmp_path, checkpoint,
         assert polygon.is_valid
         assert polygon.exterior.is_ccw
     with Slide(SLIDE) as slide:
-        scale = slide.at(mpp=2).downsample
-        inside = box(0, 0, slide.width + scale, slide.height + scale)  # the last pixel of the view may stick out
+        inside = box(0, 0, slide.width, slide.height)
         assert all(inside.covers(polygon) for polygon in polygons)
     above = tifffile.imread(tmp_path / f"{SLIDE.stem}-probability.tif", key=0) > 0.5
     assert f"{above.sum() * 0.002**2:.2f} mm² above 0.5 in {len(polygons)} regions" in capsys.readouterr().out
@@ -274,7 +356,8 @@ def test_specks_are_dropped_small_holes_filled_and_outlines_at_most_a_pixel_off(
 def test_contours_cover_the_pixels_above_the_threshold_in_pixels_of_level_0(tmp_path):
     image, downsample, mpp = smooth_map(400, 300), 2.5, 1.25
     found = regions(trace(in_strips(image > 0.5, 64))[0], mpp=mpp)
-    write_geojson(tmp_path / "c.geojson", found, task=TASKS["tumour"], downsample=downsample, mpp=mpp, about={})
+    options = {"task": TASKS["tumour"], "size": (750, 1000), "about": {}}
+    write_geojson(tmp_path / "c.geojson", found, downsample=downsample, mpp=mpp, **options)
     features = json.loads((tmp_path / "c.geojson").read_text())["features"]
     drawn = shapely.union_all([shape(feature["geometry"]) for feature in features])
     centres = np.meshgrid((np.arange(300) + 0.5) * downsample, (np.arange(400) + 0.5) * downsample)

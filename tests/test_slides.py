@@ -1,6 +1,7 @@
 """Slides read at the scale that is asked for, with the same pixels in every window."""
 
 import ctypes
+import shlex
 from pathlib import Path
 
 import numpy as np
@@ -10,7 +11,9 @@ from data_helpers import assert_refused
 from PIL import Image
 from slide_helpers import SIDE, make_slide
 
+from study.data.slides.pyramid import write_pyramid
 from study.data.slides.slide import Slide
+from study.errors import StudyError
 
 SVS = Path(__file__).parents[2] / "shared" / "data" / "slides" / "CMU-1-Small-Region.svs"
 
@@ -95,9 +98,29 @@ def test_a_slide_that_does_not_say_its_scale_needs_it_stated(tmp_path):
         assert (slide.mpp, slide.magnification, slide.stated) == (0.243, 40, 0.243)
 
 
-def test_what_the_file_says_counts_more_than_what_is_stated(path):
-    with Slide(path, mpp=0.25) as slide:
-        assert (slide.mpp, slide.magnification, slide.stated) == (pytest.approx(0.5), 20, None)
+@pytest.mark.parametrize(("stated", "power"), [(0.25, 40), (1.0, 10)])
+def test_what_is_stated_counts_more_than_what_the_file_says_and_there_is_a_notice(path, stated, power):
+    with Slide(path, mpp=stated) as slide:
+        assert (slide.mpp, slide.magnification, slide.stated) == (stated, power, stated)
+        assert slide.at(magnification=10).mpp == pytest.approx(1, rel=1e-3)
+        assert slide.notice == f"{path} says 0.5 µm per pixel; it is taken for {stated:g}, as --slide-mpp states"
+
+
+@pytest.mark.parametrize("stated", [None, 0.5, 0.504])
+def test_there_is_no_notice_where_both_agree(path, stated):
+    with Slide(path, mpp=stated) as slide:
+        assert (slide.notice, slide.magnification) == ("", 20)
+        assert slide.mpp == pytest.approx(stated or 0.5)
+
+
+def test_dots_per_inch_of_an_image_editor_are_named_and_can_be_corrected(tmp_path):
+    image = np.zeros((512, 512, 3), np.uint8)
+    dots = {"resolution": (72, 72), "resolutionunit": "INCH"}
+    tifffile.imwrite(tmp_path / "dots.tif", image, tile=(256, 256), photometric="rgb", **dots)
+    with Slide(tmp_path / "dots.tif") as slide, assert_refused("352.8 µm per pixel", "--slide-mpp"):
+        slide.at(magnification=10)
+    with Slide(tmp_path / "dots.tif", mpp=0.25) as slide:
+        assert (slide.at(magnification=10).width, slide.at(magnification=10).mpp) == (128, 1.0)
 
 
 @pytest.mark.parametrize("content", [b"", b"no slide", None], ids=["zero bytes", "text", "truncated"])
@@ -108,6 +131,29 @@ def test_what_is_no_slide_is_named(path, tmp_path, content):
         slide.at(magnification=10).read(0, 0, 300, 300)
     with assert_refused("nowhere.svs", "check the path"):
         Slide(tmp_path / "nowhere.svs")
+
+
+@pytest.mark.parametrize(("name", "kind"), [("a b.png", "PNG"), ("a.jpg", "JPEG"), ("a.tif", "TIFF in strips")])
+def test_an_image_without_tiles_is_not_called_damaged_and_the_command_is_given(tmp_path, name, kind):
+    Image.fromarray(np.full((300, 400, 3), 200, np.uint8)).save(tmp_path / name)
+    with pytest.raises(StudyError) as caught:
+        Slide(tmp_path / name)
+    message = str(caught.value)
+    assert message.startswith(f"{tmp_path / name} is a {kind}, and slides are read in tiles")
+    assert "damaged" not in message
+    assert "\n" not in message
+    command = shlex.split(message.split("`")[1])
+    assert command[:3] == ["vips", "tiffsave", str(tmp_path / name)]
+    assert Path(command[3]).suffix == ".tif"
+    assert Path(command[3]) != tmp_path / name
+    assert command[4:] == ["--tile", "--pyramid", "--compression", "jpeg"]
+    assert "--slide-mpp" in message
+
+
+def test_a_map_of_probabilities_is_no_slide(tmp_path):
+    write_pyramid(tmp_path / "p.tif", [np.zeros((600, 600), np.float32)], (600, 600), np.float32, mpp=1)
+    with Slide(tmp_path / "p.tif") as slide, assert_refused("p.tif", "TIFF of float32", "8 bits"):
+        slide.at(mpp=1).read(0, 0, 9, 9)
 
 
 def test_damage_within_a_slide_is_named_when_it_is_read(path, tmp_path):

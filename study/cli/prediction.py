@@ -53,10 +53,11 @@ def predict(
 ) -> None:
     """Apply a trained network to a slide: maps of the classes' probabilities, an overlay, and contours for QuPath.
 
-    The maps equal those of the network on the whole slide at once, to rounding, and are zero in tiles without tissue.
-    The slide is read at the scale of the training, if the checkpoint states it.
+    In tissue, the maps equal those of the network on the whole slide at once, to rounding; elsewhere they are zero, and
+    nothing is counted or painted. The slide is read at the scale of the training, if the checkpoint states it.
     """
     from study.data.slides.slide import Slide
+    from study.data.slides.tissue import RULE
     from study.devices import launch_fabric
     from study.networks.checkpoint import rebuild
     from study.networks.pretrained import read_network
@@ -77,8 +78,8 @@ def predict(
         task = task.with_threshold(threshold)
     with Slide(slide, mpp=slide_mpp) as opened:
         view, notice = choose_view(opened, trained.get("mpp"), magnification=magnification, mpp=mpp)
-        if notice:
-            print(notice, file=sys.stderr)
+        for said in filter(None, (opened.notice, notice)):
+            print(said, file=sys.stderr)
         outputs = Outputs.of(output, opened.name, task, stability=stability)
         for path in outputs.paths():
             check_new(path)
@@ -99,7 +100,8 @@ def predict(
         f"{opened.name} at {view.mpp:.3g} µm per pixel, {view.width} x {view.height}: tissue in "
         f"{summary.tiles_with_tissue} of {summary.tiles} tiles, probability 0 in the others.\n"
         f"{summary.tissue_area:.2f} mm² of tissue, {found} ({summary.specks} specks left out); "
-        f"{time.perf_counter() - started:.0f} s."
+        f"{time.perf_counter() - started:.0f} s.\n"
+        f"Tissue is where the slide has {RULE}; elsewhere nothing is counted or painted."
     )
     for path in outputs.paths():
         print(path)

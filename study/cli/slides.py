@@ -49,7 +49,8 @@ Magnification = Annotated[
 ]
 Mpp = Annotated[float | None, typer.Option(help="Scale of the patches in micrometres per pixel, instead.")]
 SlideMpp = Annotated[
-    float | None, typer.Option(help="Micrometres per pixel of level 0, for slides that do not state it.")
+    float | None,
+    typer.Option(help="Micrometres per pixel of level 0, of slides that do not state it or not rightly."),
 ]
 
 
@@ -92,7 +93,14 @@ def extract(
     magnification: Magnification = None,
     mpp: Mpp = None,
     slide_mpp: SlideMpp = None,
-    masks: Annotated[str, typer.Option(help="Source of the tumour masks.", metavar="outlines|tiff")] = "outlines",
+    masks: Annotated[
+        str,
+        typer.Option(
+            help="Source of the tumour masks: outlines, or tiff: <slide>_mask.tif, 1 tumour, 2 excluded from it, 0 the "
+            "rest.",
+            metavar="outlines|tiff",
+        ),
+    ] = "outlines",
     seed: Annotated[
         int | None, typer.Option(help="Seed of the split and of the sampling.", min=0, show_default="0")
     ] = None,
@@ -137,13 +145,13 @@ def extract(
         if not get:
             raise StudyError("there is no place for the patches; give OUTPUT, the folder of the patch store")
         return
-    found, problems = rules.find(folder, slides)
-    options = {
-        **{"source": source_of_slides(folder, found), "groups": groups},
-        **{"tiff_masks": masks == "tiff", "slide_mpp": slide_mpp},
-    }
+    labels = {"groups": groups, "tiff_masks": masks == "tiff"}
+    found, problems = rules.find(folder, slides, **labels)
+    if not found:
+        list_missing(problems)
+    options = {"source": source_of_slides(folder, found), "slide_mpp": slide_mpp, **labels}
     if manifest is not None:
-        wanted = plan_again(found, read_manifest(manifest), **options)
+        wanted = plan_again(found, read_manifest(manifest), problems=problems, **options)
     else:
         missing = [rules.kind_of(name) for name in problems]
         wanted = plan(found, scale=scale, patches=patches or PATCHES, seed=seed or 0, missing=missing, **options)
@@ -154,7 +162,7 @@ def extract(
         if empty := [split for split in SPLITS if split not in store.split]:
             print(f"note: there are no {' and no '.join(empty)} patches, which a training needs; extract more slides")
     for name, note in extraction.notes.items():
-        print(f"note: {name}: outlines: {note}")
+        print(f"note: {name}: {note}")
     for name, lacking in extraction.short.items():
         print(f"note: {name} has space for {lacking} patches fewer than planned")
     list_missing(problems | extraction.failed)
@@ -227,13 +235,17 @@ def compare_masks(
     rules = with_slides(of).slides()
     groups = {**rules.groups, **parse_groups(group)}
     magnification, mpp = one_scale(magnification, mpp, slide_mpp)
-    found, problems = rules.find(folder, slides)
+    found, problems = rules.find(folder, slides, groups=groups)
     pairs = [files for files in found if files.annotation and files.mask]
+    if not found:
+        list_missing(problems)
     if not pairs:
         raise StudyError(f"no slide in {folder} has both an annotation and a mask; add them")
     for files in pairs:
         try:
             with Slide(files.path, mpp=slide_mpp) as slide:
+                if slide.notice:
+                    print(f"note: {files.name}: {slide.notice}")
                 view = slide.at(magnification=magnification, mpp=mpp)
                 annotation = read_annotation(files.annotation, groups=groups, size=(slide.width, slide.height))
                 with TiffMask(files.mask, view, partial=False) as tiff:

@@ -7,6 +7,7 @@ import errno
 import hashlib
 import json
 import os
+import re
 import shutil
 import sys
 import threading
@@ -117,13 +118,25 @@ def open_session() -> requests.Session:
 
 
 class _Session(requests.Session):
-    """Sums that come from where the files do prove something over TLS only: a redirect must not leave it."""
+    """Never leaves TLS, and its every failure is a :class:`requests.RequestException`.
+
+    Sums that come from where the files do prove something over TLS only, so that a redirect must not leave it.
+    """
 
     def get_redirect_target(self, response: requests.Response) -> str | None:
         target = super().get_redirect_target(response)
-        if target and response.url.startswith("https://") and urljoin(response.url, target).startswith("http://"):
+        leads_to = urljoin(response.url, target or "").lower()  # the scheme may be in capitals
+        if response.url.startswith("https://") and leads_to.startswith("http://"):
             raise requests.exceptions.InvalidURL(f"{response.url} leads to {target}, which is not encrypted")
         return target
+
+    def request(self, *arguments, **options) -> requests.Response:
+        try:
+            return super().request(*arguments, **options)
+        except requests.RequestException:
+            raise
+        except ValueError as error:  # as of a redirect to an address that is none
+            raise requests.exceptions.InvalidURL(str(error)) from error
 
 
 def _get_all(
@@ -202,30 +215,37 @@ class _Transfer:
         self._go_on()
         response = self.session.head(url, allow_redirects=True, timeout=TIMEOUT)
         response.raise_for_status()
-        return int(response.headers.get("Content-Length", 0))
+        length = response.headers.get("Content-Length", "")
+        return int(length) if re.fullmatch(r"[0-9]{1,18}", length) else 0  # it serves for the bar and the free space
 
     def get(self, path: PurePosixPath, remote: Remote) -> None:
         """Get a file that is not there, or not right.
 
         Raises:
             requests.RequestException: if the source does not have it or does not answer.
-            StudyError: if its sum is wrong twice, or it cannot be written.
+            StudyError: if its sum is wrong twice, it cannot be written, or is another once it has its own name.
         """
         target = self.folder / path
         if target.is_file():
-            with target.open("rb") as file:
-                if self._read(file).hexdigest() == remote.md5:
-                    return
+            if self._sum(target) == remote.md5:
+                return
             self.bar.update(-target.stat().st_size)
         partial = target.with_name(f"{target.name}.partial")
         with replacing(target) as complete:  # it makes the folder, and explains a full disk
             for _ in range(2):
                 if (found := self._continue(remote.url, partial)) == remote.md5:
                     partial.replace(complete)
-                    return
+                    break
                 self.bar.update(-partial.stat().st_size)
                 partial.unlink()
-            raise StudyError(f"its MD5 sum is {found} and should be {remote.md5}")
+            else:
+                raise StudyError(f"its MD5 sum is {found} and should be {remote.md5}")
+        self.bar.update(-target.stat().st_size)
+        if (found := self._sum(target)) != remote.md5:  # what was sent was right, what lies on the disk is not
+            target.unlink()
+            raise StudyError(
+                f"its MD5 sum on the disk is {found} and should be {remote.md5}; is another program at it?"
+            )
 
     def _continue(self, url: str, partial: Path) -> str:
         """Get the rest of a file, however often the transfer breaks; returns the MD5 sum of the whole."""
@@ -261,6 +281,11 @@ class _Transfer:
                     if breaks > BREAKS:
                         raise
                 self.stop.wait(PAUSE * 2**breaks)
+
+    def _sum(self, file: Path) -> str:
+        """Of a whole file, read from the disk; counts as progress."""
+        with file.open("rb") as opened:
+            return self._read(opened).hexdigest()
 
     def _read(self, file: BinaryIO) -> "hashlib._Hash":
         """The sum of what is in a file; counts as progress."""

@@ -9,7 +9,7 @@ import numpy as np
 import shapely
 from rasterio.features import shapes
 from rasterio.transform import Affine
-from shapely.geometry import Polygon, mapping
+from shapely.geometry import MultiPolygon, Polygon, mapping
 
 from study.files import replacing
 from study.prediction.colours import colour_of
@@ -92,13 +92,23 @@ def regions(outlines: Iterable[Polygon], *, mpp: float, label: int = 1) -> list[
 
 
 def write_geojson(
-    path: Path | str, found: Iterable[Region], *, task: Task, downsample: float, mpp: float, about: dict
+    path: Path | str,
+    found: Iterable[Region],
+    *,
+    task: Task,
+    size: tuple[int, int],
+    downsample: float,
+    mpp: float,
+    about: dict,
 ) -> None:
     """Write a FeatureCollection of Polygons with QuPath's properties, and the area of each region in mm².
+
+    The map's last pixels may reach beyond the slide, by half of one; the outlines are cut at its border.
 
     Args:
         path: of the file, which is written completely or not at all.
         task: names the classes.
+        size: width and height of the slide in pixels of level 0.
         downsample: level-0 pixels per pixel of the map.
         mpp: micrometres per pixel of the map.
         about: the provenance, which becomes the member "prediction".
@@ -109,7 +119,7 @@ def write_geojson(
     with replacing(path) as temporary, temporary.open("w", encoding="utf-8") as file:
         file.write(f'{{"type": "FeatureCollection", "prediction": {json.dumps(about)}, "features": [')
         for n, region in enumerate(found):
-            outline = shapely.transform(region.outline, lambda points: (points * downsample).round(2))
+            outline = _cut(shapely.transform(region.outline, lambda points: (points * downsample).round(2)), size)
             name = task.foreground[region.label]
             name = QUPATH_NAMES.get(name, name[:1].upper() + name[1:])
             feature = {
@@ -123,3 +133,13 @@ def write_geojson(
             }
             file.write(("," if n else "") + "\n" + json.dumps(feature))
         file.write("\n]}\n")
+
+
+def _cut(outline: Polygon, size: tuple[int, int]) -> Polygon | MultiPolygon:
+    """The part of an outline that lies on the slide."""
+    slide = shapely.box(0, 0, *size)
+    if slide.covers(outline):
+        return outline
+    parts = shapely.get_parts(shapely.intersection(outline, slide))
+    polygons = [part for part in parts if isinstance(part, Polygon)]  # the others have no area
+    return polygons[0] if len(polygons) == 1 else MultiPolygon(polygons)

@@ -10,6 +10,7 @@ import torch
 
 from study.data.slides.pyramid import write_pyramid
 from study.data.slides.slide import View
+from study.data.slides.tissue import RULE
 from study.files import replacing
 from study.networks.network import Network
 from study.prediction.contours import SPECK, regions, trace, write_geojson
@@ -84,12 +85,12 @@ def predict_slide(
     side: int = SIDE,
     batch_size: int = 1,
 ) -> Summary:
-    """Predict a slide at one scale and write the maps, the overlay and the contours.
+    """Predict a slide at one scale and write the maps, the overlay and the contours, all within the tissue only.
 
     Args:
         network: in eval mode, on the device to run on.
         task: what it was trained for; names the classes and decides.
-        about: the provenance, for the GeoJSON.
+        about: the provenance, for the GeoJSON, which also states the rule of tissue and its area.
         side, batch_size: of the tiles, see :func:`~study.prediction.slide.predict_view`.
 
     Raises:
@@ -117,7 +118,13 @@ def predict_slide(
             specks += dropped + len(outlines) - len(own)
             found.append(Found(name, pixels * view.mpp**2 / 1e6, len(own)))
         write_geojson(
-            temporary[outputs.contours], drawn, task=task, downsample=view.downsample, mpp=view.mpp, about=about
+            temporary[outputs.contours],
+            drawn,
+            task=task,
+            size=(view.slide.width, view.slide.height),
+            downsample=view.downsample,
+            mpp=view.mpp,
+            about=about | {"tissue": {"rule": RULE, "area mm^2": round(prediction.tissue_area, 6)}},
         )
         step = picture_step(view)
         channels = range(task.outputs - len(task.foreground), task.outputs)

@@ -14,6 +14,7 @@ from matplotlib.patches import Patch as Swatch
 from PIL import Image
 
 from study.data.slides.slide import View
+from study.data.slides.tissue import SATURATION, VALUE
 from study.files import replacing
 from study.prediction.colours import colour_of
 from study.prediction.contours import Region
@@ -28,6 +29,9 @@ FAINTEST = 0.1
 colour. So the background is unchanged, and no colours are mixed in the foreground."""
 
 VIRIDIS = matplotlib.colormaps["viridis"]
+
+CAPTION = f"In tissue only: saturation > {SATURATION:g} and value > {VALUE:g} (HSV)"
+"""Below the picture: where the network is believed at all."""
 
 LINE = 1.4
 """The height of a line of the legend, in heights of its text."""
@@ -131,7 +135,7 @@ def write_overlay(
     """
     classes, height, width = probabilities.shape
     unit = max(14.0, max(height, width) / 64)  # the height of the text, in pixels
-    below = max(4.0, 2 + LINE * classes)  # in units
+    below = max(4.0, 2 + LINE * classes) + LINE  # in units; the last line is the caption
     page = Image.new("RGBA", (max(width, math.ceil(34 * unit)), height + math.ceil(below * unit)), "white")
     left = (page.width - width) // 2
     blended = blend(image, probabilities[0]) if classes == 1 else blend_classes(image, probabilities)
@@ -147,6 +151,7 @@ def write_overlay(
             _draw_colour_bar(_axes(figure, *place, unit / 2), task, unit)
         else:
             draw_legend(_axes(figure, *place, LINE * classes * unit), task)
+        figure.text(unit / page.width, 0.5 * unit / page.height, CAPTION, va="bottom")
         canvas = FigureCanvasAgg(figure)
         canvas.draw()
     page.alpha_composite(Image.fromarray(np.asarray(canvas.buffer_rgba())))

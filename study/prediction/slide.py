@@ -30,7 +30,7 @@ class Prediction:
 
     Attributes:
         maps: ``(N, height, width)`` of the view: the probability of each channel of the task and, if requested, the
-            mean and the standard deviation of each over the eight roto-reflections; zero in tiles without tissue.
+            mean and the standard deviation of each over the eight roto-reflections; zero outside of the tissue.
         tiles, tiles_with_tissue: the number of tiles, and of those on which the network was run.
         tissue_area: in mm².
     """
@@ -51,11 +51,12 @@ def predict_view(
     batch_size: int = 1,
     stability: bool = False,
 ) -> Prediction:
-    """Run a network over a slide at one scale; the result equals that on the whole view at once, to rounding.
+    """Run a network over a slide at one scale; in tissue, the result is that on the whole view at once, to rounding.
 
-    The view is padded with white at its bottom and right to a size that the network's grid allows. Tiles whose kept
-    part has no tissue (:mod:`study.data.slides.tissue`) are left out. The memory is that of one batch in the network
-    and one that is being read, whatever the size of the slide.
+    The view is padded with white at its bottom and right to a size that the network's grid allows. Where the slide has
+    no tissue, by the rule of extraction (:mod:`study.data.slides.tissue`), the maps are zero, whatever the network says
+    of glass; tiles whose kept part has none are left out. The memory is that of one batch in the network and one that
+    is being read, whatever the size of the slide.
 
     Args:
         network: in eval mode, on the device to run on.
@@ -88,7 +89,7 @@ def predict_view(
         bar = tqdm(total=len(chosen), desc=view.slide.name, unit="tile", leave=False, disable=None)
         with closing(results), bar:  # so that reading has ended when the caller closes the slide
             for tile, values in results:
-                maps.write(tile.rows.kept_start, tile.columns.kept_start, values)
+                maps.write(tile.rows.kept_start, tile.columns.kept_start, values * _pixels_of_tissue(tile, tissue))
                 bar.update()
     except BaseException:
         maps.close()
@@ -118,6 +119,15 @@ def _function(network: Network, task: Task, stability: bool) -> Callable[[Tensor
 def _has_tissue(tile: Tile, tissue: np.ndarray) -> bool:
     rows, columns = (slice(span.kept_start // CELL, -(-span.kept_stop // CELL)) for span in (tile.rows, tile.columns))
     return bool(tissue[rows, columns].any())
+
+
+def _pixels_of_tissue(tile: Tile, tissue: np.ndarray) -> np.ndarray:
+    """Which pixels of a tile's kept part lie in cells of tissue, bool ``(h, w)``; beyond the view they do not count."""
+    rows, columns = (
+        np.minimum(np.arange(span.kept_start, span.kept_stop) // CELL, cells - 1)
+        for span, cells in zip((tile.rows, tile.columns), tissue.shape, strict=True)
+    )
+    return tissue[np.ix_(rows, columns)]
 
 
 def _area(tissue: np.ndarray, view: View) -> float:

@@ -13,8 +13,16 @@ from pathlib import Path, PurePosixPath
 import pandas as pd
 
 from study.data.extraction.sampling import SlideKind
-from study.data.slides.annotations import EMPTY_ANNOTATION, Groups, says_no_tumour
-from study.data.slides.files import SlideFiles, by_slide, files_below, matching, patterns_of
+from study.data.slides.annotations import EMPTY_ANNOTATION, Groups
+from study.data.slides.files import (
+    SlideFiles,
+    by_slide,
+    files_below,
+    has_tumour,
+    labels_in_use,
+    matching,
+    patterns_of,
+)
 from study.errors import StudyError
 
 TABLE_VERSION = 1
@@ -52,18 +60,23 @@ def exclusions() -> pd.DataFrame:
     return pd.read_csv(Path(__file__).with_name("camelyon16.csv"), index_col="slide", keep_default_na=False)
 
 
-def find_slides(folder: Path | str, selection: str = "all") -> tuple[list[SlideFiles], dict[str, str]]:
+def find_slides(
+    folder: Path | str, selection: str = "all", *, groups: Groups = GROUPS, tiff_masks: bool = False
+) -> tuple[list[SlideFiles], dict[str, str]]:
     """The slides in a folder and in those below it, with what belongs to them; hidden files are left out.
 
-    A slide of Camelyon16 is told by its name. ``tumor_*`` must have an annotation, ``normal_*`` must not. ``test_*``
-    without one is a normal slide, unless the folder's ``checksums.md5`` lists one; where that list is missing, a test
-    slide whose annotation was not downloaded is taken for normal. Any other slide needs an annotation, an empty one
-    (:data:`EMPTY_ANNOTATION`) if it holds no tumour.
+    A slide of Camelyon16 is told by its name. ``tumor_*`` must have an annotation, ``normal_*`` must not have one with
+    tumour. ``test_*`` without one is a normal slide, unless the folder's ``checksums.md5`` lists one; where that list
+    is missing, a test slide whose annotation was not downloaded is taken for normal. Any other slide needs an
+    annotation, an empty one (:data:`EMPTY_ANNOTATION`) if it holds no tumour. Where masks are in use, a mask counts
+    instead of an annotation.
 
     Args:
         folder: with slides ``*.tif`` (or another of :data:`~study.data.slides.slide.SUFFIXES`), annotations ``*.xml``
             and masks ``*_mask.tif``, in any folders or in one.
         selection: see :func:`select`.
+        groups: what the names of groups in annotations mean.
+        tiff_masks: whether masks are in use, not annotations.
 
     Returns:
         the slides, sorted by name; and for every slide of the selection that cannot be used, its name and the reason
@@ -77,15 +90,18 @@ def find_slides(folder: Path | str, selection: str = "all") -> tuple[list[SlideF
     if not slides:
         raise StudyError(f"no slides in {folder}; expected images/*.tif and annotations/*.xml as in Camelyon16")
     index = folder / INDEX
-    published = by_slide(read_index(index))[1] if index.is_file() else {}
+    published = by_slide(read_index(index))[2 if tiff_masks else 1] if index.is_file() else {}
+    names = slides.keys() | annotations.keys() | (masks.keys() if tiff_masks else set())
     found, problems = [], {}
-    for key in select(slides.keys() | annotations.keys(), selection, where=folder):
-        slide, annotation = slides.get(key), annotations.get(key)
-        if problem := _problem(key, slide, annotation, published=key in published):
+    for key in select(names, selection, where=folder):
+        slide, annotation, mask = slides.get(key), annotations.get(key), masks.get(key)
+        labels = labels_in_use(annotation, mask, tiff_masks=tiff_masks)
+        tumour = slide is not None and labels is not None and has_tumour(labels, groups)
+        wanted = f"mask {key}_mask.tif" if tiff_masks else f"annotation {slide.stem if slide else key}.xml"
+        if problem := _problem(key, slide, labels, tumour=tumour, wanted=wanted, published=key in published):
             problems[key] = problem
         else:
-            tumour = annotation is not None and not says_no_tumour(annotation)
-            found.append(SlideFiles(key, slide, annotation, masks.get(key), is_partial(key), tumour))
+            found.append(SlideFiles(key, slide, annotation, mask, is_partial(key), tumour))
     return found, problems
 
 
@@ -144,21 +160,31 @@ def parse_index(text: str, *, where: Path | str) -> dict[PurePosixPath, str]:
     return sums
 
 
-def _problem(key: str, slide: Path | None, annotation: Path | None, *, published: bool) -> str | None:
-    """Why a slide cannot be used, in one line with the remedy; None if it can."""
+def _problem(
+    key: str, slide: Path | None, labels: Path | None, *, tumour: bool, wanted: str, published: bool
+) -> str | None:
+    """Why a slide cannot be used, in one line with the remedy; None if it can.
+
+    Args:
+        key: the slide's name.
+        slide, labels: the slide, and its annotation or mask.
+        tumour: whether the labels say that there is some.
+        wanted: what a slide without labels lacks.
+        published: whether the list of sums names such labels.
+    """
     if slide is None:
-        return f"{annotation} has no slide; get the slide or remove the annotation"
+        return f"{labels} has no slide; get the slide or remove this file"
     normal = key.startswith("normal_")
-    if normal and annotation is not None:
-        return f"{slide} is a normal slide by its name, yet has the annotation {annotation}; remove one of them"
-    if normal or annotation is not None or (key.startswith("test_") and not published):
+    if normal and tumour:
+        return f"{slide} is a normal slide by its name, yet has tumour in {labels}; remove one of them"
+    if normal or labels is not None or (key.startswith("test_") and not published):
         return None
-    missing = f"{slide} has no annotation {slide.stem}.xml"
+    missing = f"{slide} has no {wanted}"
     if published:
         return f"{missing}, which {INDEX} lists; download it"
     if key.startswith("tumor_"):
         return f"{missing}; get it, or leave the slide out"
-    return f"{missing}; make one, of a slide without tumour an empty one: {EMPTY_ANNOTATION}"
+    return f"{missing}; make one, of a slide without tumour an empty annotation: {EMPTY_ANNOTATION}"
 
 
 def is_partial(key: str) -> bool:

@@ -89,13 +89,14 @@ class SlideSet:
     """What is particular to a collection of slides.
 
     Attributes:
-        find: the slides of a selection in a folder, and why others of it cannot be used, by their names.
+        find: the slides of a selection in a folder, and why others of it cannot be used, by their names; as
+            :func:`study.data.slides.files.find_slides`, with its options.
         kind_of: what the name of a slide that cannot be used yet says of it.
         groups: what the names of groups and classes in its annotations mean.
         recognises: whether the slides found in a folder are this collection's.
     """
 
-    find: Callable[[Path, str], tuple[list[SlideFiles], dict[str, str]]]
+    find: Callable[..., tuple[list[SlideFiles], dict[str, str]]]
     kind_of: Callable[[str], SlideKind]
     groups: Groups
     recognises: Callable[[Path, Sequence[SlideFiles]], bool]

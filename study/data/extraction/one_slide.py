@@ -57,7 +57,7 @@ class Task:
         partial: whether the slide is annotated in part only: what nobody labelled is then marked to be ignored.
         scale: how patches are cut.
         groups: what the names of groups and classes in the annotation mean.
-        slide_mpp: micrometres per pixel of level 0, if the slide does not say them.
+        slide_mpp: micrometres per pixel of level 0, if the slide does not say them, or not rightly.
         seed: of the study.
         wanted: number of patches with and without tumour.
         positions: instead of drawing, cut the patches at these (x, y) of level 0, and expect these hashes.
@@ -85,7 +85,7 @@ class Task:
     def recipe(self) -> dict:
         """What the file's content depends on, but for the slide and its annotation, and how these are understood."""
         fields = asdict(self)
-        del fields["slide_mpp"], fields["groups"]  # most slides do not need them: a file notes them if its slide does
+        del fields["slide_mpp"], fields["groups"]  # mostly there are none: a file notes them for itself
         files = {key: fields[key].name if fields[key] else None for key in ("slide", "annotation", "mask")}
         return json.loads(json.dumps(fields | files))
 
@@ -94,7 +94,8 @@ def extract_slide(task: Task, folder: Path) -> pd.DataFrame:
     """Cut a slide's patches into its file below ``folder``.
 
     Returns:
-        the slide's rows of the manifest; in their ``attrs``, "notes" says what is to be said of the annotation.
+        the slide's rows of the manifest; in their ``attrs``, "notes" says what is to be said of the slide's scale and
+        of its annotation.
 
     Raises:
         StudyError: naming the slide, its annotation or its mask, if one of them is damaged or they do not belong
@@ -110,7 +111,7 @@ def extract_slide(task: Task, folder: Path) -> pd.DataFrame:
         with mask, replacing(slide_file(folder, task.name)) as temporary:
             positions = _positions(task, view, mask)
             rows = _write(temporary, task, view, mask, positions)
-            rows.attrs["notes"] = notes
+            rows.attrs["notes"] = notes = "; ".join(filter(None, (slide.notice, notes)))
             with h5py.File(temporary, "a") as file:
                 file.attrs["notes"] = notes
     return rows
@@ -122,7 +123,7 @@ def read_rows(folder: Path, task: Task) -> pd.DataFrame | None:
         with h5py.File(slide_file(folder, task.name), "r") as file:
             if json.loads(file.attrs["recipe"]) != task.recipe or file.attrs["inputs"] != _inputs(task):
                 return None
-            if file.attrs.get("stated_mpp", task.slide_mpp) != task.slide_mpp:
+            if file.attrs.get("stated_mpp") != task.slide_mpp:
                 return None
             if file.attrs.get("groups", _text(task.groups)) != _text(task.groups):  # older files do not note them
                 return None
@@ -189,7 +190,8 @@ def _open_mask(task: Task, slide: Slide, view: View) -> tuple[Mask, str]:
     if task.annotation is None:
         return OutlineMask(Annotation.empty(), view, partial=False), ""
     annotation = read_annotation(task.annotation, groups=task.groups, size=(slide.width, slide.height))
-    return OutlineMask(annotation, view, partial=task.partial), annotation.notes
+    notes = f"outlines: {annotation.notes}" if annotation.notes else ""
+    return OutlineMask(annotation, view, partial=task.partial), notes
 
 
 def _positions(task: Task, view: View, mask: Mask) -> list[tuple[int, int]]:

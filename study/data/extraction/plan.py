@@ -1,8 +1,9 @@
 """A patch store from slides: plan, extraction, manifest. It can be cut at any moment, and goes on."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from types import MappingProxyType
 
 import pandas as pd
 from tqdm import tqdm
@@ -83,7 +84,7 @@ def plan(
             is extracted stays as it is when they are mended.
         groups: what the names of groups and classes in annotations mean.
         tiff_masks: take the tumour from the mask TIFFs, not from the annotations.
-        slide_mpp: micrometres per pixel of level 0 of slides that do not say them.
+        slide_mpp: micrometres per pixel of level 0 of all slides, whatever they say.
 
     Raises:
         StudyError: if there are no slides, or a slide lacks the mask that is asked for.
@@ -121,19 +122,24 @@ def plan_again(
     manifest: pd.DataFrame,
     *,
     source: str,
+    problems: Mapping[str, str] = MappingProxyType({}),
     groups: Groups = GROUPS,
     tiff_masks: bool = False,
     slide_mpp: float | None = None,
 ) -> Plan:
     """What to extract so that the patches are the identical ones of a manifest.
 
+    Args:
+        problems: why slides of the folder cannot be used.
+
     Raises:
-        StudyError: if the folder lacks a slide of the manifest, or ``tiff_masks`` its mask.
+        StudyError: if the folder lacks a slide of the manifest, or it cannot be used, or ``tiff_masks`` lack its mask.
     """
     files = {s.name: s for s in slides}
     rows_of = dict(list(manifest.groupby("slide")))
     if missing := sorted(rows_of.keys() - files.keys()):
-        raise StudyError(f"the manifest needs the slide {missing[0]}, which is not in the folder; get it")
+        reason = problems.get(missing[0], "it is not in the folder; get it")
+        raise StudyError(f"the manifest needs the slide {missing[0]}: {reason}")
     tasks = []
     for s in _sorted([files[name] for name in rows_of]):
         rows = rows_of[s.name]

@@ -40,7 +40,7 @@ class PatchDataset(Dataset):
             image, mask = file[IMAGE][row], file[MASK][row]
             if self.hashes is not None and patch_hash(image, mask) != self.hashes[item]:
                 raise OSError("its hash is not the manifest's")
-        except (OSError, KeyError) as error:
+        except (OSError, KeyError, IndexError) as error:
             path = self.files[number][0]
             raise StudyError(f"{path}: patch {row} is damaged; delete the file and make it again") from error
         return torch.from_numpy(image).permute(2, 0, 1), torch.from_numpy(mask)[None]  # (3, H, W), (1, H, W)

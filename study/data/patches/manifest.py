@@ -6,13 +6,16 @@ can make the identical patches from it. :data:`study.data.patches.schema.COLUMNS
 
 import json
 import re
+from collections.abc import Callable
 from pathlib import Path
 
 import pandas as pd
 
-from study.data.patches.schema import COLUMNS, RECIPE_KEYS
+from study.data.patches.schema import COLUMNS, RECIPE_KEYS, SPLITS
 from study.errors import StudyError
 from study.files import replacing
+
+_LARGEST = 1e7  # pixels; no slide has so many on a side
 
 
 def is_extraction(folder: Path) -> bool:
@@ -49,7 +52,7 @@ def read_manifest(path: Path) -> pd.DataFrame:
     """A manifest, from its file or its folder; columns :data:`~study.data.patches.schema.COLUMNS`.
 
     Raises:
-        StudyError: if it is missing, empty or damaged.
+        StudyError: if it is missing, empty or damaged, or has a number that no patch can have.
     """
     file = manifest_path(path) if path.is_dir() else path
     if not file.is_file():
@@ -60,9 +63,28 @@ def read_manifest(path: Path) -> pd.DataFrame:
             raise ValueError(f"no column {min(missing)}")
         if rows.empty:
             raise ValueError("no rows")
-    except (OSError, ValueError) as error:
+        for column, possible in _POSSIBLE.items():
+            if not (fits := possible(rows[column])).all():
+                raise ValueError(f"{column} is {rows[column][~fits].iloc[0]} in row {fits.argmin() + 1}")
+    except (OSError, ValueError, OverflowError) as error:
         raise StudyError(f"{file} is damaged or no manifest ({str(error).splitlines()[0]}); make it again") from error
     return rows
+
+
+def _between(low: float, high: float) -> Callable[[pd.Series], pd.Series]:
+    return lambda values: values.between(low, high)
+
+
+_POSSIBLE = {
+    "slide": lambda names: ~names.str.contains(r"[/\\\0]") & (names != ""),  # it names a file
+    "split": lambda names: names.isin(SPLITS),
+    **dict.fromkeys(("x", "y"), _between(0, _LARGEST)),
+    "level": _between(0, 100),
+    "mpp": _between(1e-3, 1e3),
+    "patch_size": _between(1, _LARGEST),
+    **dict.fromkeys(("tumour", "ignored"), _between(0, 1)),
+}
+"""Which values a column can have; not the hashes, which are compared with those of the patches."""
 
 
 def write_recipe(folder: Path, recipe: dict) -> None:

@@ -218,7 +218,7 @@ class PatchStore:
                 try:
                     with h5py.File(path, "r") as file:
                         counts = [int(is_foreground(file[MASK][row]).sum()) for row in self.row[here]]
-                except (OSError, KeyError) as error:
+                except (OSError, KeyError, IndexError) as error:
                     raise StudyError(f"{path} is damaged ({_brief(error)}); make it again") from error
                 self._foreground[here] = counts
         return self._foreground

@@ -7,7 +7,9 @@ from fnmatch import fnmatchcase
 from pathlib import Path, PurePosixPath
 from typing import TypeVar
 
-from study.data.slides.annotations import EMPTY_ANNOTATION, FORMATS, says_no_tumour
+from study.data.slides.annotations import EMPTY_ANNOTATION, FORMATS, GROUPS, Groups, read_annotation
+from study.data.slides.convertible import PICTURES, advice
+from study.data.slides.masks import MaskFile
 from study.data.slides.slide import SUFFIXES
 from study.errors import StudyError
 
@@ -21,11 +23,10 @@ class SlideFiles:
     Attributes:
         name: of the slide's file, without the ending and in lower case: releases differ in case.
         path: of the slide.
-        annotation: its outlines, ``<name>.xml`` or ``<name>.geojson``; None if there are none because the slide is
-            normal.
+        annotation: its outlines, ``<name>.xml`` or ``<name>.geojson``, if there are any.
         mask: ``<name>_mask.tif``, if there is one.
         partial: whether tumour may be unlabelled, so that pixels that nobody labelled must be ignored.
-        tumour: whether anything is outlined on it.
+        tumour: whether it has any, by the masks in use, see :func:`has_tumour`.
     """
 
     name: str
@@ -36,13 +37,18 @@ class SlideFiles:
     tumour: bool
 
 
-def find_slides(folder: Path, selection: str) -> tuple[list[SlideFiles], dict[str, str]]:
+def find_slides(
+    folder: Path, selection: str, *, groups: Groups = GROUPS, tiff_masks: bool = False
+) -> tuple[list[SlideFiles], dict[str, str]]:
     """The slides in a folder and in those below it, each with its annotation; hidden files are left out.
 
     Args:
         folder: with slides, annotations ``<slide>.xml`` or ``<slide>.geojson``, and masks ``<slide>_mask.tif``, in any
-            folders or in one. The annotation of a slide without tumour has no outlines.
+            folders or in one. The annotation of a slide without tumour has no outlines, its mask no pixel of 1.
         selection: "all", or names and patterns of slides, see :func:`matching`.
+        groups: what the names of groups and classes in annotations mean.
+        tiff_masks: whether masks are in use, not annotations. A slide then needs no annotation; an annotation without
+            outlines does instead of a mask.
 
     Returns:
         the slides, sorted by name; and for every slide of the selection that cannot be used, its name and the reason
@@ -51,25 +57,60 @@ def find_slides(folder: Path, selection: str) -> tuple[list[SlideFiles], dict[st
     Raises:
         StudyError: if there are no slides, two of one name, or a name that is not there.
     """
-    slides, annotations, masks = by_slide(files_below(folder))
-    if not slides:
-        raise StudyError(f"no slides in {folder}; expected slides, each with <slide>.xml or <slide>.geojson")
-    names = slides.keys() | annotations.keys()
+    files = list(files_below(folder))
+    slides, annotations, masks = by_slide(files)
+    pictures = {path.stem.lower(): path for path in files if path.suffix.lower() in PICTURES}
+    names = slides.keys() | annotations.keys() | (masks.keys() if tiff_masks else set())
+    if not slides and not names & pictures.keys():
+        others = [f"; {path} {advice(path)}" for path in sorted(pictures.values())[:1]]
+        raise StudyError(
+            f"no slides in {folder}; expected slides, each with <slide>.xml or <slide>.geojson{''.join(others)}"
+        )
     found, problems = [], {}
     for name in sorted(names if selection == "all" else matching(names, selection, where=folder)):
-        slide, annotation = slides.get(name), annotations.get(name)
+        slide, annotation, mask = slides.get(name), annotations.get(name), masks.get(name)
+        labels = labels_in_use(annotation, mask, tiff_masks=tiff_masks)
         if slide is None:
-            problems[name] = f"{annotation} has no slide; get the slide or remove the annotation"
-        elif annotation is None:
-            files = " or ".join(slide.stem + ending for ending in FORMATS)
-            problems[name] = (
-                f"{slide} has no annotation {files}; make one, of a slide without tumour an empty one: "
-                f"{EMPTY_ANNOTATION}"
-            )
+            problems[name] = _without_slide(labels, pictures.get(name))
+        elif labels is None:
+            problems[name] = _without_labels(slide, mask, tiff_masks=tiff_masks)
         else:
-            tumour = not says_no_tumour(annotation)
-            found.append(SlideFiles(name, slide, annotation, masks.get(name), partial=False, tumour=tumour))
+            tumour = has_tumour(labels, groups)
+            found.append(SlideFiles(name, slide, annotation, mask, partial=False, tumour=tumour))
     return found, problems
+
+
+def labels_in_use(annotation: Path | None, mask: Path | None, *, tiff_masks: bool) -> Path | None:
+    """The file that says where a slide has tumour: its annotation, or the mask if masks are in use and it has one."""
+    return mask if tiff_masks and mask is not None else annotation
+
+
+def has_tumour(labels: Path, groups: Groups) -> bool:
+    """Whether an annotation or a mask says that its slide has tumour; one that cannot be read is refused when used."""
+    try:
+        if labels.suffix.lower() in FORMATS:
+            return not read_annotation(labels, groups=groups).tumour.is_empty
+        with MaskFile(labels) as mask:
+            return mask.has_tumour()
+    except StudyError:
+        return True
+
+
+def _without_slide(labels: Path, picture: Path | None) -> str:
+    """Why labels are of no use, and the remedy; there may be a picture that could become their slide."""
+    if picture is not None and (what := advice(picture)):
+        return f"{picture} {what}"
+    return f"{labels} has no slide; get the slide or remove this file"
+
+
+def _without_labels(slide: Path, mask: Path | None, *, tiff_masks: bool) -> str:
+    """Why a slide cannot be used that has no labels of the kind in use, and the remedies."""
+    empty = f"of a slide without tumour an empty annotation: {EMPTY_ANNOTATION}"
+    if tiff_masks:
+        return f"{slide} has no mask {slide.stem}_mask.tif; make one, {empty}"
+    files = " or ".join(slide.stem + ending for ending in FORMATS)
+    remedy = f"take {mask} with --masks tiff, or make one" if mask else "make one"
+    return f"{slide} has no annotation {files}; {remedy}, {empty}"
 
 
 def files_below(folder: Path) -> Iterator[Path]:

@@ -1,4 +1,7 @@
-"""Writing pyramidal tiled TIFFs, which OpenSlide, ASAP and QuPath open, with bounded memory whatever their size.
+"""Writing pyramidal tiled TIFFs with bounded memory, whatever their size.
+
+OpenSlide, ASAP and QuPath open those of 8 bits: slides, masks and maps of decisions. OpenSlide reads no float32, so
+that maps of probabilities are for ASAP, for QuPath (through Bio-Formats, which comes with it) and for tifffile.
 
 The image comes as a stream of strips. While one level is compressed, its rows are averaged down into an unnamed
 temporary file beside the output, from which the next level streams in turn; two such files exist at most.

@@ -13,6 +13,7 @@ import numpy as np
 import openslide
 from PIL import Image
 
+from study.data.slides.convertible import advice
 from study.errors import StudyError
 
 SUFFIXES = (".tif", ".tiff", ".svs", ".ndpi", ".mrxs", ".scn", ".vms", ".vmu", ".svslide", ".bif", ".czi")
@@ -39,11 +40,13 @@ class Slide(AbstractContextManager):
         width, height: of level 0, in pixels.
         mpp: micrometres per pixel of level 0.
         magnification: of the objective: what the file says, or the power nearest to ``10 / mpp``.
-        stated: the micrometres per pixel that were stated by the caller, if the file did not say its scale.
+        stated: the micrometres per pixel that were stated by the caller; None if they were not.
+        notice: what is to be told the user: that the file says another scale than the caller. Mostly empty.
 
     Args:
         path: any file that OpenSlide reads.
-        mpp: micrometres per pixel of level 0, for slides that do not say it.
+        mpp: micrometres per pixel of level 0, for slides that do not say it or not rightly: image editors write 72
+            dots per inch, which is 352.8 micrometres per pixel. It counts more than what the file says.
 
     Raises:
         StudyError: if the file is missing, damaged or no slide, or if neither it nor ``mpp`` says its scale.
@@ -58,7 +61,8 @@ class Slide(AbstractContextManager):
             self._slide = openslide.OpenSlide(self.path)
         try:
             self.width, self.height = self._slide.dimensions
-            self.mpp, self.magnification = self._scale(mpp)
+            self.stated = mpp
+            self.mpp, self.magnification, self.notice = self._scale(mpp)
         except BaseException:
             self.close()
             raise
@@ -76,9 +80,11 @@ class Slide(AbstractContextManager):
             raise StudyError(f"a scale of {wanted} for {self.path}; give a positive number")
         downsample = self.magnification / magnification if mpp is None else mpp / self.mpp
         if downsample < 1 - SAME_SCALE:
-            has = f"{self.magnification:g}x" if mpp is None else f"{self.mpp:g} µm per pixel"
             asked = f"{magnification:g}x" if mpp is None else f"{mpp:g} µm per pixel"
-            raise StudyError(f"{self.path} has {has}, coarser than {asked}; ask for no more than it has")
+            raise StudyError(
+                f"{self.path} has {self.magnification:g}x, {self.mpp:.4g} µm per pixel, coarser than {asked}; ask for "
+                "no more than it has, or state its scale with --slide-mpp if the file has it wrong"
+            )
         return View(self, downsample)
 
     def close(self) -> None:
@@ -87,15 +93,23 @@ class Slide(AbstractContextManager):
     def __exit__(self, *_: object) -> None:
         self.close()
 
-    def _scale(self, mpp: float | None) -> tuple[float, float]:
+    def _scale(self, stated: float | None) -> tuple[float, float, str]:
+        """Micrometres per pixel, magnification, and the notice."""
         said, power = (
             self._positive(key) for key in (openslide.PROPERTY_NAME_MPP_X, openslide.PROPERTY_NAME_OBJECTIVE_POWER)
         )
-        self.stated = mpp if said is None and power is None else None
-        mpp = said or (10 / power if power else mpp)
+        said = said or (10 / power if power else None)
+        mpp = said if stated is None else stated
         if mpp is None:
-            raise StudyError(f"{self.path} does not say its micrometres per pixel; state them with --slide-mpp")
-        return mpp, power or min(POWERS, key=lambda p: abs(math.log(10 / p / mpp)))
+            raise StudyError(
+                f"{self.path} does not say its micrometres per pixel; state them with --slide-mpp, for all slides of "
+                "the command"
+            )
+        notice = ""
+        if said is not None and abs(said / mpp - 1) > SAME_SCALE:
+            notice = f"{self.path} says {said:.4g} µm per pixel; it is taken for {mpp:g}, as --slide-mpp states"
+            power = None  # what the file says of its scale is wrong
+        return mpp, power or min(POWERS, key=lambda p: abs(math.log(10 / p / mpp))), notice
 
     def _positive(self, key: str) -> float | None:
         try:
@@ -109,6 +123,8 @@ class Slide(AbstractContextManager):
         try:
             yield
         except (openslide.OpenSlideError, OSError) as error:
+            if what := advice(self.path):
+                raise StudyError(f"{self.path} {what}") from error
             reason = str(error).strip().splitlines()[0] if str(error).strip() else "empty or of no known format"
             raise StudyError(f"{self.path} is damaged or not a slide ({reason}); get it again") from error
 

@@ -20,6 +20,11 @@ CELL = 16
 BLUR = 1.0
 """Standard deviation of the blur, in cells."""
 
+RULE = (
+    f"saturation above {SATURATION:g} and value above {VALUE:g} (HSV), in cells of {CELL} pixels, blurred by one cell"
+)
+"""The rule for people, as outputs state it."""
+
 _BLOCK = 2048
 """Side of the windows that are read, in pixels of the slide's level."""
 

@@ -1,6 +1,5 @@
 """What was annotated on a slide, from the files of the viewers ASAP (XML) and QuPath (GeoJSON) to geometry."""
 
-import re
 from pathlib import Path
 
 from study.data.slides.annotations.annotation import GROUPS, KINDS, Annotation, Groups, Kind
@@ -17,7 +16,6 @@ __all__ = [
     "Groups",
     "Kind",
     "read_annotation",
-    "says_no_tumour",
 ]
 
 FORMATS = {".xml": read_asap, ".geojson": read_qupath}
@@ -25,9 +23,6 @@ FORMATS = {".xml": read_asap, ".geojson": read_qupath}
 
 EMPTY_ANNOTATION = "<ASAP_Annotations><Annotations/></ASAP_Annotations>"
 """Says of a slide that it was looked at and holds no tumour."""
-
-_EMPTY = {".xml": (rb"<ASAP_Annotations", rb"<Annotation\s"), ".geojson": (rb"^\s*[{\[]", rb'"coordinates"')}
-"""Of each kind of file: what it holds at least, and what it holds with every outline."""
 
 
 def read_annotation(path: Path | str, *, groups: Groups = GROUPS, size: tuple[int, int] | None = None) -> Annotation:
@@ -50,13 +45,3 @@ def read_annotation(path: Path | str, *, groups: Groups = GROUPS, size: tuple[in
     if path.stat().st_size == 0:
         raise StudyError(f"{path} is empty; get it again")
     return FORMATS[path.suffix.lower()](path, groups, size)
-
-
-def says_no_tumour(path: Path) -> bool:
-    """Whether an annotation is whole and has no outlines; one that cannot be read is refused later, when it is used."""
-    there, outline = _EMPTY[path.suffix.lower()]
-    try:
-        content = path.read_bytes()
-    except OSError:
-        return False
-    return re.search(there, content) is not None and not re.search(outline, content)

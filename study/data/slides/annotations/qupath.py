@@ -70,7 +70,7 @@ def _add(outlines: Outlines, feature: dict, number: int) -> None:
     parts = [coordinates] if kind == "Polygon" else coordinates
     try:
         rings = [[_ring(ring) for ring in part] for part in parts]
-    except (TypeError, ValueError) as error:
+    except (TypeError, ValueError, OverflowError) as error:
         raise outlines.error(
             name, "has a coordinate that is no finite number on a slide, or none; correct it"
         ) from error

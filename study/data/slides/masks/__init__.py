@@ -3,6 +3,6 @@
 from study.data.slides.masks.comparison import Comparison, compare
 from study.data.slides.masks.mask import Mask
 from study.data.slides.masks.outlines import OutlineMask
-from study.data.slides.masks.tiff import TiffMask
+from study.data.slides.masks.tiff import MaskFile, TiffMask
 
-__all__ = ["Comparison", "Mask", "OutlineMask", "TiffMask", "compare"]
+__all__ = ["Comparison", "Mask", "MaskFile", "OutlineMask", "TiffMask", "compare"]
