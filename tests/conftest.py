@@ -1,5 +1,6 @@
 """What several tests share: a study so small that all of it runs in seconds."""
 
+import os
 import sys
 from dataclasses import replace
 from importlib.util import find_spec
@@ -8,6 +9,7 @@ from pathlib import Path
 import pytest
 import torch
 from data_helpers import make_blobs
+from hypothesis import HealthCheck, settings
 from lightning_fabric import Fabric
 
 from study.data.patches.store import PatchStore
@@ -19,6 +21,15 @@ HAS_ESCNN = all(find_spec(package) for package in ("escnn", "lie_learn"))
 """Not on Python 3.13 and newer, for which lie_learn has no release (test_environment.py insists on older ones)."""
 
 collect_ignore = [] if HAS_ESCNN else ["test_escnn_layers.py", "test_conversion.py", "test_bench.py"]
+
+settings.register_profile(
+    "study",
+    derandomize="EXAMPLES" not in os.environ,
+    deadline=None,
+    database=None,
+    suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
+)
+settings.load_profile("study")
 
 
 @pytest.fixture(autouse=True)

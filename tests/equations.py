@@ -47,7 +47,8 @@ def index_of(matrix, group):
 def read(f, place, layer):
     """``f(y + place)`` for every position y of the output."""
     padding, stride = layer.padding, layer.stride
-    f = np.pad(f, [(0, 0), (0, 0), (padding, padding), (padding, padding)])
+    mode = {"zeros": "constant", "reflect": "reflect", "replicate": "edge", "circular": "wrap"}[layer.padding_mode]
+    f = np.pad(f, [(0, 0), (0, 0), (padding, padding), (padding, padding)], mode)
     height, width = [(size - layer.kernel_size) // stride + 1 for size in f.shape[-2:]]
     rows, columns = place[0] + stride * np.arange(height), place[1] + stride * np.arange(width)
     return f[:, :, rows[:, None], columns]

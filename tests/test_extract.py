@@ -159,6 +159,14 @@ def test_a_slide_s_file_with_fewer_patches_than_the_manifest_is_named(extracted,
         store.foreground()
 
 
+def test_a_manifest_that_names_what_no_file_can_be_called_is_refused(extracted, tmp_path):
+    shutil.copytree(extracted, tmp_path / "store")
+    manifest = manifest_path(tmp_path / "store")
+    manifest.write_text(manifest.read_text().replace("tumor_001", "tumor_" + 300 * "1"))
+    with assert_refused(300 * "1", "run the extraction"):
+        PatchStore(tmp_path / "store")
+
+
 @pytest.mark.parametrize("content", ["", "slide,x\n", "slide,split\na,train\n", "\0\1\2"])
 def test_a_damaged_manifest_is_named(extracted, tmp_path, content):
     shutil.copytree(extracted, tmp_path / "store")

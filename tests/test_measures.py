@@ -3,15 +3,16 @@ from itertools import product
 import numpy as np
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
+from properties import examples
 from scipy.ndimage import distance_transform_edt
 from torchmetrics.functional.classification import binary_calibration_error, binary_f1_score, binary_jaccard_index
 
 from study.groups import P4M
 from study.tasks.labels import IGNORE
 from study.tasks.measures import BINS, TOLERANCE, boundary, boundary_counts, counts, reliability, stability_sums, within
-from study.tasks.ratios import boundary_dice, calibration_error, dice, iou
+from study.tasks.ratios import boundary_dice, calibration_error, dice, iou, mean_dice
 
 MAPS = ["labelled", "partly labelled"]
 
@@ -58,6 +59,26 @@ def test_dice_is_the_overlap_over_the_mean_area_and_iou_over_the_union():
         assert measure(0, 0, 0) == 1
         assert measure(0, 3, 0) == 0
         np.testing.assert_allclose(measure(np.array([1, 0]), np.array([0, 1]), np.array([0, 1])), [1, 0])
+
+
+@examples(60)
+@given(
+    classes=st.lists(st.tuples(*3 * [st.integers(0, 2**40)]), min_size=1, max_size=5),
+    order=st.randoms(use_true_random=False),
+)
+def test_dice_and_iou_of_any_counts_are_shares_of_the_same_order(classes, order):
+    for tp, fp, fn in classes:
+        found, union = dice(tp, fp, fn), iou(tp, fp, fn)
+        assert 0 <= union <= found <= 1
+        assert (found == 1) == (fp == fn == 0)
+        assert found == dice(tp, fn, fp)
+        assert found == pytest.approx(2 * union / (1 + union))
+        assert dice(tp + 1, fp, fn) >= found >= dice(tp, fp + 1, fn)
+        assert 0 <= boundary_dice(tp + fp, tp, tp + fn, tp) == found
+    mean = mean_dice([count for counts in classes for count in counts])
+    assert mean == pytest.approx(np.mean([dice(*counts) for counts in classes]))
+    shuffled = order.sample(classes, len(classes))
+    assert mean_dice([count for counts in shuffled for count in counts]) == pytest.approx(mean)
 
 
 def boundary_by_hand(inside: np.ndarray, outside: np.ndarray) -> set[tuple[int, int]]:
@@ -142,7 +163,7 @@ def test_flips_and_deviations_are_summed_at_the_border_and_in_the_interior():
         np.testing.assert_allclose(sums[b], expected, rtol=1e-12)
 
 
-@settings(max_examples=20, deadline=None)
+@examples(20)
 @given(seed=st.integers(0, 2**32), g=st.integers(1, P4M.order - 1), kind=st.sampled_from(MAPS))
 def test_no_sum_depends_on_how_patch_and_mask_are_turned(seed, g, kind):
     probability, mask = maps(kind, seed=seed)

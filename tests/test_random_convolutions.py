@@ -1,22 +1,24 @@
-"""The Fourier form against the dense form: outputs and gradients of convolutions drawn at random.
+"""Layers drawn at random: the dense form against the equations, the Fourier form against the dense one, equivariance.
 
-For each body 60 examples, always the same; ``EXAMPLES=2000 pytest tests/test_random_convolutions.py`` draws others.
 With ``TRITON_INTERPRET=1`` those in float32 take the Triton kernels, in Triton's interpreter.
 """
 
-import os
 from functools import partial
 
 import pytest
 import torch
-from hypothesis import HealthCheck, given, settings
+from equations import EQUATION, TRANSPOSED, random_input
+from hypothesis import given
 from hypothesis import strategies as st
+from properties import examples
+from torch import nn
 
-from study.gconv import GroupConv2d, GroupConvTranspose2d
+from study.equivariance import assert_equivariant
+from study.gconv import GroupBatchNorm2d, GroupConv2d, GroupConvTranspose2d, GroupMaxPool2d, OrientationPool2d
 from study.gconv.fast import compiler, fourier
+from study.gconv.sizes import is_exact
 from study.groups import GROUPS, P4M
 
-EXAMPLES = int(os.environ.get("EXAMPLES", "60"))
 TOLERANCE = {torch.float64: 1e-11, torch.float32: 2e-5}
 LAYOUTS = {
     "contiguous": lambda randn, *shape: randn(*shape),
@@ -57,13 +59,7 @@ def layers(draw):
 
 
 @pytest.mark.parametrize("body", ["cpp", "torch"])
-@settings(
-    max_examples=EXAMPLES,
-    derandomize="EXAMPLES" not in os.environ,
-    deadline=None,
-    database=None,
-    suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
-)
+@examples(60)
 @given(
     layer=layers(),
     dtype=st.sampled_from(list(TOLERANCE)),
@@ -111,3 +107,63 @@ def test_a_transposed_convolution_of_many_fields_to_few():
     """The workspace was measured by the outputs alone, and the inputs are more."""
     layer = GroupConvTranspose2d(64, 4, 3, group=P4M, stride=2, padding=1, algorithm="fourier")
     assert_is_the_dense_form(layer, torch.randn(1, 64, 8, 40, 40, requires_grad=True))
+
+
+# --- the equations, and equivariance ---
+
+
+@st.composite
+def small_layers(draw):
+    """Any of the convolutions, in float64, and the size of an input that has an output of a few pixels."""
+    kind, kernel = draw(st.sampled_from(list(EQUATION))), draw(st.integers(1, 5))
+    transposed = kind in TRANSPOSED
+    stride, padding = draw(st.integers(1, 3)), draw(st.integers(0, kernel))
+    mode = "zeros" if transposed else draw(st.sampled_from(["zeros", "zeros", "reflect", "replicate", "circular"]))
+    smallest = (2 * padding - kernel) // stride + 2 if transposed else kernel - 2 * padding
+    if mode != "zeros":
+        smallest = max(smallest, padding + 1)
+    sides = st.integers(0, 4).map(lambda more: max(1, smallest) + more)
+    options = {"stride": stride, "padding": padding, "padding_mode": mode, "bias": draw(st.booleans())}
+    group = draw(st.sampled_from(list(GROUPS.values())))
+    layer = kind(draw(st.integers(1, 3)), draw(st.integers(1, 2)), kernel, group=group, **options)
+    return layer.double(), (draw(sides), draw(sides))
+
+
+@examples(50)
+@given(small_layers())
+def test_any_convolution_obeys_its_equation_and_is_equivariant_where_no_stride_leaves_pixels_over(drawn):
+    layer, size = drawn
+    torch.manual_seed(0)
+    x = random_input(layer, size)
+    found = layer(x).detach()
+    expected = torch.from_numpy(EQUATION[type(layer)](layer, x.numpy(), layer.weight.detach().numpy()))
+    if layer.bias is not None:
+        expected += layer.bias.detach().view(-1, *[1] * (expected.ndim - 2))  # one per field
+    torch.testing.assert_close(found, expected, rtol=1e-12, atol=1e-12)
+    geometry = {"kernel_size": layer.kernel_size, "stride": layer.stride, "padding": layer.padding}
+    if type(layer) in TRANSPOSED or all(is_exact(side, **geometry) for side in size):
+        assert_equivariant(layer, x, layer.group, tolerance=1e-11)
+
+
+@examples(30)
+@given(
+    kernel_size=st.integers(1, 4),
+    stride=st.integers(1, 3),
+    sizes=st.tuples(st.integers(0, 3), st.integers(0, 3)),
+    group=st.sampled_from(list(GROUPS.values())),
+    data=st.data(),
+)
+def test_pooling_and_batch_norm_of_any_feature_map_are_equivariant(kernel_size, stride, sizes, group, data):
+    padding = data.draw(st.integers(0, kernel_size // 2))
+    smallest = max(kernel_size - 2 * padding, 1)
+    smallest += (kernel_size - 2 * padding - smallest) % stride  # where the stride leaves nothing over
+    height, width = (smallest + n * stride for n in sizes)
+    torch.manual_seed(0)
+    f = torch.randn(2, 3, group.order, height, width, dtype=torch.float64)
+    norm = GroupBatchNorm2d(3).double()
+    nn.init.uniform_(norm.weight, 0.5, 2)
+    nn.init.normal_(norm.bias)
+    norm(torch.randn(2, 3, group.order, 4, 5, dtype=torch.float64) + 1)
+    pool = GroupMaxPool2d(kernel_size, stride, padding)
+    for layer in (pool, norm, OrientationPool2d("max"), OrientationPool2d("mean")):
+        assert_equivariant(layer, f, group, tolerance=1e-12)

@@ -8,6 +8,7 @@ import hashlib
 import json
 from collections.abc import Iterable, Mapping, Sequence
 from functools import lru_cache
+from os.path import isfile
 from pathlib import Path
 
 import h5py
@@ -176,7 +177,7 @@ class PatchStore:
             (slide_file(self.path, name), patches_fingerprint(manifest.hash[self.file == n]))
             for n, name in enumerate(names)
         ]
-        if missing := [str(path) for path, _ in self.files if not path.is_file()]:
+        if missing := [str(path) for path, _ in self.files if not isfile(path)]:  # Path's fails on a long name
             raise StudyError(f"{missing[0]} is missing; run the extraction into {self.path} again, it makes what lacks")
         self.size = (recipe["patch_size"], recipe["patch_size"])
         self.hashes = manifest.hash.to_numpy(object)
