@@ -52,10 +52,28 @@ def random_annotation(seed: int, size: float, *, whole_numbers: bool = False) ->
 
 def count_inside(geometry: shapely.Geometry, view: FakeView, x: int, y: int, width: int, height: int) -> np.ndarray:
     """How many of the 16 samples of each pixel lie inside, one by one: (height, width)."""
-    across, down = (np.arange(4 * start, 4 * (start + n)) * 0.25 + 0.125 for start, n in ((x, width), (y, height)))
     shapely.prepare(geometry)
-    inside = shapely.contains_xy(geometry, *np.meshgrid(across * view.downsample, down * view.downsample))
-    return inside.reshape(height, 4, width, 4).sum(axis=(1, 3))  # (rows, samples, columns, samples)
+    return _count(shapely.contains_xy(geometry, *_samples(view, x, y, width, height)))
+
+
+def count_near_border(
+    geometry: shapely.Geometry, view: FakeView, x: int, y: int, width: int, height: int
+) -> np.ndarray:
+    """How many of the 16 samples of each pixel lie on the border, as far as floats can tell: (height, width)."""
+    border, points = geometry.boundary, shapely.points(*_samples(view, x, y, width, height))
+    shapely.prepare(border)
+    return _count(shapely.dwithin(border, points, 1e-9 * view.downsample))
+
+
+def _samples(view: FakeView, x: int, y: int, width: int, height: int) -> list[np.ndarray]:
+    """x and y of all samples of a window, each (4 * height, 4 * width)."""
+    across, down = (np.arange(4 * start, 4 * (start + n)) * 0.25 + 0.125 for start, n in ((x, width), (y, height)))
+    return np.meshgrid(across * view.downsample, down * view.downsample)
+
+
+def _count(samples: np.ndarray) -> np.ndarray:
+    height, width = (n // 4 for n in samples.shape)
+    return samples.reshape(height, 4, width, 4).sum(axis=(1, 3))  # (rows, samples, columns, samples)
 
 
 def brute_force(annotation: Annotation, view: FakeView, *window: int, partial: bool = False) -> np.ndarray:

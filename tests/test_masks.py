@@ -1,22 +1,29 @@
 """Masks: the pixel rule against a brute force, windows, cells, and memory."""
 
 import tracemalloc
+from functools import partial
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
 import pytest
 import shapely
 import tifffile
+from hypothesis import given
+from hypothesis import strategies as st
 from mask_helpers import (
     NOTHING,
     FakeView,
     annotation_of,
     brute_force,
+    count_inside,
+    count_near_border,
     level0_mask,
     random_annotation,
     whole,
     write_tiff,
 )
+from properties import examples
 
 from study.data.datasets.camelyon16_slides import GROUPS
 from study.data.slides.annotations import Annotation, read_annotation
@@ -31,17 +38,51 @@ needs_real = pytest.mark.skipif(not REAL.is_dir(), reason="the real annotations 
 # --- the rule ---
 
 
-@pytest.mark.parametrize("downsample", [1, 2, 4, 4.0007, 5.37, 16])
+def outlines(*, largest: int = 60):
+    """Polygons of whole or any numbers, within and beyond a view of 40 x 40 pixels, that may cross themselves."""
+    whole_number = st.integers(-10, largest)
+    number = st.one_of(whole_number, st.floats(-10, largest).map(lambda n: round(n, 3)))
+    points = [st.lists(st.tuples(kind, kind), min_size=3, max_size=8) for kind in (whole_number, number)]
+    valid = partial(shapely.make_valid, method="structure", keep_collapsed=False)
+    return st.lists(st.one_of(points).map(shapely.Polygon).map(valid), max_size=3).map(shapely.union_all)
+
+
+@examples(60)
+@given(
+    tumour=outlines(),
+    excluded=outlines(),
+    downsample=st.sampled_from([0.25, 1, 2, 4, 4.0007, 5.37, 16]),
+    corner=st.tuples(st.integers(-7, 40), st.integers(-7, 40)),
+    size=st.tuples(st.integers(1, 30), st.integers(1, 30)),
+    in_part=st.booleans(),
+)
+def test_a_pixel_of_any_outlines_is_tumour_if_half_of_its_samples_are(
+    tumour, excluded, downsample, corner, size, in_part
+):
+    """Samples on a border, which a ray may put on either side, count on either."""
+    tumour, excluded = (shapely.affinity.scale(g, downsample, downsample, origin=(0, 0)) for g in (tumour, excluded))
+    annotation, view = annotation_of(tumour, excluded), FakeView(40 * downsample, 40 * downsample, downsample)
+    mask, window = OutlineMask(annotation, view, partial=in_part), (*corner, *size)
+    found = mask.tumour_samples(*window), mask.excluded_samples(*window)
+    for samples, geometry in zip(found, (annotation.tumour, annotation.excluded), strict=True):
+        inside, near = count_inside(geometry, view, *window), count_near_border(geometry, view, *window)
+        assert samples.shape == size[::-1]
+        assert ((inside - near <= samples) & (samples <= inside + near)).all()
+    labelled = found[0] + found[1] >= 8
+    expected = np.where(found[0] >= 8, 1, np.where(labelled | (not in_part), 0, IGNORE))
+    read = mask.read(*window)
+    assert read.dtype == np.uint8
+    np.testing.assert_array_equal(read, expected)
+
+
+@pytest.mark.parametrize("downsample", [1, 4.0007, 16])
 @pytest.mark.parametrize("partial", [False, True])
-def test_a_pixel_is_tumour_if_half_of_its_samples_are(downsample, partial):
+def test_masks_of_crooked_tumours_are_those_of_a_brute_force(downsample, partial):
     view = FakeView(100 * downsample, 90 * downsample, downsample)
-    for seed in range(8):
-        annotation = random_annotation(seed, 100 * downsample)
-        mask = OutlineMask(annotation, view, partial=partial).read(-7, -5, 110, 101)
-        assert mask.dtype == np.uint8
-        assert mask.shape == (101, 110)
-        assert (mask == brute_force(annotation, view, -7, -5, 110, 101, partial=partial)).all()
-        assert set(np.unique(mask)) == ({0, 1, IGNORE} if partial else {0, 1})
+    mask = OutlineMask(random_annotation(0, 100 * downsample), view, partial=partial).read(-7, -5, 110, 101)
+    annotation = random_annotation(0, 100 * downsample)
+    assert (mask == brute_force(annotation, view, -7, -5, 110, 101, partial=partial)).all()
+    assert set(np.unique(mask)) == ({0, 1, IGNORE} if partial else {0, 1})
 
 
 def test_exactly_half_is_enough():
@@ -85,15 +126,17 @@ def test_a_pixel_that_is_labelled_by_halves_is_not_ignored():
 # --- windows ---
 
 
-@pytest.mark.parametrize("whole_numbers", [False, True])
-@pytest.mark.parametrize("downsample", [3.7, 4])
-def test_windows_fit_together(whole_numbers, downsample):
+@examples(60)
+@given(
+    annotation=st.builds(annotation_of, outlines(largest=200), outlines(largest=200)),
+    downsample=st.sampled_from([3.7, 4]),
+    cuts=st.tuples(*2 * [st.sets(st.integers(1, 59), max_size=3).map(lambda some: [0, *sorted(some), 60])]),
+)
+def test_windows_fit_together_wherever_they_are_cut(annotation, downsample, cuts):
     """Also where borders pass exactly through samples, which is where most outlines of whole numbers go."""
-    view = FakeView(60 * downsample, 60 * downsample, downsample)
-    for seed in range(20):
-        mask = OutlineMask(random_annotation(seed, 60 * 4, whole_numbers=whole_numbers), view, partial=True)
-        windows = [[mask.read(x, y, 15, 20) for x in range(0, 60, 15)] for y in range(0, 60, 20)]
-        assert (np.block(windows) == whole(mask)).all()
+    mask = OutlineMask(annotation, FakeView(60 * downsample, 60 * downsample, downsample), partial=True)
+    windows = [[mask.read(x, y, right - x, low - y) for x, right in pairwise(cuts[0])] for y, low in pairwise(cuts[1])]
+    assert (np.block(windows) == whole(mask)).all()
 
 
 @needs_real

@@ -6,6 +6,9 @@ import numpy as np
 import pytest
 import torch
 from data_helpers import assert_refused
+from hypothesis import given
+from hypothesis import strategies as st
+from properties import examples
 from torch import Tensor, nn
 
 from study.data.patches.loading import to_input
@@ -76,10 +79,10 @@ def test_an_output_pixel_sees_as_far_as_the_receptive_radius_and_no_farther(grou
 def test_tiles_keep_every_pixel_once_and_lie_as_exactness_needs(grid, depth):
     network = build_unet("z2", width=1, depth=depth, grid=grid)
     period, remainder, radius = 2**depth, network.sizes.remainder, network.receptive_radius
-    rng = np.random.default_rng(0)
-    for _ in range(200):
-        height, width = (int(n) for n in rng.integers(1, 1000, 2))
-        side = int(rng.integers(20 * period + 2, 40 * period))
+
+    @examples(100)
+    @given(st.integers(1, 1000), st.integers(1, 1000), st.integers(20 * period + 2, 40 * period))
+    def check(height, width, side):
         tiles = plan_tiles(network, height, width, side)
         full = network.sizes.at_least(height), network.sizes.at_least(width)
         assert all(0 <= n - size < period + (size == 1) for n, size in zip(full, (height, width), strict=True))
@@ -97,22 +100,32 @@ def test_tiles_keep_every_pixel_once_and_lie_as_exactness_needs(grid, depth):
         assert (kept == 1).all()
         assert len({tile.shape for tile in tiles}) == 1
 
+    check()
+
 
 @pytest.mark.parametrize("depth", [1, 2])
 @pytest.mark.parametrize("grid", ["even", "odd"])
 @pytest.mark.parametrize("group", ["z2", "p4", "p4m"])
 def test_stitched_tiles_are_the_untiled_output_in_float64(group, grid, depth):
     network = random_unet(group, grid=grid, depth=depth).double()
-    height, width = (network.sizes.at_least(n) for n in (23 * 2**depth, 41 * 2**depth))
-    image = torch.randn(3, height, width, dtype=torch.float64)
-    tiles = plan_tiles(network, height, width, 22 * 2**depth)
-    assert len(tiles) >= 6
-    with torch.no_grad():
-        whole = network(image[None])[0].numpy()
-    assert whole.std() > 0.01
-    for batch_size in (1, 4):
+    counts = []
+
+    @examples(4)
+    @given(st.integers(10, 40), st.integers(20, 45), st.integers(20, 26), st.integers(1, 5), st.integers(0, 2**32))
+    def check(rows, columns, side, batch_size, seed):
+        height, width = (network.sizes.at_least(n * 2**depth) for n in (rows, columns))
+        generator = torch.Generator().manual_seed(seed)
+        image = torch.randn(3, height, width, dtype=torch.float64, generator=generator)
+        tiles = plan_tiles(network, height, width, network.sizes.at_least(side * 2**depth))
+        counts.append(len(tiles))
+        with torch.no_grad():
+            whole = network(image[None])[0].numpy()
+        assert whole.std() > 0.01
         difference = np.abs(stitched(network, image, tiles, batch_size=batch_size) - whole).max()
         assert difference <= 1e-12 * np.abs(whole).max()
+
+    check()
+    assert max(counts) >= 6
 
 
 def test_a_margin_that_is_too_small_or_a_start_off_the_period_would_show(monkeypatch):
