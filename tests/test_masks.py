@@ -47,7 +47,7 @@ def outlines(*, largest: int = 60):
     return st.lists(st.one_of(points).map(shapely.Polygon).map(valid), max_size=3).map(shapely.union_all)
 
 
-@examples(60)
+@examples(40)
 @given(
     tumour=outlines(),
     excluded=outlines(),

@@ -88,7 +88,7 @@ def records_of_two(draw):
     return records, draw(st.permutations(records)), draw(st.randoms(use_true_random=False))
 
 
-@examples(25)
+@examples(12)
 @given(records_of_two())
 def test_an_interval_depends_on_no_order_and_on_no_unit_of_area(drawn):
     records, shuffled, chance = drawn
