@@ -16,6 +16,7 @@ import numpy as np
 import pandas as pd
 
 from study.data.extraction.sampling import draw_positions
+from study.data.patches.integrity import FORMAT
 from study.data.patches.manifest import slide_file
 from study.data.patches.schema import (
     COLUMNS,
@@ -215,7 +216,7 @@ def _write(path: Path, task: Task, view: View, mask: Mask, positions: list[tuple
     size, count = task.scale.patch_size, len(positions)
     require_space(path, count * size * size * 4)
     rows = []
-    with h5py.File(path, "w", rdcc_nbytes=0) as file:
+    with h5py.File(path, "w", rdcc_nbytes=0, libver=FORMAT) as file:
         for name, shape in array_shapes(size, size).items():
             # one chunk per patch, uncompressed: written and read at the speed of the disk; the hash is its checksum
             file.create_dataset(name, (count, *shape), np.uint8, chunks=(1, *shape) if count else None)
