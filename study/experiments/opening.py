@@ -1,11 +1,10 @@
 """From what the command line says to a study with its data."""
 
-import warnings
 from pathlib import Path
 
 from study.data.datasets.registry import labels_of, prepare
 from study.data.patches.schema import SPLITS
-from study.errors import StudyError
+from study.errors import StudyError, notice
 from study.experiments.presets import check_study_name, find_preset, override, study_name
 from study.experiments.trials import Study
 from study.tasks.labels import IGNORE
@@ -31,7 +30,7 @@ def open_study(
             preset's and the study has no name of its own.
 
     Warns:
-        UserWarning: naming the training, validation or test patches, if they have no foreground.
+        StudyNotice: naming the training, validation or test patches, if they have no foreground.
     """
     preset = find_preset(preset_name)
     changed = override(preset, settings)
@@ -69,8 +68,7 @@ def _warn_of_parts_without_foreground(study: Study) -> None:
         if lacking:
             fraction, seed = lacking[0]
             where = f" at {100 * fraction:g} % of the data with seed {seed}" if len(lacking) < len(splits) else ""
-            warnings.warn(
+            notice(
                 f"{study.store.path} has no foreground in its {part} patches{where}; check the masks (0 is background, "
-                f"{IGNORE} unlabelled), or split more cases",
-                stacklevel=3,
+                f"{IGNORE} unlabelled), or split more cases"
             )

@@ -23,9 +23,9 @@ FORMAT = ("v110", "v110")
 """What ``h5py.File`` calls it."""
 
 CHECKSUM = "checksum"
-"""The attribute of :func:`checksum`."""
+"""The attribute that :func:`sign` adds."""
 
-UNREADABLE = (OSError, KeyError, ValueError, TypeError, AttributeError, RuntimeError)
+UNREADABLE = (OSError, KeyError, ValueError, TypeError, AttributeError, RuntimeError, IndexError)
 """What h5py, and whoever takes what it reads, raises of a damaged file."""
 
 
@@ -55,10 +55,33 @@ def read_patch(file: h5py.File, row: int, expected: str | None) -> tuple[np.ndar
     return image, mask
 
 
-def checksum(file: h5py.File) -> str:
-    """SHA-256 of all that an open file holds but its patches, 64 hexadecimal digits."""
-    parts = {name: file[name][()] for name in set(file) - {IMAGE, MASK}}
-    parts |= {f"attribute {name}": np.asarray(file.attrs[name]) for name in set(file.attrs) - {CHECKSUM}}
+def sign(file: h5py.File) -> None:
+    """Add the checksum to a file that is complete."""
+    file.attrs[CHECKSUM] = fixed_length(_checksum(file))
+
+
+def verify(file: h5py.File) -> bool:
+    """Compare a file with its checksum; False if it has none, as older files.
+
+    Raises:
+        OSError: if they differ; or one of :data:`UNREADABLE`.
+    """
+    if CHECKSUM not in file.attrs:
+        return False
+    if text(file.attrs[CHECKSUM]) != _checksum(file):
+        raise OSError("its checksum is another")
+    return True
+
+
+def _checksum(file: h5py.File) -> str:
+    """SHA-256 of all that a file holds but its patches, 64 hexadecimal digits."""
+    parts = {f"attribute {name}": np.asarray(file.attrs[name]) for name in set(file.attrs) - {CHECKSUM}}
+
+    def add(name: str, found: h5py.Dataset | h5py.Group) -> None:
+        if isinstance(found, h5py.Dataset) and name not in (IMAGE, MASK):
+            parts[name] = found[()]
+
+    file.visititems(add)
     digest = hashlib.sha256()
     for name, array in sorted(parts.items()):
         digest.update(f"{name} {array.dtype.str} {array.shape}\n".encode())

@@ -4,9 +4,10 @@
 In             There is
 =============  ================================================================================================
 an HDF5 file   ``x`` uint8 (N, H, W, 3) and ``mask`` uint8 (N, H, W); the attributes ``source``, ``recipe`` (JSON),
-               ``fingerprint``; and, where they are known, ``classes`` (JSON) and ``mpp``
-a single file  also ``case``, ``slide`` and ``split``, one label per patch; ``hash``, and ``foreground``, its number of
-               pixels; and the attribute ``checksum``. Older files lack these three
+               ``fingerprint``; where they are known, ``classes`` (JSON) and ``mpp``; and ``checksum``, of all but the
+               patches, which older files lack
+a single file  also ``case``, ``slide`` and ``split``, one label per patch; and ``hash`` and ``foreground``, its number
+               of pixels, which older files lack
 a slide's file  also ``rows/<column>``, the slide's rows of the manifest
 a manifest     the columns :data:`COLUMNS`, a row per patch
 a recipe       at least ``source`` and ``patch_size``; what else the patches depend on

@@ -15,7 +15,7 @@ import h5py
 import numpy as np
 import pandas as pd
 
-from study.data.patches.integrity import CHECKSUM, FORMAT, UNREADABLE, checksum, fixed_length, read_patch, text
+from study.data.patches.integrity import FORMAT, UNREADABLE, fixed_length, read_patch, sign, text, verify
 from study.data.patches.manifest import case_of, is_extraction, read_manifest, read_recipe, slide_file
 from study.data.patches.schema import (
     FOREGROUND,
@@ -31,7 +31,7 @@ from study.data.patches.schema import (
     patch_hash,
     patches_fingerprint,
 )
-from study.errors import StudyError
+from study.errors import StudyError, notice
 from study.files import replacing, require_space
 from study.tasks.labels import IGNORE
 
@@ -110,7 +110,7 @@ def write_patches(
         file.attrs.update({name: fixed_length(value) for name, value in about.items()})
         if mpp is not None:
             file.attrs["mpp"] = mpp
-        file.attrs[CHECKSUM] = fixed_length(checksum(file))
+        sign(file)
     return fingerprint
 
 
@@ -134,7 +134,7 @@ class PatchStore:
         StudyError: if the store is missing, damaged, or not a patch store.
 
     Warns:
-        UserWarning: if damage to its patches could go unnoticed, as in older files.
+        StudyNotice: if damage to its patches could go unnoticed, as in older files.
     """
 
     def __init__(self, path: Path | str) -> None:
@@ -168,9 +168,7 @@ class PatchStore:
                 self.mpp = float(file.attrs["mpp"]) if "mpp" in file.attrs else None
                 labels = [self.case, self.slide, self.split]
                 self.hashes = None
-                if CHECKSUM in file.attrs:
-                    if text(file.attrs[CHECKSUM]) != checksum(file):
-                        raise OSError("its checksum is another")
+                if verify(file):
                     self.hashes, self._foreground = file[HASH].asstr()[:], file[FOREGROUND][:]
                     labels += [self.hashes, self._foreground]
                 whole = (
@@ -190,10 +188,7 @@ class PatchStore:
         self.files = [(self.path, self.fingerprint)]
         self.file, self.row = np.zeros(count, np.int64), np.arange(count)
         if self.hashes is None:
-            warnings.warn(
-                f"{self.path} is of an older version and has no checksums: damage can go unnoticed; make it again",
-                stacklevel=4,
-            )
+            notice(f"{self.path} is of an older version and has no checksums: damage can go unnoticed; make it again")
 
     def _read_folder(self) -> None:
         manifest = read_manifest(self.path)
