@@ -79,6 +79,10 @@ def test_the_fingerprint_depends_on_neither_path_nor_recipe(tmp_path):
     assert int(first, 16) >= 0
 
 
+def test_the_fingerprint_is_that_of_every_earlier_version(good):
+    assert PatchStore(good).fingerprint == "54c8d585fa57ad54"  # records and checkpoints name it
+
+
 def test_recipes_are_stored_as_sorted_json(tmp_path):
     write(tmp_path / "s.h5", make_patches(), recipe={"b": 1, "a": 2})
     with h5py.File(tmp_path / "s.h5") as file:
