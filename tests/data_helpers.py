@@ -4,11 +4,13 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+import h5py
 import numpy as np
 import pytest
 from PIL import Image
 from scipy.ndimage import gaussian_filter
 
+from study.data.patches.integrity import text
 from study.data.patches.splits import split_by_case
 from study.data.patches.store import Patch, PatchStore, write_patches
 from study.errors import StudyError
@@ -38,6 +40,22 @@ def make_patches(count: int = 10, *, size: int = 8, seed: int = 0) -> list[Patch
 
 def make_store(path: Path, count: int = 10, *, size: int = 8, seed: int = 0) -> Path:
     write_patches(path, make_patches(count, size=size, seed=seed), SPLIT, source="random", recipe={"count": count})
+    return path
+
+
+def as_older(path: Path) -> Path:
+    """A store as earlier versions wrote it: in HDF5's earliest format, with texts of any length, without checksums."""
+    with h5py.File(path) as file:
+        arrays = {name: file[name][:] for name in ("x", "mask")}
+        labels = {name: file[name].asstr()[:] for name in ("case", "slide", "split")}
+        about = {name: text(value) for name, value in file.attrs.items() if name != "checksum"}
+    with h5py.File(path, "w", libver=("earliest", "latest")) as file:
+        for name, array in arrays.items():
+            shape = array.shape[1:]
+            file.create_dataset(name, data=array, maxshape=(None, *shape), chunks=(1, *shape), fletcher32=True)
+        for name, values in labels.items():
+            file.create_dataset(name, data=values, dtype=h5py.string_dtype())
+        file.attrs.update(about)
     return path
 
 

@@ -11,7 +11,7 @@ import h5py
 import numpy as np
 import pytest
 from conftest import HAS_ESCNN
-from data_helpers import SPLIT, contents, make_blobs, make_patches
+from data_helpers import SPLIT, as_older, contents, make_blobs, make_patches, make_store
 
 import study
 from study.data.patches.store import PatchStore, write_patches
@@ -225,6 +225,35 @@ def test_a_damaged_store_is_named_and_a_reproduction_of_other_data_keeps_the_old
 def test_other_data_than_the_presets_needs_a_name(run, tmp_path):
     write_patches(tmp_path / "mine.h5", make_patches(10, size=64), SPLIT, source="mine", recipe={})
     assert "give the study a --name" in refused(run("reproduce", "--data", "mine.h5"))
+
+
+@pytest.mark.parametrize("part", ["train", "validation", "test"])
+def test_a_part_without_foreground_is_named(run, part):
+    patches = [replace(patch, mask=patch.mask * (SPLIT[patch.case] != part)) for patch in make_patches(20, size=16)]
+    write_patches("store.h5", patches, SPLIT, source="random", recipe={})
+    code, _, error = run("reproduce", *TINY, "--dry-run")
+    assert code == 0
+    assert error.startswith(f"note: store.h5 has no foreground in its {part} patches; check the masks")
+    assert error.count("\n") == 1
+
+
+def test_a_regime_without_foreground_is_named(run):
+    patches = [replace(patch, mask=patch.mask * (n % 8 == 7)) for n, patch in enumerate(make_patches(10, size=16))]
+    patches = [replace(patch, mask=patch.mask | 1) if patch.case != "a" else patch for patch in patches]
+    write_patches("store.h5", patches, SPLIT, source="random", recipe={})
+    _, _, error = run("reproduce", *TINY, "--set", "fractions=0.125,1", "--set", "seeds=0,1,2", "--dry-run")
+    assert "no foreground in its train patches at 12.5 % of the data with seed" in error
+
+
+def test_masks_of_0_and_255_from_elsewhere_are_refused(run):
+    with h5py.File(as_older(make_store(Path("store.h5"), 20, size=16)), "r+") as file:
+        file["mask"][:] *= 255
+    code, _, error = run("reproduce", *TINY)
+    notice, refusal = error.splitlines()
+    assert code == 2
+    assert "store.h5 is of an older version" in notice
+    assert "store.h5" in refusal
+    assert "give 0 and 1" in refusal
 
 
 def test_a_file_that_is_there_is_not_overwritten_with_data(run, tmp_path):

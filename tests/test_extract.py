@@ -25,6 +25,7 @@ from slide_helpers import SIDE, TISSUE, TUMOUR, asap, make_slides, square
 from study.data.datasets.camelyon16_slides import EMPTY_ANNOTATION, find_slides, kind_of
 from study.data.extraction.one_slide import Scale, extract_slide, read_rows
 from study.data.extraction.plan import Plan, extract_store, plan, plan_again
+from study.data.patches.integrity import text
 from study.data.patches.loading import PatchDataset
 from study.data.patches.manifest import manifest_path, read_manifest, slide_file
 from study.data.patches.splits import stored_split
@@ -67,7 +68,7 @@ def content(store: Path) -> dict[str, str]:
     for file in sorted((store / "slides").glob("*")):
         with h5py.File(file, "r") as h5:
             arrays = b"".join(h5[name][:].tobytes() for name in ("x", "mask"))
-            found[file.name] = hashlib.sha256(arrays).hexdigest() + h5.attrs["fingerprint"]
+            found[file.name] = hashlib.sha256(arrays).hexdigest() + text(h5.attrs["fingerprint"])
     return found
 
 
@@ -263,6 +264,16 @@ def test_a_damaged_file_is_made_again(folder, extracted, tmp_path, damage):
     assert content(tmp_path / "store") == content(extracted)
 
 
+@pytest.mark.parametrize("column", ["x", "tumour", "slide", "hash"])
+def test_a_slide_whose_rows_were_changed_is_made_again(folder, extracted, tmp_path, column):
+    shutil.copytree(extracted, tmp_path / "store")
+    with h5py.File(slide_file(tmp_path / "store", "tumor_001"), "r+") as file:
+        file[f"rows/{column}"][1] = file[f"rows/{column}"][0] if column in ("x", "hash") else 0
+    manifest_path(tmp_path / "store").unlink()
+    extract(folder, tmp_path / "store")
+    assert content(tmp_path / "store") == content(extracted)
+
+
 def test_a_changed_annotation_is_extracted_again_and_nothing_else(folder, tmp_path):
     shutil.copytree(folder, tmp_path / "slides")
     extract(tmp_path / "slides", tmp_path / "store")
@@ -279,7 +290,7 @@ def test_another_meaning_of_groups_makes_annotated_slides_again_and_older_files_
 ):
     shutil.copytree(extracted, tmp_path / "store")
     with h5py.File(slide_file(tmp_path / "store", "tumor_002"), "a") as file:
-        del file.attrs["groups"]  # as before there was a choice
+        del file.attrs["groups"], file.attrs["checksum"]  # as before there was a choice
     for file in (tmp_path / "store/slides").iterdir():
         os.utime(file, ns=(0, 0))
     slides, _ = find_slides(folder)

@@ -4,6 +4,7 @@ import json
 import multiprocessing
 import pickle
 import shutil
+import warnings
 import weakref
 from contextlib import contextmanager
 from dataclasses import replace
@@ -15,9 +16,10 @@ import h5py
 import numpy as np
 import pytest
 import torch
-from data_helpers import SPLIT, assert_refused, contents, flip_byte, make_patches, make_store
+from data_helpers import SPLIT, as_older, assert_refused, contents, flip_byte, make_patches, make_store
 from torch.utils.data import DataLoader
 
+from study.data.patches.integrity import fixed_length
 from study.data.patches.loading import PatchDataset, ShuffledBatches, to_input
 from study.data.patches.store import PatchStore, write_patches
 from study.errors import StudyError
@@ -34,6 +36,9 @@ def good(tmp_path_factory):
 @pytest.fixture
 def path(good, tmp_path):
     return shutil.copy(good, tmp_path / "store.h5")
+
+
+OLDER = pytest.mark.filterwarnings("ignore:.*older version")
 
 
 def write(path, patches, split=SPLIT, recipe=None):
@@ -74,10 +79,14 @@ def test_the_fingerprint_depends_on_neither_path_nor_recipe(tmp_path):
     assert int(first, 16) >= 0
 
 
+def test_the_fingerprint_is_that_of_every_earlier_version(good):
+    assert PatchStore(good).fingerprint == "54c8d585fa57ad54"  # records and checkpoints name it
+
+
 def test_recipes_are_stored_as_sorted_json(tmp_path):
     write(tmp_path / "s.h5", make_patches(), recipe={"b": 1, "a": 2})
     with h5py.File(tmp_path / "s.h5") as file:
-        assert file.attrs["recipe"] == json.dumps({"a": 2, "b": 1})
+        assert file.attrs["recipe"].decode() == json.dumps({"a": 2, "b": 1})
 
 
 @pytest.mark.parametrize("part", ["image", "mask", "case", "slide", "split", "order", "count"])
@@ -219,9 +228,11 @@ DAMAGE = {
 }
 
 
+@pytest.mark.parametrize("older", [False, True], ids=["", "older"])
 @pytest.mark.parametrize("damage", DAMAGE.values(), ids=DAMAGE.keys())
-def test_a_damaged_store_is_refused_with_the_remedy(path, damage):
-    damage(path)
+@OLDER
+def test_a_damaged_store_is_refused_with_the_remedy(path, damage, older):
+    damage(as_older(path) if older else path)
     with assert_refused(path, "damaged", "make it again"):
         PatchStore(path)
 
@@ -259,6 +270,149 @@ def test_a_damaged_patch_is_the_last_line_of_an_error_from_a_worker(with_damaged
     )  # torch puts the traceback before it; the command line cuts it off
     with assert_refused(store.path, "patch 7", "make it again"):
         raise StudyError(last.removeprefix("study.errors.StudyError: "))
+
+
+# --- damage that HDF5 does not notice ---
+
+
+@pytest.mark.parametrize("array", ["x", "mask"])
+def test_a_patch_that_was_zeroed_with_its_checksum_is_noticed_when_it_is_read(path, array):
+    content = bytearray(path.read_bytes())
+    with h5py.File(path) as file:
+        chunk = file[array].id.get_chunk_info(7)
+    content[chunk.byte_offset : chunk.byte_offset + chunk.size] = bytes(chunk.size)
+    path.write_bytes(content)
+    with h5py.File(path) as file:
+        assert not file[array][7].any()  # the checksum of zeros is zero
+    dataset = PatchDataset(PatchStore(path), np.arange(40))
+    with assert_refused(path, "patch 7", "make it again"):
+        dataset[7]
+    assert_reads([dataset[8]], make_patches(40)[8:9])
+
+
+def test_patches_that_changed_places_are_noticed(path):
+    with h5py.File(path, "r+") as file:
+        file["mask"][3] = file["mask"][4]
+    with assert_refused(path, "patch 3", "make it again"):
+        PatchDataset(PatchStore(path), np.arange(40))[3]
+
+
+def change(name, value):
+    def damage(file):
+        if name in file:
+            file[name][3] = value
+        else:
+            file.attrs[name] = fixed_length(value)
+
+    return damage
+
+
+CHANGES = {
+    "case": "b",
+    "slide": "a-0",
+    "split": "test",
+    "hash": "0" * 16,
+    "foreground": 3,
+    "source": "else",
+    "recipe": "{}",
+    "fingerprint": "0" * 16,
+    "classes": '["rest", "bright"]',
+}
+
+
+@pytest.mark.parametrize("name", CHANGES)
+def test_a_change_of_labels_or_attributes_is_noticed(path, name):
+    with h5py.File(path, "r+") as file:
+        change(name, CHANGES[name])(file)
+    with assert_refused(path, "damaged", "checksum", "make it again"):
+        PatchStore(path)
+
+
+def test_every_block_of_the_structure_has_a_checksum_of_hdf5(good):
+    content = good.read_bytes()
+    assert content[8] == 3  # the version of the superblock
+    assert not [kind for kind in (b"TREE", b"SNOD", b"HEAP", b"GCOL") if kind in content]  # blocks that have none
+
+
+def test_any_byte_of_the_structure_may_be_damaged(good, tmp_path):
+    content, places = good.read_bytes(), np.flatnonzero(outside_of_patches(good))
+    refusals = []
+    for place in places[:: len(places) // 60]:
+        damaged = bytearray(content)
+        damaged[place] ^= 0xFF
+        (tmp_path / "s.h5").write_bytes(damaged)
+        try:
+            store = PatchStore(tmp_path / "s.h5")
+            read = list(PatchDataset(store, np.arange(40)))
+        except StudyError as error:
+            refusals.append(str(error))
+        else:  # a place that nothing is kept in
+            assert store.fingerprint == PatchStore(good).fingerprint
+            assert_reads(read, make_patches(40))
+    assert len(refusals) > 10
+    assert "\n" not in "".join(refusals)
+
+
+def outside_of_patches(path):
+    outside = np.ones(path.stat().st_size, bool)
+    with h5py.File(path) as file:
+        for name in ("x", "mask"):
+            for n in range(len(file[name])):
+                chunk = file[name].id.get_chunk_info(n)
+                outside[chunk.byte_offset :][: chunk.size] = False
+    return outside
+
+
+def test_a_store_of_an_older_version_is_read_with_a_notice(good, path):
+    before = PatchStore(good)
+    with pytest.warns(UserWarning, match="store.h5 is of an older version and has no checksums.*make it again"):
+        store = PatchStore(as_older(path))
+    for name in ("fingerprint", "source", "recipe", "classes", "mpp", "size"):
+        assert getattr(store, name) == getattr(before, name)
+    for name in ("case", "slide", "split"):
+        assert getattr(store, name).tolist() == getattr(before, name).tolist()
+    np.testing.assert_array_equal(store.foreground(), before.foreground())
+    assert_reads(PatchDataset(store, np.arange(40)), make_patches(40))
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        pickle.loads(pickle.dumps(store))  # as in another process: it was said once
+
+
+# --- masks of 0 and 255 ---
+
+
+def with_masks(*values):
+    """Ten patches whose masks have these values, one after another."""
+    patches = make_patches()
+    return [replace(p, mask=np.full_like(p.mask, values[n % len(values)])) for n, p in enumerate(patches)]
+
+
+def test_masks_of_0_and_255_are_refused_with_the_remedy_and_nothing_is_left(tmp_path):
+    with assert_refused(tmp_path / "s.h5", "masks of 0 and 255", "give 0 and 1"):
+        write(tmp_path / "s.h5", with_masks(0, 255))
+    assert contents(tmp_path) == {}
+
+
+def test_with_classes_too(tmp_path):
+    options = {"source": "random", "recipe": {}, "classes": ("rest", "a", "b")}
+    with assert_refused(tmp_path / "s.h5", "no foreground"):
+        write_patches(tmp_path / "s.h5", with_masks(0, 255), SPLIT, **options)
+    write_patches(tmp_path / "s.h5", with_masks(0, 255, 0, 2), SPLIT, **options)
+
+
+@pytest.mark.parametrize("values", [(0, 255, 1), (0,), (1,), (1, 255)])
+def test_the_rule_is_for_the_whole_store(tmp_path, values):
+    write(tmp_path / "s.h5", with_masks(*values))
+    assert PatchStore(tmp_path / "s.h5").has_foreground().any() == (1 in values)
+
+
+@OLDER
+def test_an_older_store_with_masks_of_0_and_255_is_refused_as_its_masks_are_read(path):
+    with h5py.File(as_older(path), "r+") as file:
+        file["mask"][:] *= 255
+    store = PatchStore(path)
+    with assert_refused(path, "masks of 0 and 255", "give 0 and 1"):
+        store.has_foreground()
 
 
 # --- indices ---
@@ -421,8 +575,9 @@ def test_a_store_of_floats_is_refused(path):
         PatchStore(path)
 
 
+@OLDER
 def test_a_case_in_two_splits_is_refused(path):
-    with h5py.File(path, "r+") as file:
+    with h5py.File(as_older(path), "r+") as file:  # as programs may write it that keep no checksums
         file["split"][0] = "test"
     with assert_refused(path, "case a is in more than one split"):
         PatchStore(path)

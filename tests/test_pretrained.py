@@ -306,6 +306,28 @@ def test_predict_takes_a_pretrained_network(tiny, capsys):
         predict(tiny / "s.tif", "p4m-tyni", tiny / "by-typo")
 
 
+@pytest.mark.parametrize("data", ["ebhi", "mine.h5", "small.h5"])
+def test_evaluate_takes_what_reproduce_takes_for_data(tiny, run_command, data):
+    """The folder of the data set, or a patch store; the store may be of another size, as the network runs on it."""
+    if data != "ebhi":
+        find_data_set("ebhi").store(
+            tiny / data, tiny / "ebhi", size={"mine.h5": 64, "small.h5": 32}[data], task="cancer"
+        )
+    code, output, error = run_command("evaluate", "p4m-tiny", "--data", data)
+    assert (code, error) == (0, "")
+    assert "test patches" in output
+    if data != "small.h5":
+        code, _, error = run_command("reproduce", "--preset", "ebhi-cancer", "--data", data, "--dry-run")
+        assert (code, error) == (0, "")
+
+
+def test_evaluate_says_what_is_wrong_with_the_folder(tiny, run_command):
+    (tiny / "empty").mkdir()
+    code, _, error = run_command("evaluate", "p4m-tiny", "--data", "empty")
+    assert code == 2
+    assert "empty" in error
+
+
 def test_tested_patients_are_known_at_every_size_and_for_every_task_of_the_data_set(tiny):
     about = read_pretrained("p4m-tiny")
     for size, task in [(64, "cancer"), (96, "cancer"), (64, "glands")]:

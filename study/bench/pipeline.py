@@ -170,7 +170,9 @@ def _extract_and_weigh(task: Task, folder: Path) -> tuple[int, float]:
 def _formats(folder: Path, source: Path, settings: Settings) -> dict[str, tuple[Dataset, float]]:
     """The same patches as a store, as a compressed store, and as PNG files, each with the bytes of a patch."""
     count = settings.patches * settings.processes
-    write_patches(folder / "raw.h5", _patches(source, count, settings.patch_size), {"a": "train"}, source="", recipe={})
+    write_patches(
+        folder / "raw.h5", _patches(source, count, settings.patch_size), {"a": "train"}, source="raw", recipe={}
+    )
     (folder / "png").mkdir()
     with h5py.File(folder / "raw.h5") as raw, h5py.File(folder / "gzip.h5", "w") as packed:
         for name in ("x", "mask"):
@@ -179,7 +181,7 @@ def _formats(folder: Path, source: Path, settings: Settings) -> dict[str, tuple[
                 data[n] = raw[name][n]
                 Image.fromarray(data[n]).save(folder / f"png/{n}-{name}.png")
         packed.attrs.update(raw.attrs)
-        for name in ("case", "slide", "split"):
+        for name in set(raw) - {"x", "mask"}:
             raw.copy(name, packed)
     found = {}
     for name, file in [("HDF5 (the store)", folder / "raw.h5"), ("HDF5, gzip", folder / "gzip.h5")]:

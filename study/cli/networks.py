@@ -31,7 +31,8 @@ def evaluate(
     data: Annotated[
         Path | None,
         typer.Option(
-            help="Patch store; its test patches are used.",
+            help="Data to test on, as for `reproduce`: the folder of the network's data set, or any patch store, a .h5 "
+            "file or an extraction's folder. The test patches are used.",
             metavar="PATH",
             show_default="the patches that the network was trained and tested on, if they come with the package",
         ),
@@ -40,19 +41,19 @@ def evaluate(
 ) -> None:
     """Evaluate a trained network on the test patches of a store: its measures, and its stability."""
     from study.cli.show import describe, show_table
-    from study.data.patches.store import PatchStore
     from study.devices import launch_fabric
     from study.experiments.evaluation import summarise
     from study.experiments.records import READINGS
     from study.experiments.trials import score_patches
-    from study.experiments.unseen import own_store, unseen_patches
+    from study.experiments.unseen import given_store, own_store, unseen_patches
     from study.networks.checkpoint import rebuild
     from study.networks.pretrained import read_network
     from study.tasks.registry import FOREGROUND, task_of_checkpoint
     from study.tasks.task import check_classes
 
     trained = read_network(network)
-    store = PatchStore(data) if data is not None else own_store(trained, network, Path("data"))
+    made = Path("data")
+    store = own_store(trained, network, made) if data is None else given_store(trained, data, made)
     rebuilt, task = rebuild(trained, network), task_of_checkpoint(trained) or FOREGROUND
     check_classes(task, store.classes, store.path)
     rebuilt.check_size(*store.size)

@@ -3,9 +3,11 @@
 from pathlib import Path
 
 from study.data.datasets.registry import labels_of, prepare
-from study.errors import StudyError
+from study.data.patches.schema import SPLITS
+from study.errors import StudyError, notice
 from study.experiments.presets import check_study_name, find_preset, override, study_name
 from study.experiments.trials import Study
+from study.tasks.labels import IGNORE
 
 
 def open_study(
@@ -26,6 +28,9 @@ def open_study(
     Raises:
         StudyError: if a setting or the name is wrong, the data cannot be made, or they or the settings are not the
             preset's and the study has no name of its own.
+
+    Warns:
+        StudyNotice: naming the training, validation or test patches, if they have no foreground.
     """
     preset = find_preset(preset_name)
     changed = override(preset, settings)
@@ -49,4 +54,21 @@ def open_study(
         raise StudyError(
             f"{data} holds other data ({store.source}) than {preset_name} is about; give the study a --name"
         )
-    return Study(name or study_name(preset_name), changed, store, root)
+    study = Study(name or study_name(preset_name), changed, store, root)
+    if store is not None:
+        _warn_of_parts_without_foreground(study)
+    return study
+
+
+def _warn_of_parts_without_foreground(study: Study) -> None:
+    has_foreground = study.store.has_foreground()
+    splits = {(trial.fraction, trial.seed): study.split(trial) for trial in study.trials()}
+    for part in SPLITS:
+        lacking = [cell for cell, split in splits.items() if not has_foreground[getattr(split, part)].any()]
+        if lacking:
+            fraction, seed = lacking[0]
+            where = f" at {100 * fraction:g} % of the data with seed {seed}" if len(lacking) < len(splits) else ""
+            notice(
+                f"{study.store.path} has no foreground in its {part} patches{where}; check the masks (0 is background, "
+                f"{IGNORE} unlabelled), or split more cases"
+            )

@@ -4,10 +4,31 @@ from pathlib import Path
 
 import numpy as np
 
-from study.data.datasets.registry import DATA_SETS, data_set_of, prepare
+from study.data.datasets.registry import DATA_SETS, data_set_of, open_data, prepare
 from study.data.patches.splits import split
 from study.data.patches.store import PatchStore
 from study.errors import StudyError
+
+
+def given_store(trained: dict, data: Path, folder: Path) -> PatchStore:
+    """The patches at ``--data``, as the study that a network is from would take them.
+
+    A patch store may be of any size. Of the folder of the study's data set a store is made, of the size and for the
+    task that the network was trained for.
+
+    Args:
+        trained: of :func:`~study.networks.pretrained.read_network`.
+        data: the folder of the data set, or a patch store.
+        folder: folder of the stores that are made.
+
+    Raises:
+        StudyError: see :func:`~study.data.datasets.registry.open_data`.
+    """
+    settings = trained.get("settings", {})
+    if settings.get("source") not in DATA_SETS:  # nothing is known of its study
+        return PatchStore(data)
+    size, task = settings["size"], settings.get("task", "")
+    return open_data(settings["source"], data, folder=folder, size=size, task=task)
 
 
 def own_store(trained: dict, which: Path | str, folder: Path) -> PatchStore:

@@ -89,12 +89,32 @@ def prepare(
         StudyError: if there is no such data set or task, it needs a folder and has none, the folder cannot be read, or
             the patches of a store are of another size.
     """
+    data_set = find_data_set(name)
+    if data is None and data_set.prepare is not None:
+        return data_set.prepare(Wanted(folder, size, count, make))
+    found = open_data(name, data, folder=folder, size=size, task=task, make=make)
+    if found is not None and found.size != (size, size):
+        height, width = found.size
+        remedy = f"give --set size={height}" if height == width else "make square ones"
+        raise StudyError(f"{data} holds patches of {height} x {width}, this preset wants {size} x {size}; {remedy}")
+    return found
+
+
+def open_data(
+    name: str, data: Path | None, *, folder: Path, size: int, task: str = "", make: bool = True
+) -> PatchStore | None:
+    """The patches at ``--data``: of a patch store, of whatever size, or made from the folder of the data set.
+
+    Args:
+        name, data, folder, size, task, make: see :func:`prepare`; ``size`` is of patches that are made.
+
+    Raises:
+        StudyError: see :func:`prepare`.
+    """
     from study.data.patches.manifest import is_extraction
     from study.data.patches.store import PatchStore
 
     data_set = find_data_set(name)
-    if data is None and data_set.prepare is not None:
-        return data_set.prepare(Wanted(folder, size, count, make))
     own = data is not None and (data.is_file() or is_extraction(data))
     if data_set.read is not None and not own and (data is not None or data_set.packaged):
         origin = ("-box" if data is None else "-folder") if data_set.packaged else ""
@@ -106,12 +126,7 @@ def prepare(
             f"this preset needs data: give --data PATH, {needs}a patch store of {size} x {size} patches "
             "(`python -m study data` makes one)"
         )
-    found = PatchStore(data)
-    if found.size != (size, size):
-        height, width = found.size
-        remedy = f"give --set size={height}" if height == width else "make square ones"
-        raise StudyError(f"{data} holds patches of {height} x {width}, this preset wants {size} x {size}; {remedy}")
-    return found
+    return PatchStore(data)
 
 
 def _find(source: str) -> tuple[DataSet | None, Labels | None]:

@@ -16,6 +16,7 @@ import numpy as np
 import pandas as pd
 
 from study.data.extraction.sampling import draw_positions
+from study.data.patches.integrity import FORMAT, UNREADABLE, fixed_length, sign, text, verify
 from study.data.patches.manifest import slide_file
 from study.data.patches.schema import (
     COLUMNS,
@@ -113,7 +114,8 @@ def extract_slide(task: Task, folder: Path) -> pd.DataFrame:
             rows = _write(temporary, task, view, mask, positions)
             rows.attrs["notes"] = notes = "; ".join(filter(None, (slide.notice, notes)))
             with h5py.File(temporary, "a") as file:
-                file.attrs["notes"] = notes
+                file.attrs["notes"] = fixed_length(notes)
+                sign(file)
     return rows
 
 
@@ -121,17 +123,18 @@ def read_rows(folder: Path, task: Task) -> pd.DataFrame | None:
     """A slide's rows of the manifest from its file; None if it is missing, damaged, or of what has changed since."""
     try:
         with h5py.File(slide_file(folder, task.name), "r") as file:
-            if json.loads(file.attrs["recipe"]) != task.recipe or file.attrs["inputs"] != _inputs(task):
+            verify(file)
+            if json.loads(file.attrs["recipe"]) != task.recipe or text(file.attrs["inputs"]) != _inputs(task):
                 return None
             if file.attrs.get("stated_mpp") != task.slide_mpp:
                 return None
-            if file.attrs.get("groups", _text(task.groups)) != _text(task.groups):  # older files do not note them
+            if text(file.attrs.get("groups", _text(task.groups))) != _text(task.groups):  # older files do not note them
                 return None
             table = {column: file[f"rows/{column}"] for column in COLUMNS}
             rows = pd.DataFrame({c: d.asstr()[:] if COLUMNS[c] is str else d[:] for c, d in table.items()})
-            rows.attrs["notes"] = file.attrs["notes"]
-            whole = len(rows) == len(file[IMAGE]) and patches_fingerprint(rows.hash) == file.attrs["fingerprint"]
-    except (OSError, KeyError, ValueError, TypeError, AttributeError, RuntimeError):
+            rows.attrs["notes"] = text(file.attrs["notes"])
+            whole = len(rows) == len(file[IMAGE]) and patches_fingerprint(rows.hash) == text(file.attrs["fingerprint"])
+    except UNREADABLE:
         return None
     return rows if whole else None
 
@@ -215,7 +218,7 @@ def _write(path: Path, task: Task, view: View, mask: Mask, positions: list[tuple
     size, count = task.scale.patch_size, len(positions)
     require_space(path, count * size * size * 4)
     rows = []
-    with h5py.File(path, "w", rdcc_nbytes=0) as file:
+    with h5py.File(path, "w", rdcc_nbytes=0, libver=FORMAT) as file:
         for name, shape in array_shapes(size, size).items():
             # one chunk per patch, uncompressed: written and read at the speed of the disk; the hash is its checksum
             file.create_dataset(name, (count, *shape), np.uint8, chunks=(1, *shape) if count else None)
@@ -246,12 +249,15 @@ def _write(path: Path, task: Task, view: View, mask: Mask, positions: list[tuple
         if view.slide.stated is not None:
             file.attrs["stated_mpp"] = view.slide.stated
         if task.annotation is not None:
-            file.attrs["groups"] = _text(task.groups)
+            file.attrs["groups"] = fixed_length(_text(task.groups))
         table = pd.DataFrame(rows, columns=list(COLUMNS))
         for column, kind in COLUMNS.items():
-            dtype = h5py.string_dtype() if kind is str else np.dtype(kind)
-            file.create_dataset(f"rows/{column}", data=table[column].tolist(), dtype=dtype, shape=(count,))
-        file.attrs.update(
-            recipe=json.dumps(task.recipe), inputs=_inputs(task), fingerprint=patches_fingerprint(table.hash)
-        )
+            values = table[column].tolist()
+            file[f"rows/{column}"] = fixed_length(values) if kind is str else np.array(values, kind)
+        about = {
+            "recipe": json.dumps(task.recipe),
+            "inputs": _inputs(task),
+            "fingerprint": patches_fingerprint(table.hash),
+        }
+        file.attrs.update({name: fixed_length(value) for name, value in about.items()})
     return table

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import Dataset, Sampler
 
-from study.data.patches.schema import IMAGE, MASK, patch_hash
+from study.data.patches.integrity import UNREADABLE, read_patch, text
 from study.data.patches.store import PatchStore
 from study.errors import StudyError
 
@@ -36,11 +36,11 @@ class PatchDataset(Dataset):
     def __getitem__(self, item: int) -> tuple[Tensor, Tensor]:
         number, row = (int(place) for place in self.places[item])
         try:
-            file = self._file(number)
-            image, mask = file[IMAGE][row], file[MASK][row]
-            if self.hashes is not None and patch_hash(image, mask) != self.hashes[item]:
-                raise OSError("its hash is not the manifest's")
-        except (OSError, KeyError, IndexError) as error:
+            expected = None if self.hashes is None else self.hashes[item]
+            image, mask = read_patch(self._file(number), row, expected)
+        except StudyError:
+            raise
+        except UNREADABLE as error:
             path = self.files[number][0]
             raise StudyError(f"{path}: patch {row} is damaged; delete the file and make it again") from error
         return torch.from_numpy(image).permute(2, 0, 1), torch.from_numpy(mask)[None]  # (3, H, W), (1, H, W)
@@ -51,7 +51,7 @@ class PatchDataset(Dataset):
         if number not in self._open:
             path, fingerprint = self.files[number]
             file = h5py.File(path, "r", rdcc_nbytes=0)  # chunks are read once each; hundreds of caches would add up
-            if file.attrs["fingerprint"] != fingerprint:
+            if text(file.attrs["fingerprint"]) != fingerprint:
                 raise StudyError(f"{path} was replaced by other data while it was in use; start again")
             if len(self._open) == OPEN_FILES:
                 self._open.pop(next(iter(self._open))).close()  # the one that was opened first

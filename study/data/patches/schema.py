@@ -4,8 +4,10 @@
 In             There is
 =============  ================================================================================================
 an HDF5 file   ``x`` uint8 (N, H, W, 3) and ``mask`` uint8 (N, H, W); the attributes ``source``, ``recipe`` (JSON),
-               ``fingerprint``; and, where they are known, ``classes`` (JSON) and ``mpp``
-a single file  also ``case``, ``slide`` and ``split``, one label per patch
+               ``fingerprint``; where they are known, ``classes`` (JSON) and ``mpp``; and ``checksum``, of all but the
+               patches, which older files lack
+a single file  also ``case``, ``slide`` and ``split``, one label per patch; and ``hash`` and ``foreground``, its number
+               of pixels, which older files lack
 a slide's file  also ``rows/<column>``, the slide's rows of the manifest
 a manifest     the columns :data:`COLUMNS`, a row per patch
 a recipe       at least ``source`` and ``patch_size``; what else the patches depend on
@@ -33,6 +35,9 @@ LABELS = ("case", "slide", "split")
 
 TRAIN, VALIDATION, TEST = SPLITS = ("train", "validation", "test")
 """What a case is for."""
+
+HASH, FOREGROUND = "hash", "foreground"
+"""Of each patch in a single file: its :func:`patch_hash`, and how many of its pixels are :func:`is_foreground`."""
 
 CLASSES = ("background", "foreground")
 """The classes of masks of which nobody named any."""

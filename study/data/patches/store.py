@@ -1,11 +1,12 @@
 """The patch store: image patches with a mask each, in one HDF5 file, or in one for every slide beside a manifest.
 
-The layout follows PCam, one chunk per patch, with a checksum, so that reading one patch at random costs one read and
-damage is noticed. :mod:`study.data.patches.schema` names what is in it.
+The layout follows PCam, one chunk per patch, so that reading one patch at random costs one read.
+:mod:`study.data.patches.schema` names what is in it; :mod:`study.data.patches.integrity` says how damage is noticed.
 """
 
 import hashlib
 import json
+import warnings
 from collections.abc import Iterable, Mapping, Sequence
 from functools import lru_cache
 from os.path import isfile
@@ -15,8 +16,11 @@ import h5py
 import numpy as np
 import pandas as pd
 
+from study.data.patches.integrity import FORMAT, UNREADABLE, fixed_length, read_patch, sign, text, verify
 from study.data.patches.manifest import case_of, is_extraction, read_manifest, read_recipe, slide_file
 from study.data.patches.schema import (
+    FOREGROUND,
+    HASH,
     IMAGE,
     LABELS,
     MASK,
@@ -25,10 +29,12 @@ from study.data.patches.schema import (
     array_shapes,
     check_patch,
     is_foreground,
+    patch_hash,
     patches_fingerprint,
 )
-from study.errors import StudyError
+from study.errors import StudyError, notice
 from study.files import replacing, require_space
+from study.tasks.labels import IGNORE
 
 __all__ = ["SPLITS", "Patch", "PatchStore", "write_patches"]
 
@@ -59,11 +65,12 @@ def write_patches(
 
     Raises:
         StudyError: if there are no patches, they differ in size or type, a mask value has no class, a case is in no
-            split, or the disk is full.
+            split, no pixel is foreground although some are unlabelled, or the disk is full.
     """
     digest = hashlib.sha256()
-    labels: dict[str, list[str]] = {name: [] for name in LABELS}
-    with replacing(path) as temporary, h5py.File(temporary, "w") as file:
+    texts: dict[str, list[str]] = {name: [] for name in (*LABELS, HASH)}
+    foreground, unlabelled = [], False
+    with replacing(path) as temporary, h5py.File(temporary, "w", libver=FORMAT) as file:
         for n, patch in enumerate(patches):
             check_patch(patch, n, split, 2 if classes is None else len(classes))
             if n == 0:
@@ -84,20 +91,27 @@ def write_patches(
                 file[name][n] = array
                 digest.update(array.tobytes())
             for name, label in zip(LABELS, (patch.case, patch.slide, split[patch.case]), strict=True):
-                labels[name].append(label)
+                texts[name].append(label)
                 digest.update(label.encode() + b"\0")
-        if not labels["case"]:
+            texts[HASH].append(patch_hash(np.ascontiguousarray(patch.image), np.ascontiguousarray(patch.mask)))
+            foreground.append(np.count_nonzero(is_foreground(patch.mask)))
+            unlabelled = unlabelled or bool((patch.mask == IGNORE).any())
+        if not foreground:
             raise StudyError(f"no patches to write to {path}; check the data folder")
+        _require_foreground(path, sum(foreground), unlabelled)
         for name in (IMAGE, MASK):
-            file[name].resize(len(labels["case"]), axis=0)
-        for name, values in labels.items():
-            file.create_dataset(name, data=values, dtype=h5py.string_dtype())
+            file[name].resize(len(foreground), axis=0)
+        for name, values in texts.items():
+            file[name] = fixed_length(values)
+        file[FOREGROUND] = np.array(foreground, np.int64)
         fingerprint = digest.hexdigest()[:16]
-        file.attrs.update(source=source, recipe=json.dumps(recipe, sort_keys=True), fingerprint=fingerprint)
+        about = {"source": source, "recipe": json.dumps(recipe, sort_keys=True), "fingerprint": fingerprint}
         if classes is not None:
-            file.attrs["classes"] = json.dumps(list(classes))
+            about["classes"] = json.dumps(list(classes))
+        file.attrs.update({name: fixed_length(value) for name, value in about.items()})
         if mpp is not None:
             file.attrs["mpp"] = mpp
+        sign(file)
     return fingerprint
 
 
@@ -112,18 +126,22 @@ class PatchStore:
         case, slide, split: one label per patch, arrays of str.
         files: the HDF5 files, each as (path, fingerprint).
         file, row: of each patch, which of the files it is in, and where.
-        hashes: of each patch, by which damage is noticed; None where HDF5 itself keeps checksums, in a single file.
+        hashes: of each patch, by which damage is noticed; None in a single file of an older version.
         source, recipe, fingerprint: see :func:`write_patches`.
         classes: the names of the label values; None in a store that does not name them, which has two.
         mpp: micrometres per pixel of the patches, the median where they differ; None where the store does not know.
 
     Raises:
         StudyError: if the store is missing, damaged, or not a patch store.
+
+    Warns:
+        StudyNotice: if damage to its patches could go unnoticed, as in older files.
     """
 
     def __init__(self, path: Path | str) -> None:
         self.path = Path(path)
-        self._foreground: np.ndarray | None = None
+        self._foreground: np.ndarray | None = None  # of each patch, how many pixels, where that is known
+        self._with_foreground: np.ndarray | None = None  # and whether there are any
         if is_extraction(self.path):
             self._read_folder()
         elif self.path.is_file():
@@ -145,18 +163,22 @@ class PatchStore:
                 types = {file[IMAGE].dtype, file[MASK].dtype}
                 self.size = tuple(size)
                 self.case, self.slide, self.split = (file[key].asstr()[:] for key in LABELS)
-                self.source, self.fingerprint = file.attrs["source"], file.attrs["fingerprint"]
+                self.source, self.fingerprint = text(file.attrs["source"]), text(file.attrs["fingerprint"])
                 self.recipe = json.loads(file.attrs["recipe"])
                 self.classes = tuple(json.loads(file.attrs["classes"])) if "classes" in file.attrs else None
                 self.mpp = float(file.attrs["mpp"]) if "mpp" in file.attrs else None
-                labels = (self.case, self.slide, self.split)
+                labels = [self.case, self.slide, self.split]
+                self.hashes = None
+                if verify(file):
+                    self.hashes, self._foreground = file[HASH].asstr()[:], file[FOREGROUND][:]
+                    labels += [self.hashes, self._foreground]
                 whole = (
                     types == {np.dtype(np.uint8)}
                     and channels == 3
                     and file[MASK].shape == (count, *size)
                     and all(len(label) == count > 0 for label in labels)
                 )
-        except (OSError, KeyError, ValueError, TypeError, AttributeError, RuntimeError) as error:
+        except UNREADABLE as error:
             raise StudyError(
                 f"{self.path} is damaged or not a patch store ({_brief(error)}); give a patch store, or make it again"
             ) from error
@@ -166,7 +188,8 @@ class PatchStore:
             )
         self.files = [(self.path, self.fingerprint)]
         self.file, self.row = np.zeros(count, np.int64), np.arange(count)
-        self.hashes = None
+        if self.hashes is None:
+            notice(f"{self.path} is of an older version and has no checksums: damage can go unnoticed; make it again")
 
     def _read_folder(self) -> None:
         manifest = read_manifest(self.path)
@@ -186,6 +209,7 @@ class PatchStore:
         self.split = manifest.split.to_numpy(object)
         self.source, self.recipe = recipe["source"], recipe
         self.classes, self.mpp = None, float(manifest.mpp.median())
+        self._with_foreground = manifest.tumour.to_numpy() > 0
         self.fingerprint = patches_fingerprint(manifest.slide + manifest.split + manifest.hash)
 
     def __len__(self) -> int:
@@ -206,28 +230,57 @@ class PatchStore:
             raise StudyError(f"{self.path} has no {split} patches; make it again from more cases")
         return found
 
-    def foreground(self) -> np.ndarray:
-        """Pixels of any class but the background in each patch, int ``(N,)``; read from the masks, once.
+    def has_foreground(self) -> np.ndarray:
+        """Whether there is foreground in each patch, bool ``(N,)``; of slides as their manifest says.
 
         Raises:
-            StudyError: if a patch is damaged.
+            StudyError: see :meth:`foreground`.
+        """
+        return self.foreground() > 0 if self._with_foreground is None else self._with_foreground
+
+    def foreground(self) -> np.ndarray:
+        """Pixels of any class but the background in each patch, int ``(N,)``; read once, from the patches if need be.
+
+        Raises:
+            StudyError: if a patch is damaged; or if no pixel of an older file is foreground although some are
+                unlabelled.
         """
         if self._foreground is None:
-            self._foreground = np.empty(len(self), np.int64)
+            counts, unlabelled = np.empty(len(self), np.int64), False
             for number, (path, _) in enumerate(self.files):
                 here = np.flatnonzero(self.file == number)
                 try:
                     with h5py.File(path, "r") as file:
-                        counts = [int(is_foreground(file[MASK][row]).sum()) for row in self.row[here]]
-                except (OSError, KeyError, IndexError) as error:
+                        for n in here:
+                            mask = self._mask(file, n)
+                            counts[n] = np.count_nonzero(is_foreground(mask))
+                            unlabelled = unlabelled or bool((mask == IGNORE).any())
+                except UNREADABLE as error:
                     raise StudyError(f"{path} is damaged ({_brief(error)}); make it again") from error
-                self._foreground[here] = counts
+            if self.hashes is None:  # of slides, all patches may be normal, and from partially annotated slides
+                _require_foreground(self.path, counts.sum(), unlabelled)
+            self._foreground = counts
         return self._foreground
+
+    def _mask(self, file: h5py.File, n: int) -> np.ndarray:
+        row = self.row[n]
+        return file[MASK][row] if self.hashes is None else read_patch(file, row, self.hashes[n])[1]
+
+
+def _require_foreground(path: Path | str, foreground: int, unlabelled: bool) -> None:
+    """Refuse masks of 0 and 255 that are meant as 0 and 1: nothing could be learnt from them."""
+    if unlabelled and not foreground:
+        raise StudyError(
+            f"{path}: the masks have {IGNORE}, which means unlabelled, and no foreground; "
+            f"if they are masks of 0 and {IGNORE}, give 0 and 1"
+        )
 
 
 @lru_cache(maxsize=1)
 def _open_again(path: Path, fingerprint: str) -> PatchStore:
-    store = PatchStore(path)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # the process that opened it first has said it
+        store = PatchStore(path)
     if store.fingerprint != fingerprint:
         raise StudyError(f"{path} was replaced by other data while it was in use; start again")
     return store
