@@ -8,7 +8,7 @@ reproduce: .venv/installed
 	$(BIN)/python -m study reproduce
 
 test: .venv/installed
-	$(BIN)/python -m pytest --numprocesses 2 --dist loadfile
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses 2 --dist loadfile --durations 15
 
 lint: .venv/installed
 	$(BIN)/ruff check

@@ -7,7 +7,7 @@ import torch
 from data_helpers import assert_refused
 from torch import nn
 
-from study.diagnosis import diagnose
+from study.equivariance import diagnose
 from study.gconv import GroupConv2d, GroupMaxPool2d, LiftingConv2d, ProjectionConv2d, SymmetricConv2d
 from study.groups import P4M
 from study.unet import build_unet

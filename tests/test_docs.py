@@ -138,7 +138,6 @@ QUICK = {
     "python -m study docs",
     "python -m study figures --preset ebhi-cpu",
     "python -m study figures --list",
-    "python -m study data miniature SLIDES",
 }
 """Run here as they are."""
 

@@ -171,7 +171,7 @@ def _diagnose(place: str, size: int) -> None:
 
     import torch
 
-    from study.diagnosis import diagnose
+    from study.equivariance import diagnose
 
     module, _, name = place.partition(":")
     sys.path.insert(0, "")  # modules of the working directory too, as in `python -m`
