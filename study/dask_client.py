@@ -5,6 +5,7 @@ import signal
 import threading
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
+from multiprocessing import resource_tracker
 from typing import TypeVar
 
 import dask
@@ -59,7 +60,7 @@ def dask_client(workers: int, scheduler: str | None = None) -> Iterator[Client]:
         "distributed.worker.memory.pause": False,
     }
     with dask.config.set(settings), ExitStack() as stack:
-        with _deaf_to_interrupts():
+        with deaf_to_interrupts():
             cluster = LocalCluster(
                 n_workers=workers,
                 threads_per_worker=1,
@@ -96,16 +97,25 @@ def reason(error: BaseException) -> str:
 
 
 @contextmanager
-def _deaf_to_interrupts() -> Iterator[None]:
-    """Ctrl-C goes to every process of a terminal. What starts in this block never hears of it, nor is its start cut."""
+def deaf_to_interrupts() -> Iterator[None]:
+    """Ctrl-C goes to every process of a terminal. What starts in this block never hears of it, nor is its start cut.
+
+    This process hears of it when the block ends.
+    """
     if threading.current_thread() is not threading.main_thread():  # only that one may say so
         yield
         return
-    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    resource_tracker.ensure_running()  # where it starts later, Python unblocks the signal in the middle of this
+    heard = []
+    before = signal.signal(signal.SIGINT, lambda *signalled: heard.append(signalled))
+    signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGINT])  # threads and processes inherit that
     try:
         yield
     finally:
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, [signal.SIGINT])
         signal.signal(signal.SIGINT, before)
+        if heard and callable(before):  # also where the start failed, which may be why
+            before(*heard[0])
 
 
 class _Deaf(WorkerPlugin):

@@ -22,6 +22,7 @@ from grid_helpers import Notes, figures, numbers, records
 from rich.console import Console
 
 import study
+from study import dask_client
 from study.cli.live import LiveTable, duration
 from study.errors import StudyError
 from study.experiments import grid, training
@@ -236,6 +237,23 @@ def test_interrupting_takes_seconds_and_one_line(store, tmp_path, number, code):
     assert process.returncode == code
     assert error == "interrupted; run the same command again to continue\n"
     assert not [worker for worker in workers if worker.is_running()]
+
+
+def test_an_interrupt_while_processes_start_is_heard_when_they_have_started_and_never_by_them():
+    heard = []
+    before = signal.signal(signal.SIGINT, lambda *_: heard.append("here"))
+    try:
+        with dask_client.deaf_to_interrupts():
+            os.kill(os.getpid(), signal.SIGINT)
+            code = "import os, signal; os.kill(os.getpid(), signal.SIGINT); print('goes on')"
+            child = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+            assert (child.stdout, child.stderr) == ("goes on\n", "")
+            assert heard == []
+        assert heard == ["here"]
+        os.kill(os.getpid(), signal.SIGINT)
+        assert heard == ["here", "here"]
+    finally:
+        signal.signal(signal.SIGINT, before)
 
 
 @pytest.mark.slow

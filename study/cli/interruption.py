@@ -29,6 +29,7 @@ def interruptible() -> Iterator[None]:
     received = []
 
     def end() -> None:
+        sys.stdout.flush()
         print(_INTERRUPTED, file=sys.stderr, flush=True)
         os._exit(128 + received[0])
 
@@ -46,17 +47,14 @@ def interruptible() -> Iterator[None]:
     try:
         yield
     except BaseException as error:
-        if not _was_interrupted(error):
+        if received:  # whatever the error is: work that was starting, such as Dask's processes, fails in many ways
+            end()  # at once: what libraries do at the exit of a process has other ideas about its code and its output
+        if not isinstance(error, KeyboardInterrupt):
             raise
         print(_INTERRUPTED, file=sys.stderr)
-        raise typer.Exit(128 + (received or [signal.SIGINT])[0]) from error
+        raise typer.Exit(128 + signal.SIGINT) from error
     else:
         timer.cancel()
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
-
-
-def _was_interrupted(error: BaseException | None) -> bool:
-    """Whether a signal caused an error: work that was starting, such as Dask's processes, may fail because of it."""
-    return error is not None and (isinstance(error, KeyboardInterrupt) or _was_interrupted(error.__context__))
