@@ -6,6 +6,7 @@ from record_helpers import CASES, own_cases, record, scaled
 
 from study import report
 from study.report.claims import CLAIMS, AsGoodOnAQuarter, Better, SameAnswer, claim_rows
+from study.report.contrasts import Cell, find
 
 BETTER = "On all of the data P4M is better than the U-Net of equal parameters"
 QUARTER = "On a quarter of the data P4M is as good as the U-Net on all"
@@ -40,6 +41,9 @@ def verdicts(*records) -> dict[str, str]:
         (-0.5, 1.1, "undecided"),
         (-3.0, 3.0, "undecided"),
         (0.0, 2.0, "undecided"),
+        (-2.0, 0.0, "undecided"),
+        (-1.0, 0.9, "undecided"),
+        (-0.9, 1.0, "undecided"),
     ],
 )
 def test_better_is_a_matter_of_the_whole_interval(low, high, verdict):
@@ -54,6 +58,8 @@ def test_better_is_a_matter_of_the_whole_interval(low, high, verdict):
         (-3.0, -1.1, "does not"),
         (-1.1, 0.5, "undecided"),
         (-2.0, -0.5, "undecided"),
+        (-1.0, 0.5, "undecided"),
+        (-3.0, -1.0, "undecided"),
     ],
 )
 def test_as_good_is_not_more_than_the_margin_below(low, high, verdict):
@@ -72,6 +78,17 @@ def test_as_good_is_not_more_than_the_margin_below(low, high, verdict):
 )
 def test_each_verdict_about_the_better_network(ours, theirs, verdict):
     assert verdicts(trials("p4m", {1.0: ours}), trials("unet-aug", {1.0: theirs}))[BETTER] == verdict
+
+
+def test_the_numbers_of_a_claim_are_those_of_the_difference():
+    records = trials("p4m", {1.0: [0, 1, 0, 1, 0], 0.25: [2, 1, 0, 1, 2]}) + trials(
+        "unet-aug", {1.0: [4, 5, 5, 4, 5], 0.25: [6, 5, 4, 5, 6]}
+    )
+    rows = claim_rows({"cancer": records}).set_index("claim")
+    unet = [Cell("unet-aug", 1.0)]
+    better, quarter = (find(records, [Cell("p4m", fraction)], unet) for fraction in (1.0, 0.25))
+    assert tuple(rows.loc[BETTER, ["estimate", "low", "high"]]) == (better.estimate, better.low, better.high)
+    assert tuple(rows.loc[QUARTER, ["estimate", "low", "high"]]) == (quarter.estimate, quarter.low_90, quarter.high_90)
 
 
 @pytest.mark.parametrize(

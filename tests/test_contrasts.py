@@ -6,6 +6,7 @@ from record_helpers import CASES, WORSE, own_cases, record, scaled
 
 from study import report
 from study.errors import StudyError
+from study.networks.models import MODELS, NATIVE_MODELS
 from study.report.contrasts import PRIMARY, QUARTER, Cell, Contrast, find
 from study.report.statistics import holm
 
@@ -50,6 +51,27 @@ def test_the_primary_contrast_is_tested_alone_and_the_secondary_ones_together(re
     described = rows[rows.role == "described"]
     assert len(described)
     assert described[["p", "p_holm"]].isna().all(axis=None)
+
+
+def test_all_contrasts_of_a_study_of_every_model():
+    def with_tta(found: dict) -> dict:
+        cases = {case: 2 * counts for case, counts in found["cases"].items()}
+        return found | {"cases": cases, "case_columns": ["tp", "fp", "fn", "tta_tp", "tta_fp", "tta_fn"]}
+
+    def named(fraction: str, ours: str, *theirs: str) -> set[str]:
+        return {f"{fraction}: {MODELS[ours].label} − {MODELS[model].label}" for model in theirs}
+
+    records = [r for m in NATIVE_MODELS for f in (0.125, 1.0) for r in trials(m, f, (3, 4), seeds=range(2))]
+    rows = rows_of(list(map(with_tta, records))).loc["cancer"]
+    few, all_data = "12.5 %", "100 %"
+    tta = f"{MODELS['p4m'].label} − {MODELS['unet-aug'].label} with TTA"
+    tested = {*named(few, "p4m", "p4", "unet-sym", "unet-time"), *named(few, "p4", "unet-aug"), f"{few}: {tta}"}
+    tested |= {*named(few, "unet-aug", "unet"), *named(all_data, "p4m", "unet-aug")}
+    assert set(rows.index[rows.role == "secondary"]) == tested
+    others = [model for model in NATIVE_MODELS if model != "p4m"]
+    described = {*named(few, "p4m", *others), *named(all_data, "p4m", *others), f"{all_data}: {tta}"}
+    described |= {*named(all_data, "p4", "unet-aug"), *named(all_data, "unet-aug", "unet")}
+    assert set(rows.index[rows.role == "described"]) == described - tested - {str(PRIMARY)}
 
 
 def test_no_contrast_is_there_twice(records):

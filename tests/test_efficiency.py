@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from record_helpers import CASES, own_cases, record, scaled
 
-from study.report.efficiency import LESS, MORE, factor, sample_efficiency
+from study.report.efficiency import LESS, MORE, Factor, factor, sample_efficiency
 from study.report.published import PAPER_DICE
 
 REGIMES = (0.125, 0.25, 0.5, 1.0)
@@ -26,6 +26,11 @@ REGIMES = (0.125, 0.25, 0.5, 1.0)
 )
 def test_the_factor_is_read_off_a_curve_that_does_not_fall(curve, target, expected):
     assert factor(REGIMES, curve, target) == pytest.approx(expected)
+
+
+def test_a_factor_of_one_is_a_number_and_not_less_than_one():
+    one = Factor(1.0, LESS, MORE, largest=8, regimes=REGIMES, seeds=5)
+    assert str(one) == "1.0 [less than 1, at least 8]"
 
 
 def test_two_regimes_are_enough():

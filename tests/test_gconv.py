@@ -178,6 +178,13 @@ def test_orientation_pooling_forgets_the_orientation(group, reduction):
         torch.testing.assert_close(pool(group.transform_feature(f, g)), pool(f), rtol=1e-12, atol=1e-12)
 
 
+def test_orientation_pooling_is_the_maximum_or_the_mean_over_the_planes_of_a_field():
+    f = torch.randn(2, 3, 8, 4, 5, dtype=torch.float64)
+    planes = f.unbind(2)
+    assert torch.equal(OrientationPool2d("max")(f), torch.stack(planes).max(dim=0).values)
+    torch.testing.assert_close(OrientationPool2d("mean")(f), sum(planes) / 8, rtol=1e-12, atol=1e-12)
+
+
 @pytest.mark.parametrize(("kernel_size", "stride", "padding"), [(2, 2, 0), (3, 2, 1), (3, 1, 0)])
 def test_max_pooling_is_that_of_torch_on_every_plane(kernel_size, stride, padding):
     f = torch.randn(2, 3, 8, 7, 6)
