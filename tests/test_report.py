@@ -252,6 +252,14 @@ def test_the_gain_is_over_the_seeds_that_both_models_have(records):
     assert np.isnan(rows.loc[("p4m", 0.25), "gain"])
 
 
+def test_what_a_kill_left_half_written_is_removed(finished):
+    left = finished.root / "figures" / finished.name / ".costs.md.0123456789ab.partial"
+    left.parent.mkdir(parents=True, exist_ok=True)
+    left.write_text("half")
+    make_figures(finished.root, finished.name)
+    assert not left.exists()
+
+
 @pytest.mark.parametrize(("section", "key"), [("settings", "width"), ("data", "fingerprint")])
 def test_trials_of_two_studies_are_not_put_in_one_table(finished, section, key):
     path = finished.record_path(finished.trials()[0])

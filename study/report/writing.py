@@ -26,6 +26,8 @@ def make_figures(root: Path, name: str) -> list[Path]:
         StudyError: if there are no results, or they are damaged, or a file cannot be written.
     """
     study, folder = read_study(root, name), root / "figures" / name
+    for half_written in folder.glob(".*.partial"):  # what a kill left
+        half_written.unlink(missing_ok=True)
     _write(results_folder(root, name) / "trials.csv", study.trials.to_csv(index=False))
     for title, made in TABLES.items():
         text = made.text(study)

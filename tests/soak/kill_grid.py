@@ -30,6 +30,9 @@ from study.experiments.training import epochs_done
 
 EPOCHS = 6
 TRIALS = 12
+SHOW_SECONDS = {"costs", "is_it_worth_it"}
+"""Tables and figures with the seconds of training, which are others in every run."""
+
 SETTINGS = (
     f"size=32 width=8 depth=2 batch_size=8 epochs={EPOCHS} batches_per_epoch=12 learning_rate=0.003 "
     "models=unet,unet-aug,p4m fractions=0.125,0.25,0.5,1"
@@ -137,7 +140,10 @@ def differences(expected: Path, found: Path) -> list[str]:
         other = found / path.relative_to(expected)
         if not other.is_file() or numbers(read_record(path)) != numbers(read_record(other)):
             differ.append(str(path.relative_to(expected)))
-    ours, theirs = figures(expected), figures(found)
+    ours, theirs = (
+        {name: content for name, content in figures(root).items() if Path(name).stem not in SHOW_SECONDS}
+        for root in (expected, found)
+    )
     differ += [name for name in ours.keys() | theirs.keys() if ours.get(name) != theirs.get(name)]
     tables = [pd.read_csv(root / "results/soak/trials.csv") for root in (expected, found)]
     if not numbers_of_trials(tables[0]).equals(numbers_of_trials(tables[1])):

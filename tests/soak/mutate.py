@@ -1,10 +1,10 @@
 """Change the program in small ways, one at a time, and see whether a test of the changed module fails.
 
 By hand, as it takes half an hour: ``pip install mutmut coverage``, then ``python tests/soak/mutate.py``. Of every
-module in :data:`TESTS` a sample of the mutants is drawn by a fixed seed. A mutant runs those fast tests of the module
-that execute its line, the quickest first, until one fails. What came of each is in ``mutants.csv`` beside this file,
-with a column ``reason`` that people fill in for what survived; ``--again`` runs only that. ``docs/mutants.md`` is made
-from the file.
+module in :data:`TESTS` a sample of the mutants is drawn by a fixed seed. A mutant runs the fast tests of the module,
+first those that execute its line, the quickest first, until one fails. What came of each is in ``mutants.csv`` beside
+this file, with a column ``reason`` that people fill in for what survived; ``--again`` runs only that.
+``docs/mutants.md`` is made from the file.
 
 The mutations are mutmut's and two more: a call whose result nobody uses is left out, and a function returns None. Its
 runner is not used: it leaves out whatever has a decorator (properties, ``inference_mode``) and what is outside of
@@ -28,6 +28,7 @@ import time
 from collections import Counter
 from contextlib import suppress
 from dataclasses import asdict, dataclass, fields
+from functools import lru_cache
 from importlib.machinery import SourceFileLoader
 from pathlib import Path
 
@@ -45,11 +46,11 @@ SEED = 15
 
 TESTS = {
     "study/groups.py": "groups",
-    "study/gconv/convolution.py": "gconv deploy",
+    "study/gconv/convolution.py": "gconv",
     "study/gconv/layers.py": "gconv",
     "study/gconv/pooling.py": "gconv",
     "study/gconv/symmetric.py": "gconv",
-    "study/gconv/sizes.py": "gconv equivariance",
+    "study/gconv/sizes.py": "equivariance",
     "study/tasks/measures.py": "measures evaluation",
     "study/tasks/ratios.py": "measures statistics",
     "study/tasks/stability.py": "stability evaluation tasks",
@@ -70,7 +71,12 @@ TESTS = {
 }
 """The test files of each module; those marked slow are left out."""
 
-LIBRARIES = "torch torch._dynamo lightning_fabric pandas scipy.stats scipy.optimize h5py matplotlib.pyplot torchmetrics"
+LONG = 2.0
+"""Seconds of the CPU; longer tests are left out."""
+
+LIBRARIES = (
+    "torch torch._dynamo lightning_fabric pandas scipy.stats scipy.optimize h5py torchmetrics seaborn hypothesis"
+)
 
 
 @dataclass
@@ -159,10 +165,11 @@ def in_fork(function, seconds: float) -> int | None:
     return None if code in (-signal.SIGXCPU, -signal.SIGKILL) else code
 
 
-def run_tests(tests: list[str], plugins=()) -> int:
+def run_tests(module: str, plugin) -> int:
     os.chdir(ROOT)
     os.environ["PYTEST_DISABLE_PLUGIN_AUTOLOAD"] = "1"
-    return pytest.main(["-x", "-q", "-m", "not slow", "-p", "no:cacheprovider", *tests], plugins=list(plugins))
+    files = [f"tests/test_{name}.py" for name in TESTS[module].split()]
+    return pytest.main(["-x", "-q", "-m", "not slow", "-p", "no:cacheprovider", *files], plugins=[plugin])
 
 
 def run_mutant(module: str, changed: str, tests: list[str]) -> int:
@@ -173,15 +180,26 @@ def run_mutant(module: str, changed: str, tests: list[str]) -> int:
         return compile(changed, ROOT / module, "exec") if wanted == name else original(loader, wanted)
 
     SourceFileLoader.get_code = get_code
-    return run_tests(tests)
+    return run_tests(module, InOrder(tests))
+
+
+class InOrder:
+    """For pytest: these tests alone, in this order."""
+
+    def __init__(self, tests: list[str]) -> None:
+        self.places = {test: place for place, test in enumerate(tests)}
+
+    @pytest.hookimpl(trylast=True)
+    def pytest_collection_modifyitems(self, items: list) -> None:
+        items[:] = sorted((item for item in items if item.nodeid in self.places), key=lambda i: self.places[i.nodeid])
 
 
 class Watched:
-    """For pytest: which test runs which line of a module, and for how long."""
+    """For pytest: which test runs which line of some modules, and for how long."""
 
-    def __init__(self, module: str, file: Path) -> None:
-        self.path, self.file, self.seconds = str(ROOT / module), file, {}
-        self.coverage = coverage.Coverage(data_file=None, include=[self.path])
+    def __init__(self, modules: list[str], file: Path) -> None:
+        self.modules, self.file, self.seconds = modules, file, {}
+        self.coverage = coverage.Coverage(data_file=None, include=[str(ROOT / module) for module in modules])
 
     def pytest_sessionstart(self) -> None:
         self.coverage.start()
@@ -198,24 +216,28 @@ class Watched:
 
     def pytest_sessionfinish(self) -> None:
         self.coverage.stop()
-        lines = self.coverage.get_data().contexts_by_lineno(self.path)
+        data = self.coverage.get_data()
+        lines = {module: data.contexts_by_lineno(str(ROOT / module)) for module in self.modules}
         self.file.write_text(json.dumps({"lines": lines, "seconds": self.seconds}))
 
 
-def watch(module: str) -> dict:
-    """Run the tests of a module once, unchanged."""
+@lru_cache
+def watch(names: str) -> dict:
+    """Run some test files once, with nothing changed."""
+    modules = [module for module, own in TESTS.items() if own == names]
     with tempfile.TemporaryDirectory() as folder:
         file = Path(folder) / "watched.json"
-        tests = [f"tests/test_{name}.py" for name in TESTS[module].split()]
-        if code := in_fork(lambda: run_tests(tests, [Watched(module, file)]), 600):
-            sys.exit(f"{module}: its tests fail unchanged (exit code {code}); MUTATE_LOG=FILE keeps what they print")
+        if code := in_fork(lambda: run_tests(modules[0], Watched(modules, file)), 600):
+            sys.exit(f"the tests of {names} fail unchanged (exit code {code}); MUTATE_LOG=FILE keeps what they print")
         return json.loads(file.read_text())
 
 
 def tests_of(mutant: Mutant, watched: dict) -> list[str]:
-    """Those tests that run the line, the quickest first; all, if it is run on import."""
-    contexts = watched["lines"].get(str(mutant.line), [""])
-    return sorted(watched["seconds"] if "" in contexts else contexts, key=watched["seconds"].get)
+    """First the tests that run the line, then, as it may have been run once and its result kept, all others."""
+    seconds = watched["seconds"]
+    short = [test for test in sorted(seconds, key=seconds.get) if seconds[test] < LONG]
+    direct = set(watched["lines"][mutant.module].get(str(mutant.line), ()))
+    return sorted(short, key=lambda test: test not in direct)
 
 
 def try_mutant(mutant: Mutant, changed: str, watched: dict) -> str:
@@ -232,15 +254,11 @@ def mutations(module: str) -> tuple[cst.Module, list[tuple[int, cst.CSTNode, cst
     return wrapper.module, visitor.found
 
 
-def sample(module: str, most: int) -> list[tuple[Mutant, str]]:
-    """Some mutants of a module, each with the module's whole source."""
-    tree, every = mutations(module)
-    found = []
-    for n in sorted(random.Random(f"{SEED} {module}").sample(range(len(every)), min(most, len(every)))):
-        line, old, new = every[n]
-        changed = deep_replace(tree, old, new).code
-        found.append((Mutant(module, n, line, *difference(tree.code, changed)), changed))
-    return found
+def drawn(count: int, most: int, module: str) -> list[int]:
+    """The numbers of some mutants of a module; the first of those that are drawn where ``most`` is larger."""
+    order = list(range(count))
+    random.Random(f"{SEED} {module}").shuffle(order)
+    return order[:most]
 
 
 def read() -> list[Mutant]:
@@ -298,25 +316,31 @@ memory differs. *Elsewhere*: a test of another file, or a slow one, sees it.
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("modules", nargs="*", default=list(TESTS), help="all by default")
-    parser.add_argument("--most", type=int, default=30, help="mutants of each module")
-    parser.add_argument("--again", action="store_true", help="only those that survived last time")
+    parser.add_argument(
+        "--most", type=int, default=12, help="mutants of each module; what was run before is not run again"
+    )
+    parser.add_argument("--again", action="store_true", help="only those that survived, after a change of the tests")
     arguments = parser.parse_args()
 
     for library in LIBRARIES.split():
         importlib.import_module(library)
     known = {(m.module, m.number): m for m in read()}
     for module in arguments.modules:
-        todo = sample(module, arguments.most)
+        tree, every = mutations(module)
         if arguments.again:
-            todo = [(m, changed) for m, changed in todo if known[module, m.number].outcome == "survived"]
-        watched = watch(module) if todo else {}
-        for mutant, changed in todo:
+            numbers = [n for (of, n), m in known.items() if of == module and m.outcome == "survived"]
+        else:
+            numbers = [n for n in drawn(len(every), arguments.most, module) if (module, n) not in known]
+        watched = watch(TESTS[module]) if numbers else {}
+        for n in numbers:
+            line, old, new = every[n]
+            changed = deep_replace(tree, old, new).code
+            mutant = Mutant(module, n, line, *difference(tree.code, changed))
             mutant.outcome = try_mutant(mutant, changed, watched)
             if mutant.outcome == "survived":
-                print(f"{module}:{mutant.line}: {mutant.before}  ->  {mutant.after}", flush=True)
-                if (module, mutant.number) in known:
-                    mutant.reason = known[module, mutant.number].reason
-            known[module, mutant.number] = mutant
-        write(list(known.values()))
-        print(module, dict(Counter(m.outcome for m, _ in todo)), flush=True)
+                print(f"{module}:{line}: {mutant.before}  ->  {mutant.after}", flush=True)
+                mutant.reason = known[module, n].reason if (module, n) in known else ""
+            known[module, n] = mutant
+            write(list(known.values()))
+        print(module, dict(Counter(known[module, n].outcome for n in numbers)), flush=True)
     write_page(read())
