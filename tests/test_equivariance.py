@@ -14,7 +14,7 @@ from study.equivariance import (
     transform,
 )
 from study.gconv import GroupBatchNorm2d, LiftingConv2d
-from study.gconv.sizes import is_exact
+from study.gconv.sizes import is_exact, size_after, size_after_transposed
 from study.groups import GROUPS, P4, P4M, Z2
 from study.networks.unet import build_unet
 
@@ -103,6 +103,16 @@ def test_transposed_convolution_is_exact_on_every_size_but_with_output_padding(
         image(size, size),
     )
     assert error <= ROUNDING if exact else error > BROKEN
+
+
+@pytest.mark.parametrize("size", [8, 9, 10, 11])
+@pytest.mark.parametrize(("kernel_size", "stride", "padding"), [(2, 2, 0), (3, 1, 1), (3, 2, 0), (5, 3, 2), (7, 2, 3)])
+def test_sizes_after_a_layer_are_those_of_torch(size, kernel_size, stride, padding):
+    sides = {"kernel_size": kernel_size, "stride": stride, "padding": padding}
+    x, kernel = image(size, size), symmetric_kernel(kernel_size)
+    assert size_after(size, **sides) == F.conv2d(x, kernel, stride=stride, padding=padding).shape[-1]
+    larger = F.conv_transpose2d(x, kernel, stride=stride, padding=padding)
+    assert size_after_transposed(size, **sides) == larger.shape[-1]
 
 
 @pytest.mark.parametrize("size", [20, 21])

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from properties import examples
 
-from study.data.patches.splits import FOLDS, fold_split, split_by_case, stored_split
+from study.data.patches.splits import DESIGNS, FOLDS, fold_split, split, split_by_case, stored_split
 from study.data.patches.store import Patch, PatchStore, write_patches
 
 
@@ -82,6 +82,14 @@ def test_a_stored_split_watches_and_tests_what_the_store_says(stored):
     found = stored_split(stored, 0.5, 3)
     np.testing.assert_array_equal(found.validation, stored.indices("validation"))
     np.testing.assert_array_equal(found.test, stored.indices("test"))
+
+
+@pytest.mark.parametrize("design", DESIGNS)
+def test_the_split_of_a_trial_is_that_of_its_design_with_its_share_and_seed(design, stored, many):
+    store = {"stored": stored, "folds": many}[design]
+    found, expected = split(design, store, 0.5, 3), DESIGNS[design](store, 0.5, 3)
+    for part in ("train", "validation", "test"):
+        np.testing.assert_array_equal(getattr(found, part), getattr(expected, part))
 
 
 # --- folds ---

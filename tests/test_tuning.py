@@ -42,6 +42,14 @@ def test_the_rate_of_the_highest_mean_dice_is_chosen(study, fabric, monkeypatch)
         chosen_rates(rows.iloc[1:])
 
 
+def test_a_row_has_the_losses_of_the_last_epoch_and_the_dice_of_the_last_and_of_the_best(tmp_path):
+    epochs = {"train_loss": (0.6, 0.3, 0.2), "validation_loss": (0.9, 0.4, 0.5), "validation_dice": (0.1, 0.8, 0.7)}
+    history = [dict(zip(epochs, row, strict=True)) for row in zip(*epochs.values(), strict=True)]
+    write_record(tmp_path / "tuning" / f"{RUN.name}.json", {"run": vars(RUN), "history": history})
+    expected = {**vars(RUN), "dice": 0.7, "best_dice": 0.8, "loss": 0.5, "train_loss": 0.2}
+    assert tuning_rows(tmp_path).to_dict("records") == [expected]
+
+
 @pytest.mark.parametrize("text", ["", "{}", '{"run": {"model": 1}}'])
 def test_a_damaged_record_is_refused_by_name(study, text):
     folder = study.root / "results" / "tiny"
