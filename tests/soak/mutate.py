@@ -61,7 +61,7 @@ TESTS = {
     "study/experiments/schedules.py": "training",
     "study/experiments/tuning.py": "tuning",
     "study/data/patches/splits.py": "splits",
-    "study/data/patches/loading.py": "patches",
+    "study/data/patches/loading.py": "patches extract",
     "study/data/patches/manifest.py": "own_slides extract",
     "study/report/statistics.py": "statistics",
     "study/report/contrasts.py": "contrasts",
