@@ -1,6 +1,8 @@
 import copy
 import re
 from dataclasses import replace
+from itertools import count
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -32,6 +34,12 @@ def test_the_same_seed_gives_the_same_weights_and_another_seed_others(recipe, st
     other = run(recipe, store, fabric, tmp_path / "c", seed=1).network
     assert same_weights(first, again)
     assert not same_weights(first, other)
+
+
+def test_the_seconds_of_an_epoch_are_kept_to_hundredths(recipe, store, fabric, tmp_path, monkeypatch):
+    clock = SimpleNamespace(perf_counter=count(step=1.234).__next__)  # asked as an epoch begins, and as it ends
+    monkeypatch.setattr(training, "time", clock)
+    assert [row["seconds"] for row in run(recipe, store, fabric, tmp_path).history] == [1.23, 1.23]
 
 
 def test_loading_with_workers_changes_nothing(recipe, store, fabric, tmp_path):
