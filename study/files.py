@@ -39,6 +39,12 @@ def replacing(path: Path | str) -> Iterator[Path]:
             temporary.unlink(missing_ok=True)
 
 
+def remove_half_written(folder: Path, name: str = "*") -> None:
+    """Remove what :func:`replacing` left of files of this name, by default of all in a folder, when it was killed."""
+    for temporary in folder.glob(f".{name}.*.partial"):
+        temporary.unlink(missing_ok=True)
+
+
 def require_space(path: Path | str, size: int) -> None:
     """Make sure that ``size`` more bytes fit beside ``path``: libraries such as HDF5 do not survive a full disk.
 

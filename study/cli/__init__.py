@@ -15,8 +15,6 @@ from study.data.datasets.registry import DATA_SETS
 from study.errors import StudyError, StudyNotice, one_line
 from study.experiments.presets import setting_keys
 
-_format = warnings.formatwarning
-
 app = typer.Typer(
     no_args_is_help=True,
     add_completion=False,
@@ -81,9 +79,8 @@ def main() -> None:
 
 def _show(message, category, filename, lineno, file=None, line=None) -> None:
     """Print our own notices as one line, and other warnings as Python does."""
-    text = (
-        f"note: {message}\n"
-        if category is StudyNotice
-        else warnings.formatwarning(message, category, filename, lineno, line)
-    )
+    if category is StudyNotice:
+        text = f"note: {message}\n"
+    else:
+        text = warnings.formatwarning(message, category, filename, lineno, line)
     print(text, end="", file=file or sys.stderr)

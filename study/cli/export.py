@@ -5,18 +5,12 @@ from typing import Annotated
 
 import typer
 
+from study.cli.networks import TRAINED
 from study.cli.stores import check_new
 
 
 def export(
-    network: Annotated[
-        str,
-        typer.Argument(
-            help="The best.pt of a trial in runs/, or the name of a pretrained network.",
-            metavar="CHECKPOINT|NAME",
-            show_default=False,
-        ),
-    ],
+    network: Annotated[str, typer.Argument(**TRAINED)],
     output: Annotated[Path, typer.Option(help="Folder for the files.", metavar="FOLDER")] = Path("runs/export"),
     formats: Annotated[
         str,

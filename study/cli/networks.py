@@ -9,6 +9,13 @@ import typer
 from study.cli.stores import check_new
 from study.errors import StudyError
 
+TRAINED = {
+    "help": "The best.pt of a trial in runs/, or the name of a pretrained network.",
+    "metavar": "CHECKPOINT|NAME",
+    "show_default": False,
+}
+"""Of the argument or the option that names a trained network."""
+
 _MEASURES = {
     "dice": "Dice, pooled over pixels",
     "dice_per_patch": "Dice, mean over patches with foreground",
@@ -20,14 +27,7 @@ _MEASURES = {
 
 
 def evaluate(
-    network: Annotated[
-        str,
-        typer.Argument(
-            help="Name of a pretrained network, or the best.pt of a trial in runs/.",
-            metavar="NAME|CHECKPOINT",
-            show_default=False,
-        ),
-    ],
+    network: Annotated[str, typer.Argument(**TRAINED)],
     data: Annotated[
         Path | None,
         typer.Option(

@@ -7,20 +7,14 @@ from typing import Annotated
 
 import typer
 
+from study.cli.networks import TRAINED
 from study.cli.slides import Mpp, SlideMpp, one_scale
 from study.cli.stores import check_new
 
 
 def predict(
     slide: Annotated[Path, typer.Argument(help="Slide, in any format that OpenSlide reads.", show_default=False)],
-    checkpoint: Annotated[
-        str,
-        typer.Option(
-            help="The best.pt of a trial in runs/, or the name of a pretrained network.",
-            metavar="CHECKPOINT|NAME",
-            show_default=False,
-        ),
-    ],
+    checkpoint: Annotated[str, typer.Option(**TRAINED)],
     output: Annotated[Path, typer.Option(help="Folder for the files.", metavar="FOLDER")] = Path("runs/predictions"),
     magnification: Annotated[
         float | None,

@@ -51,16 +51,17 @@ class Layer:
 
 
 def copied(network: nn.Module) -> nn.Module:
+    """A copy in the same mode, also of a network on escnn; every module keeps its own mode."""
     try:
         return copy.deepcopy(network)
     except RuntimeError:  # in eval mode, escnn keeps filters that cannot be copied
         modes = [module.training for module in network.modules()]
-        copied = copy.deepcopy(network.train())
-        for one in (network, copied):
+        another = copy.deepcopy(network.train())
+        for one in (network, another):
             for module, mode in zip(one.modules(), modes, strict=True):
                 if module.training != mode:  # from the outside inwards, so that each ends in its own
                     module.train(mode)
-        return copied
+        return another
 
 
 @contextmanager
@@ -114,6 +115,7 @@ def channel_norm(x: object) -> Tensor | None:
 
 
 def side_of(inputs: list[Tensor]) -> int | None:
+    """Of the first input, in pixels; None where that is no map."""
     norm = channel_norm(inputs[0]) if inputs else None
     return norm.shape[-1] if norm is not None and norm.ndim == 3 else None
 

@@ -137,6 +137,7 @@ def _symmetrised(weight: Tensor) -> Tensor:
 
 
 def is_symmetric(module: nn.Module) -> bool:
+    """Whether no roto-reflection changes the filters of a convolution."""
     weight = module.weight
     if weight.shape[-1] != weight.shape[-2]:
         return False

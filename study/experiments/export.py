@@ -28,7 +28,7 @@ from study.networks.checkpoint import rebuild
 from study.networks.deploy import deploy
 from study.networks.grid import Sizes
 from study.networks.network import Network
-from study.networks.pretrained import WEIGHTS, weights_file
+from study.networks.pretrained import network_file
 from study.provenance import CODE_VERSION
 from study.tasks import activation
 from study.tasks.registry import task_of_checkpoint
@@ -94,7 +94,7 @@ def export(
         MissingPackageError: if a format needs packages that are not installed.
     """
     check_formats(formats)
-    network = rebuild(trained, which)
+    network, source = rebuild(trained, which), network_file(which)
     if (channels := trained["architecture"].get("in_channels", 3)) != 3:
         raise StudyError(f"{which} takes images of {channels} channels; only networks for RGB images are exported")
     about = json.dumps(describe(trained, which, network), ensure_ascii=False)
@@ -115,10 +115,10 @@ def export(
                     "rounding; nothing was written"
                 )
         side, times = time_of_an_image(network.sizes, runners, rounds=rounds)
-        sizes = {name: sum(path.stat().st_size for path in paths.get(name, [_file(which)])) for name in runners}
+        sizes = {name: sum(path.stat().st_size for path in paths.get(name, [source])) for name in runners}
     written = {name: tuple(output / file for file in FORMATS[name].files) for name in formats}
     return [
-        Exported(name, written.get(name, (_file(which),)), sizes[name], side, times[name], differences[name])
+        Exported(name, written.get(name, (source,)), sizes[name], side, times[name], differences[name])
         for name in runners
     ]
 
@@ -158,7 +158,7 @@ def to_program(network: Network) -> ExportedProgram:
 
 def describe(trained: dict, which: Path | str, network: Network) -> dict:
     """What must be known of an exported network, as plain values; None for what its checkpoint does not tell."""
-    task = task_of_checkpoint(trained)
+    task, source = task_of_checkpoint(trained), network_file(which)
     return {
         "input": "image: RGB, uint8 (batch, 3, height, width)",
         "output": "probability: float32 (batch, channels, height, width)",
@@ -171,8 +171,8 @@ def describe(trained: dict, which: Path | str, network: Network) -> dict:
         "remainder": network.sizes.remainder,
         "receptive_radius": network.receptive_radius,
         "architecture": trained["architecture"],
-        "checkpoint": _file(which).name,
-        "sha256": sha256_of(_file(which)),
+        "checkpoint": source.name,
+        "sha256": sha256_of(source),
         "version": CODE_VERSION,
         "torch": torch.__version__,
     }
@@ -204,10 +204,6 @@ def time_of_an_image(sizes: Sizes, runners: dict[str, Predict], *, rounds: int) 
 def _noise(count: int, height: int, width: int) -> Tensor:
     generator = torch.Generator().manual_seed(0)
     return torch.randint(0, 256, (count, 3, height, width), dtype=torch.uint8, generator=generator)
-
-
-def _file(which: Path | str) -> Path:
-    return Path(which) if Path(which).is_file() else weights_file(WEIGHTS, str(which))
 
 
 def _sentence(network: Network) -> str:

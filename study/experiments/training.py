@@ -110,12 +110,13 @@ def train(
     for epoch in range(len(progress.history), recipe.epochs):
         start = time.perf_counter()
         order.epoch = epoch
+        # the same on every device, which takes its share of what is drawn for the whole batch
         generator = np.random.default_rng([seed, epoch, 0]) if MODELS[model].augmented else None
         row = {"epoch": epoch, "learning_rate": optimizer.param_groups[0]["lr"]}
         losses, constant = _train_epoch(wrapped, optimizer, schedule, training, fabric, generator, task)
         for n, loss in enumerate(losses):
             _stop_if_diverged(loss, f"loss of batch {n + 1} of epoch {epoch + 1}", recipe)
-        # one after the other, in float32
+        # added one after the other in float32, as in all records
         row |= {"train_loss": float(sum(losses) / len(losses)), "constant_loss": constant}
         row |= validate(network, validation, fabric, task)
         _stop_if_diverged(row["validation_loss"], f"validation loss of epoch {epoch + 1}", recipe)
@@ -234,7 +235,6 @@ def _train_epoch(
     labels = []  # pixels of each class in each patch, (B, C) of each batch
     for images, mask in batches:
         if generator is not None:
-            # drawn for the whole batch, of which this process has a share
             elements = generator.integers(P4M.order, size=fabric.world_size * len(images))
             images, mask = roto_reflect(images, mask, elements[fabric.global_rank :: fabric.world_size])
         loss, number = task.loss(network(to_input(images)), mask)

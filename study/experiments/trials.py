@@ -23,6 +23,7 @@ from study.experiments.evaluation import calibration, case_columns, evaluate, su
 from study.experiments.presets import Preset
 from study.experiments.records import Trial, is_diverged, read_record, record_files, results_folder, write_record
 from study.experiments.training import Trained, shared_loader, train
+from study.files import remove_half_written
 from study.gconv.fast.dispatch import forms
 from study.locks import only_one
 from study.networks.checkpoint import load_checkpoint, save_checkpoint
@@ -133,11 +134,10 @@ class Study:
         No other process may be running this trial.
         """
         record, last = self.record_path(trial), self.run_folder(trial) / "last.pt"
-        left = [*self.run_folder(trial).glob(".*.partial"), *record.parent.glob(f".{record.name}.*.partial")]
+        remove_half_written(self.run_folder(trial))
+        remove_half_written(record.parent, record.name)
         if last.is_file() and self.is_done(trial):
-            left.append(last)
-        for path in left:
-            path.unlink(missing_ok=True)
+            last.unlink(missing_ok=True)
 
     def seeds_here(self) -> list[int]:
         """The seeds that have weights in ``runs/``, of this call or of earlier ones."""
@@ -182,7 +182,9 @@ def run_trial(
     return record
 
 
-def _train_and_evaluate(study: Study, trial: Trial, fabric: Fabric, log, command: str | None) -> tuple[Trained, dict]:
+def _train_and_evaluate(
+    study: Study, trial: Trial, fabric: Fabric, log: Callable[[dict], None] | None, command: str | None
+) -> tuple[Trained, dict]:
     """The trained network and the record of a trial; see :func:`run_trial`."""
     recipe, store, folder = study.preset.recipe_of(trial.model), study.store, study.run_folder(trial)
     task = study.task

@@ -76,8 +76,14 @@ def read_network(which: Path | str) -> dict:
     Raises:
         StudyError: see :func:`~study.networks.checkpoint.load_checkpoint` and :func:`load_pretrained`.
     """
+    path = network_file(which)
+    return load_checkpoint(path) if path == Path(which) else read_pretrained(str(which))
+
+
+def network_file(which: Path | str) -> Path:
+    """The file that is meant: a checkpoint, if it ends so or is there; else that of the pretrained network."""
     path = Path(which)
-    return load_checkpoint(path) if path.suffix == ".pt" or path.is_file() else read_pretrained(str(which))
+    return path if path.suffix == ".pt" or path.is_file() else weights_file(WEIGHTS, str(which))
 
 
 def weights_file(folder: Path, name: str) -> Path:

@@ -6,7 +6,7 @@ from matplotlib.figure import Figure
 
 from study.errors import StudyError
 from study.experiments.records import results_folder
-from study.files import replacing
+from study.files import remove_half_written, replacing
 from study.report.figures import FIGURES
 from study.report.results import StudyResults, read_study
 from study.report.style import save
@@ -26,8 +26,7 @@ def make_figures(root: Path, name: str) -> list[Path]:
         StudyError: if there are no results, or they are damaged, or a file cannot be written.
     """
     study, folder = read_study(root, name), root / "figures" / name
-    for half_written in folder.glob(".*.partial"):  # what a kill left
-        half_written.unlink(missing_ok=True)
+    remove_half_written(folder)
     _write(results_folder(root, name) / "trials.csv", study.trials.to_csv(index=False))
     for title, made in TABLES.items():
         text = made.text(study)

@@ -22,7 +22,7 @@ from study.data.patches.schema import patches_fingerprint
 from study.data.slides.annotations import GROUPS, Groups
 from study.data.slides.files import SlideFiles
 from study.errors import StudyError
-from study.files import require_space
+from study.files import remove_half_written, require_space
 
 VERSION = 1
 """Raised when the same slides and settings would give other patches."""
@@ -178,8 +178,7 @@ def extract_store(folder: Path, plan: Plan, *, workers: int = 2, scheduler: str 
     if is_extraction(folder):
         _check_same(folder, plan.recipe)
     write_recipe(folder, plan.recipe)
-    for left_behind in (folder / "slides").glob(".*.partial"):  # by a run that was killed
-        left_behind.unlink()
+    remove_half_written(folder / "slides")
     rows = {task.name: found for task in tasks if (found := read_rows(folder, task)) is not None}
     todo = [task for task in tasks if task.name not in rows]
     needed = sum(task.count * task.scale.patch_size**2 * 4 for task in todo)  # bytes: RGB, and the mask
