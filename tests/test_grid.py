@@ -326,7 +326,7 @@ def test_an_outlook_tells_what_is_done_what_has_begun_and_what_is_to_do(tiny, fa
     assert [row.trial for row in rows] == trials
     assert [row.done for row in rows] == [True, False, False, False]
     assert [row.epochs for row in rows] == [3, 2, 0, 0]
-    assert [row.source for row in rows] == ["", "timed here", "1 record", "timed here"]
+    assert [row.basis for row in rows] == ["", "timed here", "1 record", "timed here"]
     assert rows[0].seconds == 0
     assert 0 < rows[1].seconds < rows[3].seconds
 
@@ -338,11 +338,11 @@ def test_times_are_those_of_such_trials_on_such_a_machine(tiny, fabric):
         write_record(tiny.record_path(trial), record)
     cpu = torch.device("cpu")
     cost = recorded_cost(tiny, Trial("unet", 0.25, 9), cpu)
-    assert (cost.training, cost.evaluation, cost.source) == (75, 7, "2 records")
+    assert (cost.training, cost.evaluation, cost.basis) == (75, 7, "2 records")
     assert recorded_cost(tiny, Trial("p4m", 0.25, 9), cpu) is None
     record["provenance"]["hardware"] = "another"
     write_record(tiny.record_path(trial), record)
-    assert recorded_cost(tiny, trial, cpu).source == "1 record"
+    assert recorded_cost(tiny, trial, cpu).basis == "1 record"
 
 
 def test_before_there_are_data_all_is_to_do_and_the_training_is_timed(tiny):

@@ -14,14 +14,15 @@ from torch.nn import functional as F
 from tqdm import tqdm
 
 from study.bench.memory import extra_mb
-from study.bench.networks import DEPTH, autocast, check_input, has_escnn
-from study.bench.timing import summarise, time_in_turn
+from study.bench.networks import DEPTH, check_input, has_escnn
 from study.gconv.fast import fourier
 from study.gconv.fast.dispatch import prefers_fourier
 from study.gconv.fast.filter_transform import products_per_tap
 from study.groups import GROUPS, P4, P4M
 from study.networks.layer_sets import field_counts, make_layers
+from study.networks.steps import autocast
 from study.provenance import provenance
+from study.timing import summarise, time_in_turn
 
 FORMS = ("dense", "dense, channels last", "fourier", "escnn", "plain")
 """The forms of a layer: an ordinary convolution of planes, on a GPU also in channels-last memory format; the Fourier
@@ -123,7 +124,7 @@ def measure(chosen: list[Case], settings: Settings, device: torch.device) -> pd.
 
     Columns: the case; ``form``; ``auto``, the form that the layer chooses by default; ``peak_mb`` (of forward and
     backward, beyond the layer and its input); ``gflops`` (of forward and backward); for ``forward`` and ``both``
-    (forward and backward, with all gradients) those of :func:`~study.bench.timing.summarise`, against the dense form
+    (forward and backward, with all gradients) those of :func:`~study.timing.summarise`, against the dense form
     in the same round, and ``_roofline``, the least time of its multiplications, or of reading and writing everything
     once, as a share of its time; for that ``peak_gflops`` and ``peak_gb_per_second``, of matrix products and
     copies on this machine; ``backend`` (cpp, triton or torch), the settings and the provenance.

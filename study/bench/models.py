@@ -9,14 +9,15 @@ from torch import Tensor
 from tqdm import tqdm
 
 from study.bench import networks as net
-from study.bench.timing import summarise, time_in_turn
 from study.errors import StudyError
 from study.groups import GROUPS, P4M
 from study.networks.grid import GRIDS
 from study.networks.layer_sets import BUDGETS, field_counts, make_layers
 from study.networks.models import LAYERS, PAPER_MODELS
+from study.networks.steps import inference, training_step
 from study.networks.unet import UNet
 from study.provenance import provenance
+from study.timing import summarise, time_in_turn
 
 LABELS = {model.group: model.label for model in PAPER_MODELS.values() if not model.augmented}
 
@@ -97,15 +98,15 @@ def measure(chosen: list[Candidate], settings: Settings, device: torch.device) -
     """One row per candidate; times are multiples of the first one's, the plain U-Net's.
 
     Columns: ``network``, ``implementation``, those of :func:`~study.bench.networks.measure_alone`, ``training_*`` and
-    ``inference_*`` (of a batch, as of :func:`~study.bench.timing.summarise`), the settings and the provenance.
+    ``inference_*`` (of a batch, as of :func:`~study.timing.summarise`), the settings and the provenance.
     """
     alone = [net.measure_alone(c, settings, device) for c in tqdm(chosen, desc="alone", disable=None)]
     torch.manual_seed(0)
     networks = {n: c.build(settings).to(device) for n, c in enumerate(chosen)}
     images = net.noise(settings, device)
     timings = {
-        "training": {n: net.training_step(network, images, "float32") for n, network in networks.items()},
-        "inference": {n: net.inference(network, images, "float32") for n, network in networks.items()},
+        "training": {n: training_step(network, images, "float32") for n, network in networks.items()},
+        "inference": {n: inference(network, images, "float32") for n, network in networks.items()},
     }
     names = [{"network": c.network, "implementation": c.implementation} for c in chosen]
     rows = pd.DataFrame([name | found for name, found in zip(names, alone, strict=True)])

@@ -1,16 +1,14 @@
-"""Measurements of a network: a training step, inference, and the quantities that need a fresh process."""
+"""Networks to compare: what they offer, and the quantities that need a fresh process to be measured."""
 
 import io
 import math
 import multiprocessing
 import time
-from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor
 from typing import Protocol
 
 import torch
 from torch import nn
-from torch.nn import functional as F
 
 from study.bench.memory import peak_mb
 from study.errors import MissingPackageError, StudyError
@@ -19,6 +17,7 @@ from study.memory import keep_freed_memory
 from study.networks.cost import multiplications
 from study.networks.grid import GRIDS
 from study.networks.layer_sets import make_layers
+from study.networks.steps import training_step
 
 
 class Input(Protocol):
@@ -61,38 +60,6 @@ def has_escnn() -> bool:
     except MissingPackageError:
         return False
     return True
-
-
-def training_step(network: nn.Module, images: torch.Tensor, precision: str) -> Callable[[], None]:
-    """A training step of Adam on a batch of noise."""
-    mask = (torch.rand_like(images[:, :1]) > 0.5).float()
-    optimizer = torch.optim.Adam(network.parameters())
-
-    def step() -> None:
-        optimizer.zero_grad()
-        with autocast(images.device, precision):
-            logits = network(images)
-        F.binary_cross_entropy_with_logits(logits.float(), mask).backward()
-        optimizer.step()
-
-    return step
-
-
-def inference(network: nn.Module, images: torch.Tensor, precision: str) -> Callable[[], torch.Tensor]:
-    """A forward pass of a network in eval mode."""
-
-    @torch.inference_mode()
-    def run() -> torch.Tensor:
-        with autocast(images.device, precision):
-            return network(images)
-
-    return run
-
-
-def autocast(device: torch.device, precision: str) -> torch.autocast:
-    """Autocast to a precision; nothing for "float32"."""
-    half = precision != "float32"
-    return torch.autocast(device.type, dtype=getattr(torch, precision) if half else torch.bfloat16, enabled=half)
 
 
 def noise(settings: Input, device: torch.device) -> torch.Tensor:

@@ -10,12 +10,12 @@ import torch
 from tqdm import tqdm
 
 from study.bench.networks import PRECISIONS
-from study.bench.timing import summarise, time_in_turn
 from study.errors import StudyError
 from study.files import replacing
 from study.gconv import GroupConv2d, GroupConvTranspose2d
 from study.gconv.fast import fourier, rules
 from study.groups import GROUPS
+from study.timing import summarise, time_in_turn
 
 LAYERS = {
     "GroupConv2d": partial(GroupConv2d, kernel_size=3, padding=1),

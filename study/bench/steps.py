@@ -11,11 +11,12 @@ from tqdm import tqdm
 
 from study.bench import networks as net
 from study.bench.networks import DEPTH
-from study.bench.timing import summarise, time_in_turn
 from study.gconv import GroupConv2d
 from study.networks.deploy import deploy
+from study.networks.steps import inference, training_step
 from study.networks.unet import build_unet
 from study.provenance import provenance
+from study.timing import summarise, time_in_turn
 
 
 @dataclass(frozen=True)
@@ -103,7 +104,7 @@ def measure(settings: Settings, device: torch.device) -> pd.DataFrame:
 
     Columns: the candidate's, those of :func:`~study.bench.networks.measure_alone`, and for ``training``,
     ``inference`` and ``deployed`` (inference after :func:`~study.networks.deploy.deploy`; not for escnn) those of
-    :func:`~study.bench.timing.summarise`, of a batch; the settings and the provenance.
+    :func:`~study.timing.summarise`, of a batch; the settings and the provenance.
     """
     rows = pd.concat([compare(candidates(width, device), settings, device) for width in settings.widths])
     shared = {key: value for key, value in asdict(settings).items() if key != "widths"}
@@ -122,9 +123,9 @@ def compare(chosen: list[Candidate], settings: Settings, device: torch.device) -
         for n, network in networks.items():
             network.train(kind == "training")
             if kind == "training":
-                jobs[n] = net.training_step(network, images[n], settings.precision)
+                jobs[n] = training_step(network, images[n], settings.precision)
             elif kind == "inference":
-                jobs[n] = net.inference(network, images[n], settings.precision)
+                jobs[n] = inference(network, images[n], settings.precision)
             elif chosen[n].implementation == "native":
                 jobs[n] = _deployed(network, images[n], getattr(torch, settings.precision), chosen[n].compiled)
         with torch.backends.cudnn.flags(enabled=True, allow_tf32=False, benchmark=True):  # float32, not TF32
@@ -136,4 +137,4 @@ def compare(chosen: list[Candidate], settings: Settings, device: torch.device) -
 def _deployed(network: nn.Module, images: Tensor, dtype: torch.dtype, compiled: bool) -> Callable[[], Tensor]:
     """Inference with the deployed network, entirely in that precision."""
     network = deploy(copy.deepcopy(getattr(network, "_orig_mod", network)).to(dtype))
-    return net.inference(torch.compile(network) if compiled else network, images.to(dtype), "float32")
+    return inference(torch.compile(network) if compiled else network, images.to(dtype), "float32")

@@ -113,7 +113,7 @@ def show_outlook(rows: Sequence[Outlook], study: Study, workers: int, console: C
             f"{row.trial.seed}",
             "done" if row.done else state,
             "" if row.done else duration(row.seconds),
-            row.source,
+            row.basis,
         )
     console.print(table)
     todo = [row.seconds for row in rows if not row.done]
@@ -122,7 +122,10 @@ def show_outlook(rows: Sequence[Outlook], study: Study, workers: int, console: C
         side_by_side = f"{workers} at a time" if workers > 1 else "one at a time"
         text += f", about {duration(together(todo, workers))}, {side_by_side}"
     if study.store is None:
-        text += "; the data are not prepared yet; the times exclude their preparation, validation and evaluation"
+        text += (
+            "; the data are not prepared yet, so records are compared by their settings alone, and the times exclude "
+            "preparation, validation and evaluation"
+        )
     console.print(text, markup=False, highlight=False, soft_wrap=True)
 
 

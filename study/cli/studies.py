@@ -28,7 +28,7 @@ Data = Annotated[
         show_default=False,
     ),
 ]
-Settings = Annotated[
+Changes = Annotated[
     list[str],
     typer.Option(
         "--set",
@@ -54,7 +54,7 @@ TensorBoard = Annotated[bool, typer.Option("--tensorboard", help="Write a Tensor
 def reproduce(
     preset: PresetName = "quick",
     data: Data = None,
-    settings: Settings = (),
+    changes: Changes = (),
     name: Name = None,
     root: Root = Path(),
     workers: Annotated[
@@ -99,11 +99,10 @@ def reproduce(
     from study.locks import only_one
 
     where = {"devices": devices, "workers": workers, "scheduler": scheduler}
-    study = open_study(preset, data, settings, name, root, devices, make=not dry_run)
-    trials = todo = study.trials()
-    if study.store is not None:
-        todo = [trial for trial in trials if not study.is_done(trial, trust_results=trust_results)]
-        study.check_company(todo)
+    study = open_study(preset, data, changes, name, root, devices, make=not dry_run)
+    trials = study.trials()
+    todo = [trial for trial in trials if not study.is_done(trial, trust_results=trust_results)]
+    study.check_company(todo)
     if dry_run:
         at_a_time = side_by_side(len(todo), **where)
         with one_thread():
@@ -139,7 +138,7 @@ def train(
         int, typer.Option(help="Seed of the weights, the data regime, the order of patches and the augmentation.")
     ] = 0,
     data: Data = None,
-    settings: Settings = (),
+    changes: Changes = (),
     name: Name = None,
     root: Root = Path(),
     devices: Devices = 1,
@@ -152,7 +151,7 @@ def train(
     from study.experiments.grid import open_place, run_trials
     from study.experiments.opening import open_study
 
-    chosen = [*settings, f"models={model}", f"fractions={fraction}", f"seeds={seed}"]
+    chosen = [*changes, f"models={model}", f"fractions={fraction}", f"seeds={seed}"]
     study = open_study(preset, data, chosen, name, root, devices)
     (trial,) = study.trials()
     done = study.is_done(trial)

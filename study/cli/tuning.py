@@ -6,7 +6,7 @@ from typing import Annotated
 import typer
 
 from study.cli.interruption import interruptible
-from study.cli.studies import MODEL, Data, Name, PresetName, Root, Settings
+from study.cli.studies import MODEL, Changes, Data, Name, PresetName, Root
 from study.errors import StudyError
 
 
@@ -17,7 +17,7 @@ def tune_rates(
     fraction: Annotated[list[float], typer.Option(help="Share of the training data; can be repeated.")] = (0.125,),
     seed: Annotated[list[int], typer.Option(help="Seed that no trial has; can be repeated.")] = (100, 101),
     data: Data = None,
-    settings: Settings = (),
+    changes: Changes = (),
     name: Name = None,
     root: Root = Path(),
 ) -> None:
@@ -36,7 +36,7 @@ def tune_rates(
     for model in models:
         if model not in MODELS:
             raise StudyError(f"unknown model {model!r}; choose from {', '.join(MODELS)}")
-    study = open_study(preset, data, settings, name, root, devices=1)
+    study = open_study(preset, data, changes, name, root, devices=1)
     fabric = launch_fabric(study.preset.recipe.precision)
     with one_thread():  # as trials have on a CPU
         for run in runs(models, fraction, seed):

@@ -7,14 +7,14 @@ from statistics import median
 
 import torch
 
-from study.bench.networks import inference, training_step
-from study.bench.timing import time_in_turn
 from study.experiments.presets import Preset
 from study.experiments.records import Trial, read_record, record_files, results_folder
 from study.experiments.training import epochs_done
 from study.experiments.trials import Study
 from study.networks.models import MODELS
+from study.networks.steps import inference, training_step
 from study.provenance import hardware
+from study.timing import time_in_turn
 
 TIMED_PATCHES = 8
 """Patches in a step that is timed on a CPU, where the time is proportional to them; a GPU needs whole batches."""
@@ -22,11 +22,11 @@ TIMED_PATCHES = 8
 
 @dataclass(frozen=True)
 class Cost:
-    """Seconds of the training and of the evaluation of one trial, and the source of the estimate."""
+    """Seconds of the training and of the evaluation of one trial, and what the estimate rests on."""
 
     training: float
     evaluation: float
-    source: str
+    basis: str
 
 
 @dataclass(frozen=True)
@@ -38,14 +38,14 @@ class Outlook:
         done: whether it is complete.
         epochs: completed epochs of its training.
         seconds: estimated remaining time.
-        source: the source of the estimate; empty for a completed trial.
+        basis: what the estimate rests on; empty for a completed trial.
     """
 
     trial: Trial
     done: bool
     epochs: int
     seconds: float
-    source: str
+    basis: str
 
 
 def outlook(study: Study, todo: Iterable[Trial], device: torch.device) -> list[Outlook]:
@@ -60,7 +60,7 @@ def outlook(study: Study, todo: Iterable[Trial], device: torch.device) -> list[O
             costs[trial.model] = recorded_cost(study, trial, device) or timed_cost(study, trial, device)
         cost, epochs = costs[trial.model], epochs_done(study.run_folder(trial))
         share = 1 - epochs / study.preset.recipe.epochs
-        found.append(Outlook(trial, False, epochs, share * cost.training + cost.evaluation, cost.source))
+        found.append(Outlook(trial, False, epochs, share * cost.training + cost.evaluation, cost.basis))
     return found
 
 

@@ -18,7 +18,6 @@ import torch
 from torch import Tensor, nn
 from torch.export import Dim, ExportedProgram
 
-from study.bench.timing import time_in_turn
 from study.data.patches.loading import to_input
 from study.errors import MissingPackageError, StudyError
 from study.experiments.export_formats import FORMATS, Predict, quiet
@@ -32,6 +31,7 @@ from study.networks.pretrained import network_file
 from study.provenance import CODE_VERSION
 from study.tasks import activation
 from study.tasks.registry import task_of_checkpoint
+from study.timing import time_in_turn
 
 LIMIT = 1e-4
 """Largest difference of probabilities to the network that is taken for rounding."""

@@ -14,7 +14,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 from torch.export import ExportedProgram
 
-from study.networks.source import to_source
+from study.networks.plain_python import to_python
 
 ABOUT = "about"
 """The key of the metadata, one text in JSON, in every format."""
@@ -43,7 +43,7 @@ class Format:
 
 
 def _write_plain(program: ExportedProgram, about: str, sentence: str, source: Path, weights: Path) -> None:
-    code, tensors = to_source(program, sentence)
+    code, tensors = to_python(program, sentence)
     source.write_text(code, encoding="utf-8")
     save_file(tensors, weights, metadata={ABOUT: about})
 

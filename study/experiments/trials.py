@@ -78,12 +78,11 @@ class Study:
         return self.run_folder(trial) / "best.pt"
 
     def identity(self, trial: Trial) -> dict:
-        """The sections that a record of this trial must have equal."""
-        return {
-            "trial": asdict(trial),
-            "settings": self.preset.trial_settings(trial.model),
-            "data": {"source": self.store.source, "fingerprint": self.store.fingerprint},
-        }
+        """The sections that a record of this trial must have equal; without the data's while they are not prepared."""
+        sections = {"trial": asdict(trial), "settings": self.preset.trial_settings(trial.model)}
+        if self.store is None:
+            return sections
+        return sections | {"data": {"source": self.store.source, "fingerprint": self.store.fingerprint}}
 
     def has_weights(self, trial: Trial) -> bool:
         """Whether the weights of this trial exist.

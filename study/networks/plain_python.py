@@ -9,7 +9,7 @@ _LAYERS = {torch.ops.aten.conv2d.default: nn.Conv2d, torch.ops.aten.conv_transpo
 """The operations that become layers; their last arguments are those of the layer after its kernel size."""
 
 
-def to_source(program: ExportedProgram, about: str) -> tuple[str, dict[str, Tensor]]:
+def to_python(program: ExportedProgram, about: str) -> tuple[str, dict[str, Tensor]]:
     """The source of a module with one class, ``Network``, that needs torch alone, and the state dict of the class.
 
     Convolutions are layers, all else is written as torch's functions. Sizes are not checked beyond what these do.
