@@ -150,22 +150,24 @@ def test_an_image_and_a_label_of_unequal_size_are_both_named(tmp_path):
 def test_cancer_is_the_glands_of_carcinoma_and_high_grade_neoplasia(tmp_path, tissue):
     label = np.eye(16) * 255
     add_pair(tmp_path, NAME, tissue=tissue, label=label)
-    cancer, glands = (read(tmp_path, task=task)[0] for task in ("cancer", "glands"))
+    cancer, glands, grades = (read(tmp_path, task=task)[0] for task in ("cancer", "glands", "grades"))
     np.testing.assert_array_equal(glands.mask, label > 0)
     np.testing.assert_array_equal(cancer.mask, glands.mask * (tissue in ("Adenocarcinoma", "High-grade IN")))
+    np.testing.assert_array_equal(grades.mask, glands.mask + cancer.mask)
     np.testing.assert_array_equal(cancer.image, glands.image)
 
 
 def test_a_class_that_is_not_known_is_refused_where_it_decides(tmp_path):
     image, _ = add_pair(tmp_path, NAME, tissue="Adenocarcinom")
     assert read(tmp_path, task="glands")[0].mask.all()
-    with assert_refused(image, "'Adenocarcinom'", "High-grade IN"):
-        read(tmp_path, task="cancer")
+    for task in ("cancer", "grades"):
+        with assert_refused(image, "'Adenocarcinom'", "High-grade IN"):
+            read(tmp_path, task=task)
 
 
 def test_a_task_that_is_not_known_is_refused_with_those_that_are(tmp_path):
     add_pair(tmp_path, NAME)
-    with assert_refused("'nuclei'", "cancer, glands"):
+    with assert_refused("'nuclei'", "cancer, glands, grades"):
         read(tmp_path, task="nuclei")
 
 

@@ -95,7 +95,7 @@ def test_a_packed_folder_reads_as_the_folder_does(folder, tmp_path):
     pack_box(folder, tmp_path / "box.zip")
     box = find_pairs(zipfile.Path(tmp_path / "box.zip"))
     assert [image.stem for image, _ in box] == [image.stem for image, _ in find_pairs(folder)]
-    for task in ("cancer", "glands"):
+    for task in ("cancer", "glands", "grades"):
         patches = zip(
             ebhi_patches(box, SIZE, task=task), ebhi_patches(find_pairs(folder), SIZE, task=task), strict=True
         )

@@ -35,7 +35,7 @@ def test_every_preset_compares_p4m_with_the_augmented_unet_and_can_be_built(name
 
 
 def test_studies_on_real_patients_split_and_share_them_by_patient():
-    for name in ("quick", "ebhi-cancer", "ebhi-cancer-odd", "ebhi-glands", "nuclei", "ebhi-gpu"):
+    for name in ("quick", "ebhi-cancer", "ebhi-cancer-odd", "ebhi-glands", "ebhi-grades", "nuclei", "ebhi-gpu"):
         assert (find_preset(name).design, find_preset(name).recipe.schedule) == ("folds", "cosine")
 
 

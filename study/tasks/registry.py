@@ -10,6 +10,7 @@ TASKS = {
         Task("tumour", ("background", "tumour")),
         Task("cancer", ("background", "cancer")),
         Task("glands", ("background", "gland")),
+        Task("grades", ("background", "benign gland", "cancer")),
         Task("nuclei", ("background", "nucleus")),
     )
 }

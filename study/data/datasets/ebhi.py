@@ -56,6 +56,15 @@ DATA_SET = DataSet(
             limits="**What it marks** are glands of every grade, healthy ones too: it does not look for tumour.",
             former=("EBHI-SEG",),  # before there were two tasks
         ),
+        "grades": Labels(
+            source="EBHI-SEG, grades",
+            caption="EBHI-SEG (benign glands and cancer in colorectal biopsies)",
+            foreground="glands, those of adenocarcinoma or high-grade intraepithelial neoplasia apart from all others",
+            limits=(
+                "**What it tells apart** are whole glands by the grade of their patch: adenocarcinoma and high-grade "
+                "intraepithelial neoplasia are cancer, all other grades benign. It does not grade single glands."
+            ),
+        ),
     },
     read=read,
     size=SIZE,

@@ -1,7 +1,7 @@
 """EBHI-SEG: 2,226 H&E patches of colorectal biopsies, 224 x 224, with masks of the glands (epithelium), CC BY 4.0.
 
 The download (figshare 21540159) has a folder per class with ``image`` and ``label`` inside. The label outlines the
-glands in every class, the normal one included; which of them are cancer is known from the class of their patch. Two
+glands in every class, the normal one included; which of them are cancer is known from the class of their patch. Three
 tasks come of it, :data:`TASKS`. The same folder, reduced, comes with the package:
 :mod:`study.data.datasets.ebhi_box`.
 """
@@ -21,10 +21,10 @@ CLASSES = ("Adenocarcinoma", "High-grade IN", "Low-grade IN", "Normal", "Polyp",
 """The folders of the download: the diagnosis of a patch (IN: intraepithelial neoplasia)."""
 
 CANCER = ("Adenocarcinoma", "High-grade IN")
-"""The classes whose glands are the foreground of the task "cancer": carcinoma, invasive or in situ."""
+"""The classes whose glands are cancer: carcinoma, invasive or in situ."""
 
-TASKS = ("cancer", "glands")
-"""The glands of the classes of :data:`CANCER` against all else, or those of every class."""
+TASKS = {"cancer": (0, 1), "glands": (1, 1), "grades": (1, 2)}
+"""The label values of benign glands and of cancer: cancer against all else, glands of every class, or both apart."""
 
 SIZE = 224
 """Side of the patches of the download, in pixels."""
@@ -93,15 +93,15 @@ def ebhi_patches(pairs: Sequence[tuple[File, File]], size: int, *, task: str) ->
     """
     if task not in TASKS:
         raise StudyError(f"unknown task {task!r} of EBHI-SEG; choose from {', '.join(TASKS)}")
+    benign, cancer = TASKS[task]
     for image_file, label_file in pairs:
         image, label = read_pair(image_file, label_file)
         if image.size != (size, size):
             image = image.resize((size, size), Image.Resampling.LANCZOS)
             label = label.resize((size, size), Image.Resampling.BOX)
-        mask = np.asarray(label) > THRESHOLD
-        if task == "cancer" and not _is_cancer(image_file):
-            mask = np.zeros_like(mask)
-        yield Patch(np.asarray(image), mask.astype(np.uint8), case=case_of(image_file), slide=slide_of(image_file))
+        value = cancer if benign == cancer or _is_cancer(image_file) else benign
+        mask = np.where(np.asarray(label) > THRESHOLD, value, 0).astype(np.uint8)
+        yield Patch(np.asarray(image), mask, case=case_of(image_file), slide=slide_of(image_file))
 
 
 def _is_cancer(file: File) -> bool:
