@@ -172,6 +172,11 @@ def test_each_task_size_and_origin_has_a_store_of_its_own_that_its_name_tells(bo
     assert len({store.fingerprint for store in stores}) == 4
 
 
+def test_a_store_names_the_classes_of_a_task_of_several(box, tmp_path):
+    assert from_box(tmp_path, task="grades").classes == ("background", "benign gland", "cancer")
+    assert from_box(tmp_path).classes is None  # two go unnamed, as in stores from before there were several
+
+
 def test_more_pixels_than_the_box_has_are_refused_with_the_download(box, tmp_path):
     from_box(tmp_path, size=128)
     with assert_refused("128 x 128", "129 x 129", "--data PATH", "--download"):

@@ -15,6 +15,7 @@ from PIL import Image
 from shapely.geometry import shape
 from torch.utils.data import DataLoader
 
+from study import report
 from study.cli.networks import evaluate as evaluate_command
 from study.cli.prediction import predict
 from study.data.patches.loading import PatchDataset, to_input
@@ -30,6 +31,7 @@ from study.prediction.colours import colour_of
 from study.prediction.overlay import blend, blend_classes, draw_legend
 from study.report import load_records, make_figures
 from study.report.records import counts as counts_of
+from study.report.results import StudyResults
 from study.report.statistics import dice_draws, pooled_dice
 from study.tasks.labels import IGNORE
 from study.tasks.losses import LOSSES
@@ -112,6 +114,19 @@ def test_the_sums_per_case_add_up_to_the_measures(done):
         bins = {name: np.array(record["calibration"][f"{name}_{label}"]) for name in ("pixels", "foreground")}
         assert bins["pixels"].sum() == pixels
         assert bins["foreground"].sum() == sums[f"tp_{label}"] + sums[f"fn_{label}"]
+
+
+def test_the_tables_tell_the_dice_of_each_class_and_that_others_are_means(done):
+    _, records = done
+    rows = report.class_rows(records).set_index(["model", "class"])
+    for record in records:
+        for label, name in enumerate(CLASSES[1:], start=1):
+            of_record = 100 * record["metrics"][f"dice_{label}"]
+            assert rows.dice[record["trial"]["model"], name] == pytest.approx(of_record)
+    study = StudyResults("grades", records)
+    assert f"| Model | Share of the data | {' | '.join(CLASSES[1:])} |" in report.table("class_table", study)
+    for name in ("dice_table", "measures"):
+        assert "mean over the classes" in report.table(name, study)
 
 
 def test_an_equivariant_network_is_steady_in_several_classes_too(done):

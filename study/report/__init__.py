@@ -11,7 +11,7 @@ have a file for each; ``style`` and ``looks`` say how figures look. ``writing`` 
 from study.report.claims import claim_rows
 from study.report.contrasts import contrast_rows
 from study.report.efficiency import sample_efficiency
-from study.report.measures import cost_rows, measure_rows
+from study.report.measures import class_rows, cost_rows, measure_rows
 from study.report.records import caption, load_records, trial_rows
 from study.report.results import StudyResults, read_study
 from study.report.summary import has_escnn, implementation_rows, summary_rows
@@ -30,6 +30,7 @@ __all__ = [
     "caption",
     "claim_rows",
     "claim_table",
+    "class_rows",
     "contents",
     "contrast_rows",
     "contrast_table",

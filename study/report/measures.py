@@ -82,6 +82,22 @@ def measure_rows(records: Sequence[dict]) -> pd.DataFrame:
     return pd.DataFrame(rows)
 
 
+def class_rows(records: Sequence[dict]) -> pd.DataFrame:
+    """One row per model, data regime and class but the background, of a study of several classes; else no rows.
+
+    Columns: ``model``, ``fraction``, ``class``, ``seeds``, and ``dice`` (%) with ``dice_low`` and ``dice_high`` (95 %
+    interval over seeds and cases).
+    """
+    rows = []
+    for (model, fraction), group in by_cell(records).items():
+        names = group[0].get("task", {}).get("classes", [])[1:]
+        for name, end in zip(names, class_endings(group) if names else [], strict=True):
+            row = {"model": model, "fraction": fraction, "class": name, "seeds": len(group)}
+            units = case_sums(group, [f"{column}{end}" for column in _COUNTS])
+            rows.append(row | _with_interval("dice", units, _percent(dice)))
+    return pd.DataFrame(rows)
+
+
 def cost_rows(records: Sequence[dict]) -> pd.DataFrame:
     """One row per model and reading: what it costs, whatever the data regime.
 

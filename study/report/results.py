@@ -12,7 +12,7 @@ from study.experiments.records import Trial, diverged_trials, record_files, resu
 from study.experiments.saved_maps import load_stability_maps, maps_path
 from study.report.claims import claim_rows
 from study.report.contrasts import contrast_rows
-from study.report.measures import cost_rows, measure_rows
+from study.report.measures import class_rows, cost_rows, measure_rows
 from study.report.records import caption, epoch_rows, load_records, trial_rows
 from study.report.summary import has_escnn, implementation_rows, summary_rows
 from study.report.worth import worth_rows
@@ -70,6 +70,11 @@ class StudyResults:
     def measures(self) -> pd.DataFrame:
         """See :func:`~study.report.measures.measure_rows`."""
         return measure_rows(self.records)
+
+    @cached_property
+    def classes(self) -> pd.DataFrame:
+        """See :func:`~study.report.measures.class_rows`."""
+        return class_rows(self.records)
 
     @cached_property
     def costs(self) -> pd.DataFrame:

@@ -184,6 +184,7 @@ class DataSet:
         """
         from study.data.patches.splits import split_by_case
         from study.data.patches.store import PatchStore, write_patches
+        from study.tasks.registry import TASKS
 
         task = self.task(task)
         labels, images = self.labels[task], self.read(data, size, task)
@@ -196,7 +197,10 @@ class DataSet:
             if not make:
                 return None
             split = split_by_case(images.cases, seed=SPLIT_SEED)
-            about = {"source": labels.source, "recipe": recipe, "classes": labels.classes}
+            classes = labels.classes
+            if classes is None and task in TASKS and TASKS[task].outputs > 1:  # two go unnamed, as in older stores
+                classes = TASKS[task].classes
+            about = {"source": labels.source, "recipe": recipe, "classes": classes}
             write_patches(path, images.patches, split, **about)
             store = PatchStore(path)
         return store

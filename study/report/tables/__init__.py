@@ -11,6 +11,7 @@ import pandas as pd
 
 from study.report.results import StudyResults
 from study.report.tables.claims import claim_table
+from study.report.tables.classes import class_table
 from study.report.tables.contrasts import contrast_table
 from study.report.tables.dice import dice_table
 from study.report.tables.implementations import implementation_table
@@ -46,6 +47,11 @@ TABLES = {
         "Dice of patients, IoU, boundary Dice, calibration error, deviation and flip rate, with and without TTA.",
         lambda study: measures_table(study.records),
         lambda study: study.measures,
+    ),
+    "class_table": Table(
+        "Dice of each class, where there are several.",
+        lambda study: class_table(study.records),
+        lambda study: study.classes,
     ),
     "costs": Table(
         "Parameters, multiplications and seconds of every network.",

@@ -7,7 +7,7 @@ import pandas as pd
 
 from study.networks.models import MODELS
 from study.report.published import PAPER_DICE
-from study.report.records import caption
+from study.report.records import caption, class_endings
 from study.report.summary import summary_rows
 from study.report.tables.text import INTERVAL, few_seeds, markdown
 
@@ -29,10 +29,11 @@ def dice_table(records: Sequence[dict]) -> str:
                 " / ".join("–" if p is None else f"{p:.1f}" for p in published) if any(published) else "–",
             ]
         )
+    several = "the mean over the classes, " if len(class_endings(records)) > 1 else ""
     legend = (
-        "Dice in %, pooled over the test pixels of all seeds, ± standard deviation over seeds (where there are "
-        f"several) and the {INTERVAL} in brackets. The paper's U-Net was trained with roto-reflections, so that its "
-        f"numbers stand beside our augmented one.{few_seeds(summary.seeds)}"
+        f"Dice in %, {several}pooled over the test pixels of all seeds, ± standard deviation over seeds (where there "
+        f"are several) and the {INTERVAL} in brackets. The paper's U-Net was trained with roto-reflections, so that "
+        f"its numbers stand beside our augmented one.{few_seeds(summary.seeds)}"
     )
     return f"{caption(records)}\n\n{markdown(lines)}\n\n{legend}\n"
 

@@ -7,7 +7,7 @@ import pandas as pd
 
 from study.networks.models import MODELS
 from study.report.measures import cost_rows, measure_rows
-from study.report.records import caption
+from study.report.records import caption, class_endings
 from study.report.tables.text import INTERVAL, markdown
 
 _HEAD = [
@@ -24,13 +24,15 @@ def measures_table(records: Sequence[dict]) -> str:
         people = "" if np.isnan(cases) else f" (about {cases:.0f} patients)"
         parts.append(f"**{100 * fraction:g} % of the data**{people}")
         parts.append(markdown([_HEAD, *(_line(cell) for cell in cells.itertuples())]))
+    several = "Each measure is the mean over the classes. " if len(class_endings(records)) > 1 else ""
     legend = (
-        "Dice, Dice of patients (the mean over those with foreground), IoU and boundary Dice (within 2 px) in %, with "
-        f"the {INTERVAL}; ECE (calibration error over 15 bins) in %. Deviation is the mean standard deviation of the "
-        "probability over the eight roto-reflections, and the flip rate the share of pixels (%) that the eight do not "
-        "decide alike: within 2 px of the true border, and elsewhere. TTA: the mean probability over the eight, which "
-        "is the same for all of them by construction; it is left out where the network is so by itself. Networks with "
-        "different numbers of seeds may have been tested on different patients: compare them by the contrasts."
+        f"{several}Dice, Dice of patients (the mean over those with foreground), IoU and boundary Dice (within 2 px) "
+        f"in %, with the {INTERVAL}; ECE (calibration error over 15 bins) in %. Deviation is the mean standard "
+        "deviation of the probability over the eight roto-reflections, and the flip rate the share of pixels (%) that "
+        "the eight do not decide alike: within 2 px of the true border, and elsewhere. TTA: the mean probability over "
+        "the eight, which is the same for all of them by construction; it is left out where the network is so by "
+        "itself. Networks with different numbers of seeds may have been tested on different patients: compare them by "
+        "the contrasts."
     )
     return "\n\n".join([*parts, legend]) + "\n"
 
