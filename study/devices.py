@@ -1,5 +1,6 @@
 """The devices that a command runs on, and how much of a CPU it takes."""
 
+import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -14,8 +15,14 @@ def device() -> torch.device:
     return torch.device("cuda" if torch.cuda.is_available() else "cpu")
 
 
+def check_processes(devices: int) -> None:
+    """Raise a StudyError if torchrun started another number of processes than share a training."""
+    if "TORCHELASTIC_RUN_ID" in os.environ and (started := int(os.environ["WORLD_SIZE"])) != devices:
+        raise StudyError(f"torchrun started {started} processes for {devices} devices; give it --devices {started}")
+
+
 def launch_fabric(precision: str = "32-true", devices: int = 1) -> Fabric:
-    """Start the processes, one for each device; the GPU where there is one.
+    """Start the processes, one for each device, or join those that torchrun or Slurm started; the GPU if there is one.
 
     Raises:
         StudyError: if there are fewer devices.

@@ -2,7 +2,6 @@
 
 import os
 import shutil
-import subprocess
 import sys
 from dataclasses import replace
 from pathlib import Path
@@ -292,18 +291,6 @@ def test_an_error_in_a_loading_process_is_one_line_too(run, tmp_path):
     assert all(
         line.startswith("failed: U-Net on ") and "store.h5" in line and "damaged" in line for line in error.splitlines()
     )
-
-
-@pytest.mark.slow
-def test_two_devices_train_the_same_study(tmp_path, store):
-    """Two processes on the CPU stand in for two GPUs: one record per trial, and networks alike in all processes."""
-    shutil.copy(store.path, tmp_path / "store.h5")
-    environment = os.environ | {"PYTHONPATH": str(Path(study.__file__).parents[1]), "OMP_NUM_THREADS": "1"}
-    command = [sys.executable, "-m", "study", "reproduce", "--devices", "2", *TINY, "--set", "models=unet,p4m"]
-    done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=240)
-    assert done.returncode == 0, done.stderr
-    assert len(list((tmp_path / "results/tiny/trials").glob("*.json"))) == 4
-    assert done.stdout.count("4 of 4 trials to run") == 1
 
 
 def test_evaluating_on_patches_without_foreground_is_no_error(run, tmp_path):

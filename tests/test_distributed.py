@@ -1,6 +1,6 @@
 """Two processes that share every batch train the network that one process trains, to rounding.
 
-On CPUs they stand in for two GPUs: Lightning Fabric starts them, gloo connects them.
+On CPUs they stand in for two GPUs: Lightning Fabric starts them, or torchrun, or Slurm; gloo connects them.
 """
 
 import os
@@ -8,13 +8,15 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
 import torch
-from data_helpers import make_blobs
+from data_helpers import assert_refused, make_blobs
 
 import study
+from study.devices import check_processes
 from study.experiments.records import Trial, read_record
 from study.experiments.shared_moments import share_moments
 from study.gconv import GroupBatchNorm2d
@@ -26,44 +28,89 @@ SETTINGS = (
 )
 
 
-def start(root: Path, devices: int) -> subprocess.Popen:
-    command = [sys.executable, "-m", "study", "reproduce", "--preset", "miniature", "--data", str(root / "blobs.h5")]
-    command += [part for setting in SETTINGS.split() for part in ("--set", setting)]
-    command += ["--name", "shared", "--root", str(root), "--devices", str(devices)]
-    command += ["--workers", "1"] if devices == 1 else []
+FABRIC = [sys.executable, "-m", "study"]
+TORCHRUN = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2", "-m", "study"]
+SRUN = [sys.executable, str(Path(__file__).parent / "srun_stand_in.py")]
+
+
+def command(root: Path, devices: int, launcher: Sequence[str] = FABRIC) -> list[str]:
+    parts = [*launcher, "reproduce", "--preset", "miniature", "--data", str(root / "blobs.h5")]
+    parts += [part for setting in SETTINGS.split() for part in ("--set", setting)]
+    parts += ["--name", "shared", "--root", str(root), "--devices", str(devices)]
+    return parts + (["--workers", "1"] if devices == 1 else [])
+
+
+def start(*arguments, **options) -> subprocess.Popen:
     environment = os.environ | {"PYTHONPATH": str(Path(study.__file__).parents[1]), "OMP_NUM_THREADS": "1"}
-    return subprocess.Popen(command, env=environment, start_new_session=True, stdout=subprocess.PIPE, text=True)
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
+    return subprocess.Popen(command(*arguments, **options), env=environment, start_new_session=True, **pipes)
 
 
 def records(root: Path) -> list[dict]:
     return [read_record(root / f"results/shared/trials/{Trial(model, 1.0, 0).name}.json") for model in MODELS]
 
 
-@pytest.mark.slow
-@pytest.mark.skipif(torch.cuda.is_available(), reason="on a GPU, sums are rounded in another order")
-def test_two_processes_train_what_one_trains_also_after_a_kill(tmp_path):
-    one, two = tmp_path / "one", tmp_path / "two"
-    for root in (one, two):
-        make_blobs(root / "blobs.h5", count=45, size=16)  # 5 patches for validation and test: they cannot be halved
-    assert start(one, 1).wait(240) == 0
-    process, deadline = start(two, 2), time.monotonic() + 120
-    while not list(two.glob("runs/shared/*/last.pt")) and process.poll() is None and time.monotonic() < deadline:
-        time.sleep(0.02)
-    os.killpg(process.pid, signal.SIGKILL)
-    process.wait()
-    assert not list(two.glob("results/shared/trials/*.json"))
-    again = start(two, 2)
-    output = again.communicate(timeout=240)[0]
-    assert again.returncode == 0
-    assert output.count("2 of 2 trials to run") == 1  # one of them speaks
-    for expected, found in zip(records(one), records(two), strict=True):
-        assert found["provenance"]["processes"] == 2
-        for before, after in zip(expected["history"], found["history"], strict=True):
+def make_data(root: Path) -> None:
+    make_blobs(root / "blobs.h5", count=45, size=16)  # 5 patches for validation and test: they cannot be halved
+
+
+@pytest.fixture(scope="module")
+def alone(tmp_path_factory) -> list[dict]:
+    """The records of one process."""
+    root = tmp_path_factory.mktemp("one")
+    make_data(root)
+    process = start(root, 1)
+    assert process.communicate(timeout=240)
+    assert process.returncode == 0
+    return records(root)
+
+
+def assert_equal_to_rounding(found: list[dict], expected: list[dict]) -> None:
+    for ours, theirs in zip(found, expected, strict=True):
+        assert ours["provenance"]["processes"] == 2
+        for before, after in zip(theirs["history"], ours["history"], strict=True):
             for key in ("train_loss", "constant_loss", "validation_loss", "validation_dice"):
                 assert after[key] == pytest.approx(before[key], rel=1e-4), key
         for key in ("dice", "iou", "deviation"):
-            assert found["metrics"][key] == pytest.approx(expected["metrics"][key], rel=1e-3, abs=1e-6), key
-        assert found["cases"].keys() == expected["cases"].keys()
+            assert ours["metrics"][key] == pytest.approx(theirs["metrics"][key], rel=1e-3, abs=1e-6), key
+        assert ours["cases"].keys() == theirs["cases"].keys()
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(torch.cuda.is_available(), reason="on a GPU, sums are rounded in another order")
+def test_two_processes_train_what_one_trains_also_after_a_kill(alone, tmp_path):
+    make_data(tmp_path)
+    process, deadline = start(tmp_path, 2), time.monotonic() + 120
+    while not list(tmp_path.glob("runs/shared/*/last.pt")) and process.poll() is None and time.monotonic() < deadline:
+        time.sleep(0.02)
+    os.killpg(process.pid, signal.SIGKILL)
+    process.communicate()
+    assert not list(tmp_path.glob("results/shared/trials/*.json"))
+    again = start(tmp_path, 2)
+    output, _ = again.communicate(timeout=240)
+    assert again.returncode == 0
+    assert output.count("2 of 2 trials to run") == 1  # one of them speaks
+    assert_equal_to_rounding(records(tmp_path), alone)
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(torch.cuda.is_available(), reason="on a GPU, sums are rounded in another order")
+@pytest.mark.parametrize("launcher", [TORCHRUN, SRUN], ids=["torchrun", "Slurm"])
+def test_torchrun_and_slurm_start_the_processes_as_well(alone, tmp_path, launcher):
+    make_data(tmp_path)
+    process = start(tmp_path, 2, launcher=launcher)
+    output, error = process.communicate(timeout=240)
+    assert process.returncode == 0, error
+    assert output.count("2 of 2 trials to run") == 1
+    assert_equal_to_rounding(records(tmp_path), alone)
+
+
+def test_another_number_of_processes_than_devices_is_refused(monkeypatch):
+    monkeypatch.setenv("TORCHELASTIC_RUN_ID", "none")
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    check_processes(2)
+    with assert_refused("torchrun started 2 processes", "--devices 2"):
+        check_processes(1)
 
 
 def normalise(rank: int, folder: str) -> None:

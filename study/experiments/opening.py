@@ -4,6 +4,7 @@ from pathlib import Path
 
 from study.data.datasets.registry import labels_of, prepare
 from study.data.patches.schema import SPLITS
+from study.devices import check_processes
 from study.errors import StudyError, notice
 from study.experiments.presets import check_study_name, find_preset, override, study_name
 from study.experiments.trials import Study
@@ -27,7 +28,7 @@ def open_study(
 
     Raises:
         StudyError: if a setting or the name is wrong, the data cannot be made, or they or the settings are not the
-            preset's and the study has no name of its own.
+            preset's and the study has no name of its own; see also :func:`~study.devices.check_processes`.
 
     Warns:
         StudyNotice: naming the training, validation or test patches, if they have no foreground.
@@ -37,6 +38,7 @@ def open_study(
     if name is None and any(changed.trial_settings(m) != preset.trial_settings(m) for m in changed.models):
         raise StudyError(f"--set {' --set '.join(settings)} makes another study of {preset_name}; give it a --name")
     check_study_name(name)
+    check_processes(devices)
     batch_size = changed.recipe.batch_size
     if batch_size % devices:  # said here, before data are made and there are several processes to say it
         raise StudyError(f"a batch of {batch_size} cannot be shared by {devices} devices; --set batch_size")
