@@ -216,7 +216,8 @@ def test_a_stated_scale_is_noted_by_the_comparison_too(folder, monkeypatch, run_
     write_mask(folder / "c_mask.tif", ill=True)
     monkeypatch.chdir(folder.parent)
     command = "slides compare-masks slides --slides c --slide-mpp 0.25"
-    code, output, _ = run_command(*command.split())
+    code, output, error = run_command(*command.split())
     assert code == 0
-    assert "says 0.5 µm per pixel; it is taken for 0.25" in output
+    assert error.startswith("note: c: ")
+    assert "says 0.5 µm per pixel; it is taken for 0.25" in error
     assert "Dice 1.0000" in output

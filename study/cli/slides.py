@@ -11,7 +11,7 @@ from study.cli.interruption import interruptible
 from study.cli.variants import variant
 from study.data.datasets.data_set import DataSet
 from study.data.datasets.registry import DATA_SETS
-from study.errors import StudyError
+from study.errors import StudyError, notice
 
 PATCHES, SIZE = 300_000, 320
 """Number and side, in pixels, of the paper's patches."""
@@ -160,11 +160,11 @@ def extract(
         store = PatchStore(output)
         show_store(store)
         if empty := [split for split in SPLITS if split not in store.split]:
-            print(f"note: there are no {' and no '.join(empty)} patches, which a training needs; extract more slides")
+            notice(f"there are no {' and no '.join(empty)} patches, which a training needs; extract more slides")
     for name, note in extraction.notes.items():
-        print(f"note: {name}: {note}")
+        notice(f"{name}: {note}")
     for name, lacking in extraction.short.items():
-        print(f"note: {name} has space for {lacking} patches fewer than planned")
+        notice(f"{name} has space for {lacking} patches fewer than planned")
     list_missing(problems | extraction.failed)
 
 
@@ -245,7 +245,7 @@ def compare_masks(
         try:
             with Slide(files.path, mpp=slide_mpp) as slide:
                 if slide.notice:
-                    print(f"note: {files.name}: {slide.notice}")
+                    notice(f"{files.name}: {slide.notice}")
                 view = slide.at(magnification=magnification, mpp=mpp)
                 annotation = read_annotation(files.annotation, groups=groups, size=(slide.width, slide.height))
                 with TiffMask(files.mask, view, partial=False) as tiff:
