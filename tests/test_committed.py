@@ -2,14 +2,16 @@
 
 import subprocess
 from pathlib import Path
+from types import SimpleNamespace
 
 import pandas as pd
 import pytest
 
 from study import report
 from study.experiments.presets import find_preset
-from study.experiments.records import Trial
+from study.experiments.records import OLDER_SETTINGS, Trial
 from study.experiments.saved_maps import load_stability_maps, maps_path
+from study.experiments.trials import Study
 from study.experiments.tuning import chosen_rates, tuning_rows
 from study.networks.models import ESCNN_MODELS, MODELS
 from study.report.benchmarks import read_benchmark
@@ -44,8 +46,18 @@ def test_trials_are_of_the_preset_by_its_present_settings_and_complete_where_a_c
     done = {Trial(**record["trial"]) for record in records}
     assert done <= grid | more
     assert done >= grid or study not in ("quick", "miniature", "ebhi-cpu")
-    for record in records:  # older ones lack the settings that there were not when they were made
-        assert record["settings"].items() <= preset.trial_settings(record["trial"]["model"]).items()
+    for record in records:
+        as_today = OLDER_SETTINGS | {"task": preset.task} | record["settings"]
+        assert as_today == preset.trial_settings(record["trial"]["model"])
+
+
+def test_records_of_older_versions_are_of_todays_study():
+    store = SimpleNamespace(source="EBHI-SEG, glands", fingerprint="83a354ecb54e281b")
+    study = Study("ebhi-cpu", find_preset("ebhi-cpu"), store, ROOT)
+    assert all(study.is_done(trial, trust_results=True) for trial in study.trials())
+    study.check_company([])
+    store.source = "EBHI-SEG, cancer"
+    assert not any(study.is_done(trial, trust_results=True) for trial in study.trials())
 
 
 def test_the_code_that_made_them_is_named_and_was_committed(records):

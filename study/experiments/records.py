@@ -41,6 +41,10 @@ class Trial:
         return f"{MODELS[self.model].label} on {100 * self.fraction:g} % of the data, seed {self.seed}"
 
 
+OLDER_SETTINGS = {"design": "stored", "schedule": "plateau"}
+"""What the settings of records from before there was a choice are taken to hold."""
+
+
 def is_diverged(record: dict) -> bool:
     """Whether a record is of a training that ended worse than a constant prediction; False for older records."""
     return record["metrics"].get("diverged", False)

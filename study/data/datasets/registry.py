@@ -57,6 +57,12 @@ def data_set_of(source: str) -> DataSet | None:
     return _find(source)[0]
 
 
+def source_today(source: str) -> str:
+    """What stores call the patches today that older records call ``source``."""
+    labels = _find(source)[1]
+    return source if labels is None else labels.source
+
+
 def caption_of(source: str) -> str:
     """What tables and figures call the patches that stores and records call ``source``."""
     labels = _find(source)[1]
