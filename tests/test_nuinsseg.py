@@ -56,6 +56,12 @@ def test_an_image_smaller_than_a_tile_is_named(tmp_path):
         read(tmp_path, 8)
 
 
+def test_an_image_that_was_not_halved_is_named(tmp_path):
+    add(tmp_path, 1, height=512, width=512)
+    with assert_refused("001.png is 512 x 512", "give images of 256 x 256"):
+        read(tmp_path, 64)
+
+
 def test_sixteen_neighbours_in_number_are_one_case_and_each_image_a_slide(tmp_path):
     for number in (1, 2, 16, 17, 32, 33, 665):
         add(tmp_path, number)

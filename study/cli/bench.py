@@ -207,7 +207,7 @@ def extraction(
     show_table(["Patches of one slide", "Peak memory"], lines, "One process")
     patches = 300_000  # of the paper
     minutes = patches / rates.extraction.median() / 60
-    print(f"At this rate, {patches:,} patches of 400 slides take {minutes:.0f} minutes.\nResults in {path.parent}")
+    print(f"At this rate, {patches:,} patches of 399 slides take {minutes:.0f} minutes.\nResults in {path.parent}")
 
 
 def loading(

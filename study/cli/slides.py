@@ -50,7 +50,7 @@ Magnification = Annotated[
 Mpp = Annotated[float | None, typer.Option(help="Scale of the patches in micrometres per pixel, instead.")]
 SlideMpp = Annotated[
     float | None,
-    typer.Option(help="Micrometres per pixel of level 0, of slides that do not state it or not rightly."),
+    typer.Option(help="Micrometres per pixel at level 0, for slides that state none or a wrong value."),
 ]
 
 

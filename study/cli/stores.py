@@ -38,7 +38,6 @@ def of_images(data_set: DataSet) -> Callable:
             typer.Option(help="Write the reduced archive that comes with the package.", metavar="FILE"),
         ] = None,
     ) -> None:
-        """A download can be interrupted at any moment and continues when the command is run again."""
         from study.cli.show import show_store
         from study.files import sha256_of
 
@@ -56,6 +55,8 @@ def of_images(data_set: DataSet) -> Callable:
         if output is not None:
             show_store(data_set.store(output, folder, size=size, task=task))
 
+    if data_set.download is not None:
+        command.__doc__ = "A download can be interrupted at any moment and continues when the command is run again."
     absent = {"pack": None} if data_set.pack is None else {}
     absent |= {"get": False, "address": None} if data_set.download is None else {}
     absent |= {"task": ""} if len(data_set.labels) == 1 else {}

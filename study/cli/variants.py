@@ -20,5 +20,5 @@ def variant(function: Callable, about: str, **fixed: object) -> Callable:
     command.__signature__ = signature.replace(
         parameters=[p for name, p in signature.parameters.items() if name not in fixed]
     )
-    command.__doc__ = f"{about}\n\n{inspect.getdoc(function)}".strip()
+    command.__doc__ = f"{about}\n\n{inspect.getdoc(function) or ''}".strip()
     return command

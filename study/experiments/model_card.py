@@ -28,7 +28,7 @@ def model_card(name: str, about: dict) -> str:
     size, original = (f"{patches[side]} x {patches[side]}" for side in ("size", "original_size"))
     return f"""# {name}
 
-A {model.label} that finds {about["classes"][1]} in {card.subject}.
+A network that finds {about["classes"][1]} in {card.subject}: {model.label}.
 {_symmetry(architecture)}
 It has {about["parameters"]:,} parameters: filters in half precision, all else in float32, in which it computes.
 

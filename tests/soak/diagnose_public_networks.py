@@ -103,10 +103,11 @@ def row(package: str, make, name: str, size: int) -> tuple[str, Diagnosis]:
 
 def main() -> None:
     logging.disable(logging.WARNING)
-    print("# The doctor on public networks\n")
+    print("# Equivariance diagnosis of public networks\n")
     print("`study.equivariance.diagnose(network, image)` examines any network, and so does\n")
     print("    python -m study check module:function --size 224\n")
-    print("where `function` makes it. It tells where the network stops to turn with its image, why, and what helps.\n")
+    print("where `function` returns the network. The report says at which layer the network stops being")
+    print("equivariant, why, and what helps.\n")
     print("Made by `tests/soak/diagnose_public_networks.py`; random weights, eval mode, float64 (escnn: float32).\n")
     print(f"| {' | '.join(COLUMNS)} |\n|{' --- |' * len(COLUMNS)}")
     details = []

@@ -19,6 +19,9 @@ from study.errors import StudyError
 BLOCK = 16
 """Neighbours in number that are one case."""
 
+SIDE = 256
+"""Of the images in pixels: half of the published ones."""
+
 THRESHOLD = 127
 """Foreground is what is brighter than this."""
 
@@ -57,10 +60,13 @@ def nuclei_patches(pairs: Sequence[tuple[Path, Path]], size: int) -> Iterator[Pa
     fill a tile is left out along the edges of the image.
 
     Raises:
-        StudyError: naming the file that is damaged or smaller than a tile, or the pair that differs in size.
+        StudyError: naming the file that is damaged, too small or not halved, or the pair that differs in size.
     """
     for image_file, mask_file in pairs:
         image, label = read_pair(image_file, mask_file)
+        if max(image.size) > SIDE:  # nuclei of twice the size are another task
+            dimensions = f"{image.width} x {image.height}"
+            raise StudyError(f"{image_file} is {dimensions}; NuInsSeg is read halved: give images of {SIDE} x {SIDE}")
         if min(image.size) < size:
             dimensions = f"{image.width} x {image.height}"
             raise StudyError(f"{image_file} is {dimensions}, smaller than {size} x {size}; give a smaller size")

@@ -29,15 +29,16 @@ def contrast_table(studies: Mapping[str, Sequence[dict]]) -> str:
     legend = (
         "Differences in pooled Dice, paired by seed and test case, with the 95 % interval over seeds and cases "
         "together (hierarchical bootstrap), and the standard deviation over seeds. The p value is of Student's t on "
-        "the standard error of the bootstrap. The primary contrast is not adjusted, the secondary ones are together "
-        f"(Holm), and what is only described is not tested. Within ±{MARGIN:g}: the 90 % interval is (TOST)."
+        "the standard error of the bootstrap. The primary contrast is not adjusted; the secondary contrasts are "
+        "adjusted together (Holm); contrasts that are only described are not tested. "
+        f"'Within ±{MARGIN:g}' says whether the 90 % interval lies within ±{MARGIN:g} point (TOST)."
     )
     factor = sample_efficiency(next(iter(studies.values())))
     if factor:
         regimes = " / ".join(f"{100 * f:g}" for f in factor.regimes)
         legend += (
-            "\n\nSample efficiency: for the Dice of the augmented U-Net on all of the data, the P4M U-Net needs less "
-            f"data by a factor of {factor} (95 % interval; {factor.seeds} seeds; read off between {regimes} % of the "
-            "data)."
+            "\n\nSample efficiency: all of the data, divided by the share of them on which the P4M U-Net has the Dice "
+            f"of the augmented U-Net on all, is {factor} (95 % interval; {factor.seeds} seeds; read off between "
+            f"{regimes} % of the data). Above 1, the P4M U-Net needs less."
         )
     return f"{captions(studies)}\n\n{markdown(lines)}\n\n{legend}\n"
