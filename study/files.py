@@ -18,7 +18,7 @@ RESERVE = 4 * 2**20
 
 @contextmanager
 def replacing(path: Path | str) -> Iterator[Path]:
-    """Give a temporary name beside ``path`` to write to, which becomes ``path`` only if the block ends well.
+    """Give a temporary name beside ``path`` for a file or a folder, which becomes ``path`` only if the block ends well.
 
     Raises:
         StudyError: if the folder cannot be written or the disk is full.
@@ -36,12 +36,19 @@ def replacing(path: Path | str) -> Iterator[Path]:
         raise StudyError(f"cannot write {path}: {reason}") from error
     finally:
         with suppress(OSError):  # where the folder is not one, or cannot be searched, there is nothing to remove
-            temporary.unlink(missing_ok=True)
+            _remove(temporary)
 
 
 def remove_half_written(folder: Path, name: str = "*") -> None:
     """Remove what :func:`replacing` left of files of this name, by default of all in a folder, when it was killed."""
     for temporary in folder.glob(f".{name}.*.partial"):
+        _remove(temporary)
+
+
+def _remove(temporary: Path) -> None:
+    if temporary.is_dir():
+        shutil.rmtree(temporary, ignore_errors=True)
+    else:
         temporary.unlink(missing_ok=True)
 
 

@@ -11,7 +11,8 @@ import torch
 from PIL import Image
 from torch.utils.flop_counter import FlopCounterMode
 
-from study.bench import angles, models, pitfalls, timing
+from study import timing
+from study.bench import angles, models, pitfalls
 from study.equivariance import rotate
 from study.errors import StudyError
 from study.gconv import GroupConv2d
@@ -154,6 +155,20 @@ def test_a_turn_by_45_degrees_is_counter_clockwise():
     right = torch.exp(-25 * ((x - 0.5) ** 2 + y**2))[None, None]  # a blob to the right of the centre
     up_right = torch.exp(-25 * ((x - 0.5**1.5) ** 2 + (y + 0.5**1.5) ** 2))[None, None]
     assert (rotate(right, 45) - up_right).abs().max() < 0.02
+
+
+def test_of_several_classes_the_foreground_is_all_but_the_background():
+    class Three(torch.nn.Module):
+        def forward(self, x):
+            return torch.cat([0 * x[:, :1], x[:, :2]], dim=1)
+
+    class Shifted(Three):
+        def forward(self, x):
+            return super().forward(x) + 3  # softmax does not see it
+
+    images = torch.randn(2, 3, 16, 16)
+    for ours, theirs in zip(*(angles.turned_both_ways(net(), images, 45) for net in (Three, Shifted)), strict=True):
+        torch.testing.assert_close(ours, theirs)
 
 
 def test_the_difference_of_a_turn_is_none_at_right_angles_for_p4_and_for_no_turn():

@@ -7,10 +7,11 @@ import torch
 from conftest import HAS_ESCNN
 from equations import relative_error
 from torch import nn
+from torch.autograd import forward_ad
 from torch.utils.flop_counter import FlopCounterMode
 
 from study.equivariance import assert_equivariant, train_briefly
-from study.gconv import GroupConv2d
+from study.gconv import GroupConv2d, ProjectionConv2d
 from study.gconv.fast import blocks, compiler, planar, pooling
 from study.groups import GROUPS, P4, P4M
 from study.memory import keep_freed_memory
@@ -227,7 +228,7 @@ def test_planes_are_convolved_as_by_torch(channels, outputs, kernel_size, paddin
     planes = torch.randn(2, channels, 7, 19, dtype=torch.float64, requires_grad=True)
     weight = torch.randn(outputs, channels, kernel_size, kernel_size, dtype=torch.float64, requires_grad=True)
     offset = torch.randn(outputs, dtype=torch.float64, requires_grad=True) if bias else None
-    assert planar.runs(planes, weight, 1, padding)
+    assert planar.runs(planes, weight, None, 1, padding)
     ours = planar.conv2d(planes, weight, offset, padding)
     theirs = nn.functional.conv2d(planes, weight, offset, padding=padding)
     assert relative_error(ours, theirs) <= 1e-12
@@ -235,6 +236,37 @@ def test_planes_are_convolved_as_by_torch(channels, outputs, kernel_size, paddin
     e = torch.randn_like(ours)
     for actual, expected in zip(*(torch.autograd.grad(out, wanted, e) for out in (ours, theirs)), strict=True):
         assert relative_error(actual, expected) <= 1e-12
+
+
+@pytest.mark.parametrize("bias", [torch.arange(6.0)[::2], torch.ones(1).expand(3)], ids=["strided", "expanded"])
+def test_the_bias_of_planes_may_be_a_view(bias):
+    layer, f = ProjectionConv2d(40, 3, 3, padding=1, group=P4), torch.randn(1, 40, 4, 8, 8)
+    given = torch.func.functional_call(layer, {"bias": bias}, (f,))
+    without = torch.func.functional_call(layer, {"bias": torch.zeros(3)}, (f,))
+    torch.testing.assert_close(given, without + bias.view(-1, 1, 1))
+
+
+def test_a_bias_of_another_dtype_is_torch_s_error():
+    layer, f = ProjectionConv2d(40, 3, 3, padding=1, group=P4), torch.randn(1, 40, 4, 8, 8)
+    with pytest.raises(RuntimeError):
+        torch.func.functional_call(layer, {"bias": torch.zeros(3, dtype=torch.float64)}, (f,))
+
+
+@pytest.mark.parametrize("name", ["encoder.0.0.weight", "encoder.0.1.weight", "encoder.1.3.weight", "project.bias"])
+def test_parameters_may_be_dual_in_a_training(name):
+    network, x = build_unet("p4m", width=32, depth=1).train(), torch.randn(4, 3, 32, 32)
+    exact = copy.deepcopy(network).double()
+    tangent = torch.randn_like(dict(network.named_parameters())[name])
+    with forward_ad.dual_level():
+        dual = forward_ad.make_dual(dict(network.named_parameters())[name].detach(), tangent)
+        slope = forward_ad.unpack_dual(torch.func.functional_call(network, {name: dual}, (x,))).tangent
+    ahead, behind = (
+        torch.func.functional_call(
+            exact, {name: dict(exact.named_parameters())[name] + step * tangent.double()}, (x.double(),)
+        )
+        for step in (1e-7, -1e-7)
+    )
+    assert relative_error(slope.double(), (ahead - behind) / 2e-7) < 0.01  # float32 passes some corners of ReLU
 
 
 def test_convolutions_of_planes_have_second_derivatives():

@@ -12,9 +12,17 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from study.equivariance import equivariance_errors, train_briefly
 from study.errors import StudyError
-from study.gconv import GroupBatchNorm2d, GroupConv2d, GroupConvTranspose2d, OrientationPool2d
+from study.gconv import (
+    GroupBatchNorm2d,
+    GroupConv2d,
+    GroupConvTranspose2d,
+    GroupMaxPool2d,
+    LiftingConv2d,
+    OrientationPool2d,
+    ProjectionConv2d,
+)
 from study.gconv.fast import compiler
-from study.groups import GROUPS
+from study.groups import GROUPS, P4M
 from study.networks.deploy import ReadyGroupConv2d, deploy
 from study.networks.unet import build_unet
 
@@ -183,6 +191,22 @@ def test_layers_may_share_a_weight_or_be_one(group):
     network.encoder[2].insert(7, (nn.BatchNorm2d if group == "z2" else GroupBatchNorm2d)(len(other[0].weight) * 2))
     train_briefly(network.double(), images("even"))
     assert_deploys(network)
+
+
+def test_a_container_may_stand_in_two_places():
+    class Twice(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.lift = nn.Sequential(LiftingConv2d(3, 4, 3, padding=1, group=P4M))
+            self.one = nn.Sequential(GroupMaxPool2d(2), GroupConv2d(4, 4, 3, padding=1, group=P4M))
+            self.other = self.one
+            self.project = nn.Sequential(ProjectionConv2d(4, 1, 3, padding=1, group=P4M))
+
+        def forward(self, x):
+            return self.project(self.other(self.one(self.lift(x))))
+
+    network, x = Twice().double().eval(), torch.randn(1, 3, 16, 16, dtype=torch.float64)
+    torch.testing.assert_close(deploy(network)(x), network(x))
 
 
 def hook(*_) -> None:

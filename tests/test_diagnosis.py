@@ -191,6 +191,8 @@ def test_what_cannot_be_diagnosed_is_refused():
         diagnose(nn.Identity(), torch.randn(1, 3, 8, 9))
     with assert_refused("returns", "(B, C, H, W) or (B, C)"):
         diagnose(nn.Flatten(0), image(8))
+    with assert_refused("NaN or infinity"):
+        diagnose(nn.Threshold(10, float("nan")), image(8))
 
 
 NETWORKS = """
@@ -198,6 +200,8 @@ from torch import nn
 
 def pools(): return nn.MaxPool2d(3, 2, 1)
 def nothing(): return 3
+def several_lines(): raise ValueError("first\\nsecond")
+def shapes(): return nn.Sequential(nn.Flatten(), nn.Linear(7, 2))
 """
 
 
@@ -208,6 +212,8 @@ def nothing(): return 3
         ("mine:pools", 24, 1, "On images of side 23 or 25"),
         ("mine:nothing", 24, 2, "mine:nothing returns int; it should return a torch.nn.Module"),
         ("mine:missing", 24, 2, "mine:missing: module 'mine' has no attribute 'missing'"),
+        ("mine:several_lines", 24, 2, "mine:several_lines: first second; give module:function"),
+        ("mine:shapes", 24, 2, "mine:shapes does not take 24 x 24"),
         ("not_there:x", 24, 2, "No module named 'not_there'"),
     ],
 )

@@ -187,6 +187,8 @@ def test_the_command_writes_what_it_is_asked_for_and_no_file_twice(checkpoint, t
     assert code == 0
     assert [file.name for file in sorted((tmp_path / "out").iterdir())] == ["network.py", "network.safetensors"]
     assert "plain" in out
+    code, _, _ = run_command("export", checkpoint, "--output", tmp_path / "twice", "--formats", "plain,plain")
+    assert code == 0
     before = (tmp_path / "out/network.py").read_bytes()
     code, _, error = run_command("export", checkpoint, "--output", tmp_path / "out", "--formats", "torch,plain")
     assert code == 2

@@ -10,7 +10,7 @@ import pytest
 import torch
 from data_helpers import assert_refused, contents
 
-from study.files import replacing, require_space
+from study.files import remove_half_written, replacing, require_space
 from study.networks.checkpoint import save_tensors
 
 
@@ -35,6 +35,28 @@ def test_success_replaces_the_old_file_and_leaves_nothing_else(path):
 def test_folders_are_made_and_a_path_may_be_text(tmp_path):
     write(str(tmp_path / "a" / "b" / "c.txt"))
     assert contents(tmp_path) == {"a/b/c.txt": b"new"}
+
+
+def test_a_folder_is_made_whole_or_not_at_all(tmp_path):
+    def fail(temporary: Path) -> None:
+        (temporary / "images").mkdir(parents=True)
+        raise KeyError
+
+    with pytest.raises(KeyError), replacing(tmp_path / "slides") as temporary:
+        fail(temporary)
+    assert contents(tmp_path) == {}
+    with replacing(tmp_path / "slides") as temporary:
+        temporary.mkdir()
+    assert (tmp_path / "slides").is_dir()
+
+
+def test_what_a_kill_left_is_removed_files_and_folders(tmp_path):
+    (tmp_path / ".slides.0123.partial/images").mkdir(parents=True)
+    (tmp_path / ".record.json.0123.partial").touch()
+    remove_half_written(tmp_path, "slides")
+    assert [path.name for path in tmp_path.iterdir()] == [".record.json.0123.partial"]
+    remove_half_written(tmp_path)
+    assert not list(tmp_path.iterdir())
 
 
 def test_a_reader_sees_the_old_file_until_the_block_ends(path):

@@ -188,6 +188,12 @@ def test_an_output_pixel_sees_as_far_as_the_receptive_radius_and_no_farther(name
     assert found == reach
 
 
+@pytest.mark.parametrize("padding", ["same", "valid", 1])
+def test_a_convolution_of_somebody_s_network_may_name_its_padding(padding):
+    reach = {"same": (2, 2), "valid": (0, 4), 1: (1, 3)}[padding]
+    assert seen(nn.Conv2d(1, 1, 5, padding=padding), Span(10, 10)) == Span(10 - reach[0], 10 + reach[1])
+
+
 @NETWORK
 def test_tiles_side_by_side_are_the_whole_output(name):
     network = random_norms(architecture(name).build().double())

@@ -18,6 +18,7 @@ from study.data.patches.manifest import read_manifest
 from study.data.slides.annotations import EMPTY_ANNOTATION, GROUPS
 from study.data.slides.files import find_slides, has_tumour
 from study.data.slides.masks import MaskFile
+from study.locks import only_one
 
 NAMES = ["a", "b", "c", "d"]
 ILL = {"c", "d"}
@@ -76,6 +77,20 @@ def test_an_empty_annotation_stands_for_the_mask_of_a_slide_without_tumour(folde
         else:
             (folder / f"{name}.xml").write_text(EMPTY_ANNOTATION)
     assert extract(folder, tiff_masks=True) == ILL
+
+
+def test_a_slide_may_have_any_name(folder):
+    (folder / "a.tif").rename(folder / "a_tissue.tif")
+    assert {files.name for files in find_slides(folder, "all", tiff_masks=False)[0]} | set(
+        find_slides(folder, "all")[1]
+    ) == {"a_tissue", *NAMES} - {"a"}
+
+
+def test_a_folder_to_which_another_process_extracts_is_left_to_it(folder, tmp_path):
+    for name in NAMES:
+        (folder / f"{name}.xml").write_text(asap([square(*TUMOUR)]) if name in ILL else EMPTY_ANNOTATION)
+    with only_one(tmp_path / "store", "extracts to"), assert_refused("extracts to", "store"):
+        extract(folder)
 
 
 def test_where_outlines_are_in_use_masks_do_not_count(folder):

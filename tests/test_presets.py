@@ -3,6 +3,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from data_helpers import assert_refused
 
 from study.errors import StudyError
 from study.experiments.presets import FOLDER, FRACTIONS, find_preset, override, preset_names, study_name
@@ -44,6 +45,12 @@ def test_grids_come_one_after_the_other_and_no_trial_comes_twice(preset, store, 
     study = Study("tiny", replace(preset, models=("unet", "p4m"), fractions=(0.5,), more=more), store, tmp_path)
     names = ["unet-50-0", "p4m-50-0", "unet-50-1", "p4m-50-1", "p4-50-0", "p4m-100-0", "p4-100-0", "p4-50-7"]
     assert [trial.name for trial in study.trials()] == names
+
+
+@pytest.mark.parametrize("rates", [{"p4n": 1e-3}, {"p4m": -1e-3}, {"p4m": float("nan")}])
+def test_learning_rates_are_of_models_and_positive(preset, rates):
+    with assert_refused("learning_rates has", *rates):
+        replace(preset, learning_rates=rates)
 
 
 @pytest.mark.parametrize("setting", ["models=p4", "fractions=1", "seeds=4"])

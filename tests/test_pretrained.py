@@ -335,6 +335,16 @@ def test_tested_patients_are_known_at_every_size_and_for_every_task_of_the_data_
         assert set(store.case[unseen_patches(about, store)]) == set(about["test_cases"])
 
 
+def test_a_trial_of_folds_is_not_tested_on_other_patches_of_its_patients(tiny):
+    trained = load_checkpoint(checkpoint_of(tiny))
+    assert "test_cases" not in trained
+    store = prepare("ebhi", data=None, folder=tiny / "data", size=64, count=0, task="cancer")
+    assert len(unseen_patches(trained, store)) < len(store) / 5
+    larger = prepare("ebhi", data=None, folder=tiny / "data", size=96, count=0, task="cancer")
+    with assert_refused("may have been trained on", trained["data"]["fingerprint"]):
+        unseen_patches(trained, larger)
+
+
 def test_a_store_without_tested_patients_is_refused(tiny):
     about = read_pretrained("p4m-tiny")
     for case in about["test_cases"]:

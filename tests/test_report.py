@@ -1,9 +1,11 @@
 import shutil
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import pytest
+from data_helpers import assert_refused
 from lightning_fabric import Fabric
 from matplotlib.figure import Figure
 from record_helpers import CASES, WORSE, own_cases, record, scaled
@@ -268,6 +270,20 @@ def test_trials_of_two_studies_are_not_put_in_one_table(finished, section, key):
     write_record(path, other)
     with pytest.raises(StudyError, match=r"unet-50-0.*differ in settings or data"):
         make_figures(finished.root, finished.name)
+
+
+def test_records_from_before_a_setting_are_of_one_study_with_todays(tmp_path):
+    committed = Path(__file__).parents[1] / "results/ebhi-cpu/trials"
+    older, other = (read_record(committed / f"{name}-100-0.json") for name in ("unet", "p4m"))
+    today = {"settings": other["settings"] | {"task": "glands", "design": "stored", "schedule": "plateau"}}
+    today["data"] = other["data"] | {"source": "EBHI-SEG, glands"}
+    for name, one in [("unet-100-0", older), ("p4m-100-0", other | today)]:
+        write_record(tmp_path / "trials" / f"{name}.json", one)
+    assert len(report.load_records(tmp_path)) == 2
+    today["settings"]["design"] = "folds"
+    write_record(tmp_path / "trials/p4m-100-0.json", other | today)
+    with assert_refused("differ in settings or data"):
+        report.load_records(tmp_path)
 
 
 @pytest.mark.parametrize("content", ["{}", "[]", "null", "", '{"trial": {"model": "resnet"}}'])

@@ -18,9 +18,11 @@ from torch.utils.data import DataLoader
 from study import report
 from study.cli.networks import evaluate as evaluate_command
 from study.cli.prediction import predict
+from study.cli.show import show_table
 from study.data.patches.loading import PatchDataset, to_input
 from study.experiments.evaluation import CASE_COLUMNS, case_columns, evaluate, summarise
 from study.experiments.grid import save_maps
+from study.experiments.packaging import package
 from study.experiments.presets import override
 from study.experiments.records import Trial, read_record
 from study.experiments.saved_maps import load_stability_maps, maps_path
@@ -182,6 +184,18 @@ def test_a_class_that_has_no_pixel_in_a_case_or_a_patch_is_left_out_of_their_mea
     assert numbers["dice_per_case_1"] == pytest.approx(6 / 7)
     assert numbers["dice_per_case_2"] == 1
     assert numbers["dice_per_case"] == pytest.approx((6 / 7 + 1) / 2)
+
+
+def test_no_card_is_made_for_several_classes(done, checkpoint, tmp_path, fabric):
+    study, _ = done
+    with assert_refused("tells 3 classes apart"):
+        package(checkpoint, "three", tmp_path, root=study.root, fabric=fabric)
+
+
+def test_names_of_classes_and_files_are_no_markup(capsys):
+    show_table(["Class"], [["gland [benign]"], ["a[/b]"], [":smile:"]], "runs/[old]/x.h5")
+    printed = capsys.readouterr().out
+    assert all(text in printed for text in ("gland [benign]", "a[/b]", ":smile:", "runs/[old]/x.h5"))
 
 
 def test_tables_and_figures_are_of_the_mean_dice(done):

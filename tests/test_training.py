@@ -200,6 +200,12 @@ def test_validation_pools_over_all_pixels(recipe, store, fabric):
     assert numbers["validation_dice"] == pytest.approx(float(2 * masks.sum() / (masks.sum() + masks.numel())))
 
 
+def test_validation_without_a_labelled_pixel_is_refused(fabric):
+    batch = torch.zeros(2, 3, 8, 8, dtype=torch.uint8), torch.full((2, 1, 8, 8), IGNORE, dtype=torch.uint8)
+    with pytest.raises(StudyError, match="no validation pixel is labelled"):
+        validate(build_unet("z2", width=4, depth=1), [batch], fabric)
+
+
 def test_validation_is_in_eval_mode_and_learns_nothing_of_the_validation_patches(store, fabric):
     network = build_unet("p4m", width=4, depth=1).train()
     loader = shared_loader(fabric, PatchDataset(store, store.indices("validation")), 3, 0)

@@ -3,13 +3,16 @@ import shutil
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 import pytest
 from data_helpers import make_blobs
 from grid_helpers import numbers
 
 from study.errors import StudyError
+from study.experiments.grid import save_maps
 from study.experiments.records import Trial, read_record, read_records
+from study.experiments.saved_maps import maps_path
 from study.experiments.trials import Study, run_trial, score_patches
 from study.locks import only_one
 from study.networks.checkpoint import load_model
@@ -185,6 +188,17 @@ def test_a_study_that_would_share_a_table_with_another_is_refused_before_it_trai
     other.check_company([trial])  # its record is the only one, and is replaced
     with pytest.raises(StudyError, match=f"{trial.name}.json is of other data"):
         other.check_company([other.trials()[0]])
+
+
+def test_maps_are_of_the_largest_regime_of_all_grids(study, fabric, monkeypatch):
+    more = ((("unet", "p4m"), (1.0,), (0,)),)
+    study = replace(study, preset=replace(study.preset, fractions=(0.5,), more=more))
+    for trial in study.trials():
+        run_trial(study, trial, fabric)
+    monkeypatch.setattr(Study, "has_diverged", lambda *_: False)  # so short a training may
+    save_maps(study, fabric.device)
+    with np.load(maps_path(study.root, study.name)) as file:
+        assert file["networks"] == "unet-100-0 and p4m-100-0"
 
 
 def test_the_seeds_that_have_weights_are_found(study, done):

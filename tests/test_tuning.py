@@ -50,6 +50,22 @@ def test_a_row_has_the_losses_of_the_last_epoch_and_the_dice_of_the_last_and_of_
     assert tuning_rows(tmp_path).to_dict("records") == [expected]
 
 
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        ("--fraction 2", "fraction 2.0"),
+        ("--fraction 0", "fraction 0.0"),
+        ("--seed=-1", "seeds are -1"),
+        ("--seed 0", "seed 0 is of a trial"),
+        ("--seed 100 --seed 100", "repeat a value"),
+    ],
+)
+def test_what_no_tuning_can_be_is_refused(tmp_path, run_command, options, words):
+    code, _, error = run_command("tune", "p4m", "--preset", "quick", "--root", tmp_path, *options.split())
+    assert (code, error.count("\n")) == (2, 1)
+    assert words in error
+
+
 @pytest.mark.parametrize("text", ["", "{}", '{"run": {"model": 1}}'])
 def test_a_damaged_record_is_refused_by_name(study, text):
     folder = study.root / "results" / "tiny"

@@ -15,8 +15,10 @@ from study.data.datasets.registry import prepare
 from study.data.patches.loading import PatchDataset, to_input
 from study.equivariance import rotate
 from study.errors import StudyError
+from study.experiments.unseen import unseen_patches
 from study.networks.checkpoint import load_checkpoint, rebuild
 from study.provenance import provenance
+from study.tasks import activation
 
 ANGLES = tuple(7.5 * step for step in range(13))
 MODELS = ("unet", "unet-aug", "p4", "p4m", "p8-escnn", "p8m-escnn")
@@ -54,7 +56,8 @@ def measure_study(study: str, data: Path, *, count: int, root: Path) -> pd.DataF
     for model, checkpoint in checkpoints.items():
         if checkpoint["data"]["fingerprint"] != store.fingerprint:
             raise StudyError(f"{files[model]} was trained on other data than {data}; give the data of {study}")
-    dataset = PatchDataset(store, spread_evenly(store.indices("test"), count))
+    unseen = unseen_patches(next(iter(checkpoints.values())), store)
+    dataset = PatchDataset(store, spread_evenly(unseen, count))
     images = to_input(torch.stack([dataset[i][0] for i in range(len(dataset))]))
     networks = {model: rebuild(checkpoint, files[model]) for model, checkpoint in checkpoints.items()}
     return measure(networks, images).assign(
@@ -99,6 +102,12 @@ def turned_both_ways(network: nn.Module, images: Tensor, degrees: float) -> tupl
     disc = side[:, None] ** 2 + side[None] ** 2 <= 0.25
     behind, before = [], []
     for batch in images.split(16):
-        behind.append(rotate(network(batch).sigmoid(), degrees)[..., disc])
-        before.append(network(rotate(batch, degrees)).sigmoid()[..., disc])
+        behind.append(rotate(_foreground(network(batch)), degrees)[..., disc])
+        before.append(_foreground(network(rotate(batch, degrees)))[..., disc])
     return torch.cat(behind), torch.cat(before)
+
+
+def _foreground(logits: Tensor) -> Tensor:
+    """The probability of all classes but the background: ``(B, M, H, W)`` -> ``(B, 1, H, W)``."""
+    probabilities = activation.probabilities(logits)
+    return probabilities if probabilities.shape[1] == 1 else 1 - probabilities[:, :1]

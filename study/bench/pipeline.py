@@ -31,6 +31,7 @@ from study.data.patches.store import Patch, PatchStore, write_patches
 from study.data.slides.files import SlideFiles
 from study.data.slides.pyramid import write_pyramid
 from study.data.slides.slide import Slide
+from study.errors import StudyError
 from study.provenance import provenance
 
 BATCH = 64  # the paper's
@@ -208,6 +209,10 @@ def _patches(source: Path, count: int, size: int) -> Iterator[Patch]:
     rng = np.random.default_rng(0)
     with Slide(source) as slide:
         view = slide.at(magnification=10)
+        if min(view.width, view.height) <= size:
+            raise StudyError(
+                f"{source} has {view.width} x {view.height} pixels at 10x; give a slide of more than {size}"
+            )
         for _ in range(count):
             image = view.read(*(int(rng.integers(n - size)) for n in (view.width, view.height)), size, size)
             yield Patch(image, (image[..., 1] < 150).astype(np.uint8), case="a", slide="a")

@@ -71,12 +71,22 @@ def _train(layer: torch.nn.Module, f: torch.Tensor, e: torch.Tensor) -> None:
     torch.autograd.grad(layer(f), [f, layer.weight], e)
 
 
+def check_output(path: Path) -> None:
+    """Raise a StudyError if a file is there that is no table of rules."""
+    if path.is_file():
+        try:
+            rules.read(path)
+        except (OSError, ValueError, KeyError, TypeError) as error:
+            raise StudyError(f"{path} is no table of rules; give another --output, or remove it") from error
+
+
 def write(path: Path, rows: pd.DataFrame) -> None:
     """Write the measured rules, and keep the rules of other devices in the file.
 
     Raises:
-        StudyError: if the file cannot be written.
+        StudyError: if the file is no table of rules or cannot be written.
     """
+    check_output(path)
     keys = list(rules.KEYS)
     if path.is_file():
         old = pd.read_csv(path)

@@ -83,6 +83,7 @@ def rules(
         output = output or choice.own_path()
     except OSError as error:
         raise StudyError(f"the rules of this machine cannot be stored ({error}); give --output") from error
+    timing.check_output(output)  # before minutes of measuring
     rows = timing.measure(device(), precision)
     timing.write(output, rows)
     faster = (rows[["forward", "training"]] <= 1).groupby([rows.group, rows.layer]).mean()

@@ -30,7 +30,7 @@ def export(
     from study.experiments.export_formats import FORMATS
     from study.networks.pretrained import read_network
 
-    names = tuple(formats.split(","))
+    names = tuple(dict.fromkeys(formats.split(",")))
     check_formats(names)
     for name in names:
         for file in FORMATS[name].files:

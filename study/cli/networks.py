@@ -178,11 +178,16 @@ def _diagnose(place: str, size: int) -> None:
     try:
         network = getattr(importlib.import_module(module), name)()
     except (ImportError, ValueError, AttributeError, TypeError) as error:
-        raise StudyError(f"{place}: {error}; give module:function, which returns a network") from error
+        reason = " ".join(str(error).split())
+        raise StudyError(f"{place}: {reason}; give module:function, which returns a network") from error
     if not isinstance(network, torch.nn.Module):
         raise StudyError(f"{place} returns {type(network).__name__}; it should return a torch.nn.Module")
     torch.manual_seed(0)
-    found = diagnose(network.double().eval(), torch.randn(1, 3, size, size, dtype=torch.float64))
+    try:
+        found = diagnose(network.double().eval(), torch.randn(1, 3, size, size, dtype=torch.float64))
+    except RuntimeError as error:  # torch's, about shapes
+        reason = " ".join(str(error).split())
+        raise StudyError(f"{place} does not take {size} x {size} ({reason}); give another --size") from error
     print(found)
     if not found.equivariant:
         raise typer.Exit(1)

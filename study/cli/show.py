@@ -11,7 +11,7 @@ def show_table(head: list[str], lines: list[list[str]], title: str | None = None
     table = Table(*head, title=title)
     for line in lines:
         table.add_row(*line)
-    Console().print(table)
+    Console(markup=False, emoji=False).print(table)  # names of classes and files are not markup
 
 
 def show_store(store: PatchStore) -> None:

@@ -8,6 +8,7 @@ import typer
 from study.cli.interruption import interruptible
 from study.cli.studies import MODEL, Changes, Data, Name, PresetName, Root
 from study.errors import StudyError
+from study.experiments.presets import check_grid
 
 
 @interruptible()
@@ -33,10 +34,10 @@ def tune_rates(
     from study.experiments.tuning import RATES, chosen_rates, runs, tune, tuning_rows
     from study.networks.models import MODELS
 
-    for model in models:
-        if model not in MODELS:
-            raise StudyError(f"unknown model {model!r}; choose from {', '.join(MODELS)}")
+    check_grid(models, fraction, seed)
     study = open_study(preset, data, changes, name, root, devices=1)
+    if used := {trial.seed for trial in study.trials()} & set(seed):
+        raise StudyError(f"seed {min(used)} is of a trial, whose test patches a tuning would see; give others")
     fabric = launch_fabric(study.preset.recipe.precision)
     with one_thread():  # as trials have on a CPU
         for run in runs(models, fraction, seed):

@@ -67,7 +67,7 @@ class Diagnosis:
 
 @torch.no_grad()
 def diagnose(network: nn.Module, image: Tensor) -> Diagnosis:
-    """Find where a network stops to be equivariant under the eight roto-reflections, why, and what helps.
+    """Find where a network stops being equivariant under the eight roto-reflections, why, and what helps.
 
     The network is copied, and watched in its own mode, device and precision; float64 tells best.
 
@@ -77,7 +77,7 @@ def diagnose(network: nn.Module, image: Tensor) -> Diagnosis:
         image: ``(B, C, S, S)``, which should not be symmetric itself.
 
     Raises:
-        StudyError: if the image is not square, or the output is none of these.
+        StudyError: if the image is not square, or the output is none of these or not finite.
     """
     if image.ndim != 4 or image.shape[-1] != image.shape[-2]:
         raise StudyError(f"the image is {tuple(image.shape)}; give (B, C, S, S), as a quarter turn needs a square")
@@ -128,6 +128,8 @@ def _output(output: object) -> Tensor:
     if not isinstance(output, Tensor) or output.ndim not in (2, 4):
         shape = tuple(output.shape) if isinstance(output, Tensor) else type(output).__name__
         raise StudyError(f"the network returns {shape}; it should return (B, C, H, W) or (B, C)")
+    if not output.isfinite().all():
+        raise StudyError("the network returns NaN or infinity, which cannot be compared; give it weights that do not")
     return output
 
 

@@ -9,6 +9,7 @@ import multiprocessing
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import replace
+from itertools import product
 from pathlib import Path
 from threading import Lock
 from typing import Protocol
@@ -178,7 +179,7 @@ def run_trials(
     if tensorboard:
         _summary_writer()
     if place.speaks:
-        for trial in study.trials():
+        for trial in set(study.trials()) - set(trials):
             study.tidy(trial)
     failed = {}
     for trial, outcome in place.run(study, trials, watcher.progress, tensorboard=tensorboard):
@@ -192,9 +193,9 @@ def run_trials(
 
 def save_maps(study: Study, device: torch.device) -> None:
     """Make the maps of Fig. 2, from the networks of the largest regime and the lowest seed that has both."""
-    largest = max(study.preset.fractions)
-    for seed in study.seeds_here():
-        pair = [Trial(model, largest, seed) for model in ("unet", "p4m")]
+    fractions = sorted({trial.fraction for trial in study.trials()}, reverse=True)
+    for fraction, seed in product(fractions, study.seeds_here()):
+        pair = [Trial(model, fraction, seed) for model in ("unet", "p4m")]
         if all(study.has_weights(trial) and not study.has_diverged(trial) for trial in pair):
             path = maps_path(study.root, study.name)
             unet, p4m = map(study.checkpoint_path, pair)

@@ -10,6 +10,9 @@ from study.experiments.records import Trial
 from study.networks.models import MODELS
 from study.networks.network import Architecture
 from study.networks.registry import from_values
+from study.tasks.losses import DEFAULT_LOSS
+
+_LOSSES = {"cross-entropy": "binary cross-entropy", "soft-dice": "soft Dice"}
 
 
 def model_card(name: str, about: dict) -> str:
@@ -66,8 +69,8 @@ These are the numbers of one training and one fold of patients; the study `{abou
 - **Split** by patient, seed {trial.seed}: training on {train} ({100 * trial.fraction:g} % of those there were),
   validation on {validation}, test on {test}.
   The numbers of the test patients are `study.networks.pretrained.read_pretrained("{name}")["test_cases"]`.
-- **Recipe**: width {settings["width"]}, depth {settings["depth"]}; {_length(settings)};
-  Adam at {settings["learning_rate"]:g}, {_schedule(settings)}; binary cross-entropy;
+- **Recipe**: {_network(settings)}{_length(settings)};
+  Adam at {settings["learning_rate"]:g}, {_schedule(settings)}; {_LOSSES[settings.get("loss", DEFAULT_LOSS)]};
   {"each patch roto-reflected at random" if model.augmented else "no augmentation"}.
 - **Made by** the trial `{trial.name}` of the study `{about["study"]}`: code {training["version"]},
   torch {training["torch"]}, {training["hardware"]}, {training["finished"]}.
@@ -103,6 +106,12 @@ def _symmetry(architecture: Architecture) -> str:
 
 def _count(part: dict) -> str:
     return f"{part['patches']:,} patches of {part['cases']} patients"
+
+
+def _network(settings: dict) -> str:
+    """The width and the depth, of a network that has them."""
+    text = ", ".join(f"{key} {settings[key]}" for key in ("width", "depth") if key in settings)
+    return f"{text}; " if text else ""
 
 
 def _length(settings: dict) -> str:

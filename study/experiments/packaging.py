@@ -61,7 +61,7 @@ def package(checkpoint: Path, name: str, output: Path, *, root: Path, fabric: Fa
 
     Raises:
         StudyError: if the name cannot be a file's, or is taken; the checkpoint is damaged, has no record, or was not
-            trained on patches of the package; or the rounding moves the Dice by more than :data:`TOLERANCE`.
+            trained on patches of the package, or on several classes; or the rounding moves the Dice by more than :data:`TOLERANCE`.
     """
     path = weights_file(output, name)
     if not re.fullmatch(r"[a-z0-9]+(-[a-z0-9]+)*", name) or name in MODELS:
@@ -69,13 +69,16 @@ def package(checkpoint: Path, name: str, output: Path, *, root: Path, fabric: Fa
     if path.exists():
         raise StudyError(f"{path} exists; choose another name, or delete it")
     trained = load_checkpoint(checkpoint)
+    task = task_of_checkpoint(trained) or FOREGROUND
+    if task.outputs > 1:
+        raise StudyError(f"{checkpoint} tells {len(task.classes)} classes apart; cards are made for networks of two")
     store = own_store(trained, checkpoint, root / "data")
     trial, settings, study = Trial(**trained["trial"]), trained["settings"], checkpoint.absolute().parent.parent.name
     record = _record(results_folder(root, study) / "trials" / f"{trial.name}.json", checkpoint, trained)
-    parts = split(settings["design"], store, trial.fraction, trial.seed)
+    parts = split(settings.get("design", "stored"), store, trial.fraction, trial.seed)
 
     weights = {key: rounded(value) for key, value in trained["weights"].items()}
-    task, scores = task_of_checkpoint(trained) or FOREGROUND, {}
+    scores = {}
     for precision, content in [("full", trained), ("half", trained | {"weights": weights})]:
         network = rebuild(content, checkpoint).to(fabric.device)
         patches = score_patches(network, store, parts.test, fabric, settings["batch_size"], task=task)

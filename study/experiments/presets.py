@@ -9,7 +9,7 @@ import inspect
 import math
 import re
 import tomllib
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import MISSING, dataclass, field, fields, replace
 from pathlib import Path
 from typing import NamedTuple, get_args, get_origin, get_type_hints
@@ -38,7 +38,8 @@ class Grid(NamedTuple):
     seeds: tuple[int, ...]
 
 
-def _check_grid(models: tuple[str, ...], fractions: tuple[float, ...], seeds: tuple[int, ...]) -> None:
+def check_grid(models: Sequence[str], fractions: Sequence[float], seeds: Sequence[int]) -> None:
+    """Raise a StudyError for an unknown model, a fraction or seed out of range, or one that is given twice."""
     from study.networks.models import MODELS
 
     for model in models:
@@ -95,7 +96,10 @@ class Preset:
         from study.tasks.losses import LOSSES
 
         for grid in self.grids:
-            _check_grid(*grid)
+            check_grid(*grid)
+        for model, rate in self.learning_rates.items():
+            if model not in MODELS or not 0 < rate < math.inf:
+                raise StudyError(f"learning_rates has {model} = {rate}; give a model and a positive number")
         recipe = self.recipe
         for name in ("batch_size", "epochs", "batches_per_epoch", "learning_rate"):
             if not 0 < getattr(recipe, name) < math.inf:

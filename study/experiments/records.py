@@ -18,7 +18,7 @@ CHECKSUM = "sha256"
 """The last entry of a record: the SHA-256 of all others, by which damage is noticed."""
 
 COUNTS = ("tp", "fp", "fn")
-"""The sums of each case in the oldest records."""
+"""What the Dice is made of, for each case: pixels that are true and false positives, and false negatives."""
 
 READINGS = ("", "tta_")
 """The prefix of a sum or a measure: of the patch as it is, and with test-time augmentation."""

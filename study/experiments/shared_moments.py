@@ -33,6 +33,7 @@ class SharedBatchNorm(_BatchNorm):
         """Args: x: this process's share of the batch, ``(B, C, ...)``. Returns: ``(B, C, ...)``."""
         if not self.training:
             return super().forward(x)
+        dtype, x = x.dtype, x.to(torch.promote_types(x.dtype, torch.float32))
         dims = [0, *range(2, x.ndim)]
         shape = (1, -1, *[1] * (x.ndim - 2))
         size = _Sum.apply(x.new_tensor(x.numel() / x.shape[1]))
@@ -43,7 +44,7 @@ class SharedBatchNorm(_BatchNorm):
         self.running_mean.lerp_(mean.detach(), self.momentum)
         self.running_var.lerp_(variance.detach() * size / (size - 1), self.momentum)
         scale = self.weight * (variance + self.eps).rsqrt()  # (C,)
-        return centred * scale.view(shape) + self.bias.view(shape)
+        return (centred * scale.view(shape) + self.bias.view(shape)).to(dtype)
 
 
 class _Sum(torch.autograd.Function):

@@ -278,6 +278,8 @@ def validate(network: nn.Module, batches: DataLoader, fabric: Fabric, task: Task
         found = counts(each[0] == 1, each[1]).view(len(mask), -1).sum(dim=0).double()  # (B * K, 3) -> (3 * K,)
         sums += torch.cat([torch.stack(task.loss(logits, mask)).double(), found])
     loss, number, *found = fabric.all_reduce(sums, reduce_op="sum").tolist()
+    if not number:
+        raise StudyError("no validation pixel is labelled; label some, or split more cases")
     return {"validation_loss": loss / number, "validation_dice": float(mean_dice(found))}
 
 

@@ -193,6 +193,8 @@ def run_trial(
         by ``case_columns``), ``calibration`` (sums for each bin of the probability), ``history``, ``provenance``.
     """
     with only_one(study.run_folder(trial), "trains in") if fabric.is_global_zero else nullcontext():
+        if fabric.is_global_zero:
+            study.tidy(trial)
         trained, record = _train_and_evaluate(study, trial, fabric, log, command)
         if fabric.is_global_zero:
             _save(study, trial, trained, record)

@@ -66,7 +66,7 @@ def unseen_patches(trained: dict, store: PatchStore) -> np.ndarray:
         trained: of :func:`~study.networks.pretrained.read_network`.
 
     Raises:
-        StudyError: if there are none.
+        StudyError: if there are none, or nobody can tell which they are.
     """
     settings, trial, data = (trained.get(key, {}) for key in ("settings", "trial", "data"))
     if "test_cases" in trained and _data_set(store.source) == _data_set(data["source"]):
@@ -74,8 +74,14 @@ def unseen_patches(trained: dict, store: PatchStore) -> np.ndarray:
         if len(found) == 0:
             raise StudyError(f"{store.path} has none of the patients that the network was tested on; give all patches")
         return found
-    if settings.get("design") == "folds" and data["fingerprint"] == store.fingerprint:
-        return split("folds", store, trial["fraction"], trial["seed"]).test
+    if settings.get("design") == "folds":
+        if data["fingerprint"] == store.fingerprint:
+            return split("folds", store, trial["fraction"], trial["seed"]).test
+        if _data_set(store.source) == _data_set(data["source"]):
+            raise StudyError(
+                f"{store.path} shows patients that the network may have been trained on; evaluate it on the patches of "
+                f"its study ({data['fingerprint']})"
+            )
     return store.indices("test")
 
 

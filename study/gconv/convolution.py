@@ -126,7 +126,7 @@ class PlaneGroupConv2d(nn.Module):
         if self.padding_mode != "zeros":
             planes, padding = F.pad(planes, 4 * [padding], mode=self.padding_mode), 0
         weight, bias = self.expanded_weight(), self._plane_bias()
-        if planar.runs(planes, weight, self.stride, padding):
+        if planar.runs(planes, weight, bias, self.stride, padding):
             return planar.conv2d(planes, weight, bias, padding)
         return F.conv2d(planes, weight, bias, self.stride, padding)
 

@@ -115,7 +115,9 @@ def convert_checkpoint(path: Path | str, output: Path | str, *, to: str, basis: 
 def _difference(one: Network, other: Network) -> float:
     side = one.sizes.at_least(64)
     noise = torch.rand(2, 3, side, side, generator=torch.Generator().manual_seed(0))
-    return float((one(noise).sigmoid() - other(noise).sigmoid()).abs().max())
+    both = one(noise), other(noise)
+    first, second = (logits.sigmoid() if logits.shape[1] == 1 else logits.softmax(dim=1) for logits in both)
+    return float((first - second).abs().max())
 
 
 def _is_convolution(layer: nn.Module) -> bool:

@@ -56,7 +56,7 @@ class ReadyGroupConv2d(nn.Module):
         _, self.kernel_size, self.stride, self.padding = settings
         weight = layer.weight.detach()
         self.register_buffer("weight", weight if weight.ndim == 5 else weight.unsqueeze(2))  # (out, in, |G|, k, k)
-        bias = weight.new_zeros(len(weight)) if layer.bias is None else layer.bias.detach()
+        bias = weight.new_zeros(len(weight)) if layer.bias is None else layer.bias.detach().contiguous()
         self.register_buffer("bias", bias)
         self.relu = False
         self._prepare()
@@ -119,12 +119,18 @@ def deploy(network: Part, *, plain: bool = False) -> Part:
     for module in list(network.modules()):
         if parametrize.is_parametrized(module):
             _remove_parametrizations(module)
-    _deploy_children(network, None, plain)
+    _deploy_children(network, None, plain, {})
     return network
 
 
-def _deploy_children(parent: nn.Module, order: int | None, plain: bool) -> int | None:
+def _deploy_children(
+    parent: nn.Module, order: int | None, plain: bool, done: dict[nn.Module, int | None]
+) -> int | None:
     """Replace the layers below a part of a network, which sees a feature map on a group of that order, or an image.
+
+    Args:
+        parent, order, plain: the part, the order of the group in front of it (None for an image), see :func:`deploy`.
+        done: the containers that are replaced already, with the order behind each: one may stand in two places.
 
     Returns:
         The order of the group behind it; None for an image.
@@ -135,7 +141,9 @@ def _deploy_children(parent: nn.Module, order: int | None, plain: bool) -> int |
                 parent[place], parent[place + 1] = _fold(conv, norm), nn.Identity()
     for name, layer in list(parent._modules.items()):  # named_children() would leave out a layer's second place
         if isinstance(layer, _CONTAINERS):
-            order = _deploy_children(layer, order, plain)
+            if layer not in done:
+                done[layer] = _deploy_children(layer, order, plain, done)
+            order = done[layer]
         else:
             parent._modules[name] = _ready(layer, order, plain)
             order = _order_behind(layer, order)

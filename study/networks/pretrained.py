@@ -1,11 +1,10 @@
 """The trained networks that come with the package: ``study.load_pretrained("p4m-ebhi-cancer")``.
 
 Each is a file of safetensors in ``study/networks/weights``; a card beside it says what it is for. The file holds the
-weights
-and, as JSON under one key of its metadata, all else: architecture, classes, scale and recipe of the training, the trial
-and the data, the cases that it was tested on, and the Dice to expect. ``checksums.txt``, as ``sha256sum`` writes it, is
-both the list of what there is and what every load is checked against, so that nothing is loaded that is not as it was
-packaged. :mod:`study.experiments.packaging` makes them.
+weights and, as JSON under one key of its metadata, all else: architecture, classes, scale and recipe of the training,
+the trial and the data, the cases that it was tested on, and the Dice to expect. ``checksums.txt``, as
+``sha256sum`` writes it, is both the list of what there is and what every load is checked against, so that nothing is
+loaded that is not as it was packaged. :mod:`study.experiments.packaging` makes them.
 """
 
 import json

@@ -72,9 +72,11 @@ def radius(network: nn.Module, period: int) -> int:
 
 
 def _seen_by_window(layer: nn.Module, span: Span, axis: int) -> Span:
-    values = (layer.kernel_size, layer.stride, layer.padding, getattr(layer, "dilation", 1))
+    values = (layer.kernel_size, layer.stride, getattr(layer, "padding", 0), getattr(layer, "dilation", 1))
     kernel, stride, padding, dilation = (v[axis] if isinstance(v, tuple) else v for v in values)
     reach = dilation * (kernel - 1)
+    if isinstance(padding, str):  # torch's words for it
+        padding = {"same": reach // 2, "valid": 0}[padding]
     if getattr(layer, "transposed", False):
         return Span(-((reach - padding - span.first) // stride), (span.last + padding) // stride)
     return Span(stride * span.first - padding, stride * span.last - padding + reach)

@@ -9,7 +9,7 @@ from collections.abc import Callable, Sequence
 import numpy as np
 import pandas as pd
 
-from study.experiments.records import READINGS
+from study.experiments.records import COUNTS, READINGS
 from study.report.claims import FLIPS
 from study.report.records import by_cell, case_sums, class_endings, trial_rows
 from study.report.statistics import bootstrap_weights, interval
@@ -18,7 +18,6 @@ from study.tasks.ratios import boundary_dice, calibration_error, dice, iou
 ORIENTATIONS = 8
 """Passes through the network that test-time augmentation takes."""
 
-_COUNTS = ("tp", "fp", "fn")
 _BOUNDARY = ("boundary_decision", "boundary_decision_hit", "boundary_truth", "boundary_truth_hit")
 _BINS = ("pixels", "probability", "foreground")
 
@@ -36,8 +35,8 @@ def _per_pixel(total: np.ndarray, pixels: np.ndarray) -> np.ndarray:
 
 
 OF_READINGS: dict[str, Measure] = {
-    "dice": (_COUNTS, _percent(dice)),
-    "iou": (_COUNTS, _percent(iou)),
+    "dice": (COUNTS, _percent(dice)),
+    "iou": (COUNTS, _percent(iou)),
     "boundary_dice": (_BOUNDARY, _percent(boundary_dice)),
 }
 """In %, of the patch as it is and with test-time augmentation."""
@@ -93,7 +92,7 @@ def class_rows(records: Sequence[dict]) -> pd.DataFrame:
         names = group[0].get("task", {}).get("classes", [])[1:]
         for name, end in zip(names, class_endings(group) if names else [], strict=True):
             row = {"model": model, "fraction": fraction, "class": name, "seeds": len(group)}
-            units = case_sums(group, [f"{column}{end}" for column in _COUNTS])
+            units = case_sums(group, [f"{column}{end}" for column in COUNTS])
             rows.append(row | _with_interval("dice", units, _percent(dice)))
     return pd.DataFrame(rows)
 
@@ -170,7 +169,7 @@ def _dice_of_cases(records: Sequence[dict], reading: str) -> pd.DataFrame | None
     """Of each class and case with foreground its Dice, and 1 to count it; of each other one zeros."""
     found = {}
     for end in class_endings(records, reading):
-        units = case_sums(records, [f"{reading}{name}{end}" for name in _COUNTS])
+        units = case_sums(records, [f"{reading}{name}{end}" for name in COUNTS])
         tp, fp, fn = units.to_numpy(float).T
         there = tp + fn > 0
         found[f"dice{end}"], found[f"there{end}"] = np.where(there, dice(tp, fp, fn), 0), there.astype(float)

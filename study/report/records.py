@@ -6,13 +6,10 @@ from pathlib import Path
 
 import pandas as pd
 
-from study.data.datasets.registry import caption_of
+from study.data.datasets.registry import caption_of, source_today
 from study.errors import StudyError
-from study.experiments.records import Trial, read_records
+from study.experiments.records import COUNTS, OLDER_SETTINGS, Trial, read_records
 from study.networks.models import MODELS
-
-COUNTS = ("tp", "fp", "fn")
-"""What the Dice is made of, in :func:`~study.experiments.evaluation.case_columns`."""
 
 
 def load_records(folder: Path | str) -> list[dict]:
@@ -37,8 +34,12 @@ def load_records(folder: Path | str) -> list[dict]:
 
 
 def _study_of(record: dict) -> tuple[dict, dict]:
-    """What the records of one study agree in: all settings but the learning rate, which models may differ in."""
-    return record["settings"] | {"learning_rate": None}, record["data"]
+    """What the records of one study agree in: all settings but the learning rate, which models may differ in.
+
+    Older records do not name the task, which their data tell.
+    """
+    settings = OLDER_SETTINGS | record["settings"] | {"learning_rate": None, "task": None}
+    return settings, record["data"] | {"source": source_today(record["data"]["source"])}
 
 
 def trial_rows(records: Sequence[dict]) -> pd.DataFrame:

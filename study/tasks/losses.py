@@ -2,8 +2,7 @@
 
 A loss gives a sum and what it is to be divided by. Both add up over batches and over devices, so that the loss of an
 epoch and that of a validation are means over all that was seen, however it was cut into batches. torch and scipy are
-imported
-when a loss is computed: the command line knows the names of the losses without it.
+imported when a loss is computed: the command line knows the names of the losses without it.
 """
 
 from __future__ import annotations

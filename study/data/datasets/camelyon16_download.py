@@ -9,7 +9,7 @@ from urllib.parse import quote
 
 import requests
 
-from study.data.datasets.camelyon16_slides import INDEX, parse_index, select
+from study.data.datasets.camelyon16_slides import INDEX, TISSUE, parse_index, select
 from study.data.slides.files import by_slide
 from study.data.transfer import Remote, fetch, get_list, open_session
 from study.errors import StudyError
@@ -49,7 +49,7 @@ def _get_index(session: requests.Session, folder: Path, source: str) -> dict[Pur
     url = f"{source}/{INDEX}"
     content = get_list(session, url)
     sums = parse_index(content.decode("utf-8-sig", "replace"), where=url)
-    if not by_slide(sums)[0]:
+    if not by_slide(sums, unused=TISSUE)[0]:
         raise StudyError(f"{url} lists no slides; check the source")
     with replacing(folder / INDEX) as temporary:
         temporary.write_bytes(content)
@@ -58,6 +58,6 @@ def _get_index(session: requests.Session, folder: Path, source: str) -> dict[Pur
 
 def _choose(sums: Iterable[PurePosixPath], selection: str, source: str) -> list[PurePosixPath]:
     """The files of the chosen slides; annotations and masks of which there is no slide are of no use."""
-    slides, annotations, masks = by_slide(sums)
+    slides, annotations, masks = by_slide(sums, unused=TISSUE)
     names = select(slides, selection, where=source)
     return sorted(kind[name] for kind in (slides, annotations, masks) for name in names if name in kind)

@@ -25,6 +25,9 @@ from study.data.slides.files import (
 )
 from study.errors import StudyError
 
+TISSUE = "_tissue"
+"""End of the names of the masks of tissue that Camelyon16 has too."""
+
 TABLE_VERSION = 1
 """Of ``camelyon16.csv``; raised with every change of it."""
 
@@ -86,11 +89,11 @@ def find_slides(
         StudyError: if there are no slides, two of one name or a name that is not there, or if the list is damaged.
     """
     folder = Path(folder)
-    slides, annotations, masks = by_slide(files_below(folder))
+    slides, annotations, masks = by_slide(files_below(folder), unused=TISSUE)
     if not slides:
         raise StudyError(f"no slides in {folder}; expected images/*.tif and annotations/*.xml as in Camelyon16")
     index = folder / INDEX
-    published = by_slide(read_index(index))[2 if tiff_masks else 1] if index.is_file() else {}
+    published = by_slide(read_index(index), unused=TISSUE)[2 if tiff_masks else 1] if index.is_file() else {}
     names = slides.keys() | annotations.keys() | (masks.keys() if tiff_masks else set())
     found, problems = [], {}
     for key in select(names, selection, where=folder):
@@ -129,7 +132,7 @@ def select(names: Iterable[str], selection: str, *, where: Path | str) -> list[s
         if name in left_out:
             row = exclusions().loc[name]
             raise StudyError(f"{name} cannot be used: {row['finding']} ({row['source']}); choose other slides")
-    return sorted(matching(names, selection, where=where) - left_out)
+    return sorted(matching(names, selection, where=where, words="all, clean") - left_out)
 
 
 def read_index(path: Path) -> dict[PurePosixPath, str]:

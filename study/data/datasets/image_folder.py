@@ -174,8 +174,3 @@ def case_table(file: Path) -> Callable[[Path], str]:
         return case
 
     return case_of
-
-
-def parse_classes(text: str) -> tuple[str, ...]:
-    """The names in ``background,gland,stroma``."""
-    return tuple(name.strip() for name in text.split(","))

@@ -26,7 +26,8 @@ def prepare(wanted: Wanted) -> PatchStore | None:
     It goes the way of the real data: slides, annotations, extraction.
 
     Raises:
-        StudyError: if the folder cannot be written, the disk is full, or the store there is of other settings.
+        StudyError: if the folder cannot be written, the disk is full, another process draws the slides or extracts the
+            patches, or the store there is of other settings.
     """
     from study.data.datasets.camelyon16_slides import GROUPS, find_slides, kind_of
     from study.data.datasets.miniature_slides import VERSION, make_miniature
@@ -34,13 +35,17 @@ def prepare(wanted: Wanted) -> PatchStore | None:
     from study.data.extraction.plan import extract_store, plan
     from study.data.patches.manifest import is_extraction
     from study.data.patches.store import PatchStore
+    from study.files import remove_half_written
+    from study.locks import only_one
 
     slides = wanted.folder / f"miniature-{VERSION}"
     store = wanted.folder / f"{slides.name}-{wanted.count}-patches-{wanted.size}px"
     if not wanted.make:
         return PatchStore(store) if is_extraction(store) else None
     if not slides.exists():
-        make_miniature(slides, progress=True)
+        with only_one(wanted.folder, "draws slides in"):
+            remove_half_written(wanted.folder, slides.name)
+            make_miniature(slides, progress=True)
     found, problems = find_slides(slides)
     options = {"source": SOURCE, "groups": GROUPS, "missing": [kind_of(name) for name in problems]}
     planned = plan(found, scale=Scale(wanted.size), patches=wanted.count, seed=SPLIT_SEED, **options)

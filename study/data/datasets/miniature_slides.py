@@ -10,7 +10,6 @@ which only some metastases are annotated. The outlines follow the drawn metastas
 does that.
 """
 
-import shutil
 import zlib
 from pathlib import Path
 from typing import NamedTuple
@@ -133,13 +132,9 @@ def make_miniature(folder: Path | str, *, seed: int = 0, progress: bool = False)
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         raise StudyError(f"{folder} is there already; remove it or choose another folder")
     with replacing(folder) as temporary:
-        try:
-            for name in tqdm(PLANS, "drawing slides", unit="slide", leave=False, disable=None if progress else True):
-                make_slide(temporary, name, seed=seed)
-            (temporary / MARKER).write_text(f"{SOURCE}, version {VERSION}, seed {seed}: {NOTICE}\n")
-        except BaseException:
-            shutil.rmtree(temporary, ignore_errors=True)
-            raise
+        for name in tqdm(PLANS, "drawing slides", unit="slide", leave=False, disable=None if progress else True):
+            make_slide(temporary, name, seed=seed)
+        (temporary / MARKER).write_text(f"{SOURCE}, version {VERSION}, seed {seed}: {NOTICE}\n")
 
 
 def make_slide(folder: Path, name: str, *, seed: int = 0) -> NDArray[np.uint8]:

@@ -23,6 +23,7 @@ from study.data.slides.annotations import GROUPS, Groups
 from study.data.slides.files import SlideFiles
 from study.errors import StudyError
 from study.files import remove_half_written, require_space
+from study.locks import only_one
 
 VERSION = 1
 """Raised when the same slides and settings would give other patches."""
@@ -161,20 +162,24 @@ def plan_again(
 def extract_store(folder: Path, plan: Plan, *, workers: int = 2, scheduler: str | None = None) -> Extraction:
     """Extract patches into ``folder``, a patch store (see :mod:`study.data.patches.manifest`), or go on with that.
 
-    Only one call at a time may work on a folder.
-
     Args:
         folder: where the store is, or will be.
         plan: of :func:`plan` or :func:`plan_again`.
         workers, scheduler: see :func:`~study.data.extraction.cluster.extract_all`.
 
     Raises:
-        StudyError: if there is nothing to extract, ``folder`` holds another extraction, or no scheduler answers.
+        StudyError: if there is nothing to extract, ``folder`` holds another extraction, another process extracts to it,
+            or no scheduler answers.
     """
-    tasks = plan.tasks
-    if not tasks:
+    if not plan.tasks:
         raise StudyError("no slides to extract from; check the folder and --slides")
     folder = folder.absolute()  # workers elsewhere have another working directory
+    with only_one(folder, "extracts to"):
+        return _extract(folder, plan, workers, scheduler)
+
+
+def _extract(folder: Path, plan: Plan, workers: int, scheduler: str | None) -> Extraction:
+    tasks = plan.tasks
     if is_extraction(folder):
         _check_same(folder, plan.recipe)
     write_recipe(folder, plan.recipe)

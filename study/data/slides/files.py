@@ -132,8 +132,14 @@ def files_below(folder: Path) -> Iterator[Path]:
         yield from (Path(root, name) for name in files if not name.startswith("."))
 
 
-def by_slide(paths: Iterable[AnyPath]) -> tuple[dict[str, AnyPath], dict[str, AnyPath], dict[str, AnyPath]]:
+def by_slide(
+    paths: Iterable[AnyPath], *, unused: str | None = None
+) -> tuple[dict[str, AnyPath], dict[str, AnyPath], dict[str, AnyPath]]:
     """Sort files into slides, annotations and masks, each by the slide's name in lower case (releases differ in case).
+
+    Args:
+        paths: of the files.
+        unused: what the names of files end with that are left out.
 
     Raises:
         StudyError: if a slide has two files of a kind.
@@ -143,7 +149,7 @@ def by_slide(paths: Iterable[AnyPath]) -> tuple[dict[str, AnyPath], dict[str, An
         name, suffix = path.stem.lower(), path.suffix.lower()
         if suffix in FORMATS:
             kind = annotations
-        elif suffix not in SUFFIXES or name.endswith("_tissue"):  # Camelyon16 has masks of the tissue too
+        elif suffix not in SUFFIXES or (unused and name.endswith(unused)):
             continue
         else:
             kind = masks if name.endswith("_mask") else slides
@@ -154,7 +160,7 @@ def by_slide(paths: Iterable[AnyPath]) -> tuple[dict[str, AnyPath], dict[str, An
     return slides, annotations, masks
 
 
-def matching(names: Iterable[str], selection: str, *, where: Path | str) -> set[str]:
+def matching(names: Iterable[str], selection: str, *, where: Path | str, words: str = "all") -> set[str]:
     """Those of the (lower-case) names of slides that are chosen.
 
     Args:
@@ -162,13 +168,14 @@ def matching(names: Iterable[str], selection: str, *, where: Path | str) -> set[
         selection: names separated by commas, which may be shell-style patterns: "tumor_001,normal_00*"; case does not
             matter.
         where: they are, for the message.
+        words: that may be given in the place of names, for the message.
 
     Raises:
         StudyError: naming the patterns that no name matches.
     """
     patterns = patterns_of(selection)
     if not patterns:
-        raise StudyError("no slides chosen; give all, clean, or names such as tumor_001,normal_00*")
+        raise StudyError(f"no slides chosen; give {words}, or names such as tumor_001,normal_00*")
     chosen = {pattern: {name for name in names if fnmatchcase(name, pattern)} for pattern in patterns}
     if unknown := [pattern for pattern, matches in chosen.items() if not matches]:
         raise StudyError(f"no slide named {', '.join(unknown)} in {where}; check the names, and what is there")

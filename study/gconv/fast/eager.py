@@ -4,6 +4,7 @@ from collections.abc import Sequence
 
 import torch
 from torch import Tensor, nn
+from torch.autograd import forward_ad
 from torch.autograd.forward_ad import unpack_dual
 from torch.utils._python_dispatch import is_in_torch_dispatch_mode
 
@@ -26,4 +27,5 @@ def is_unobserved(tensors: Sequence[Tensor]) -> bool:
         and all(x.device == first.device and x.dtype == first.dtype for x in tensors)
         and not (torch.amp.is_autocast_available(device) and torch.is_autocast_enabled(device))
         and not is_transformed(*tensors)
+        and forward_ad._current_level < 0  # within a level, parameters that are not among the tensors may be dual
     )

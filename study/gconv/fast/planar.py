@@ -14,11 +14,11 @@ from study.gconv.fast.eager import is_unobserved
 from study.gconv.fast.filter_transform import FilterTransform
 
 
-def runs(planes: Tensor, weight: Tensor, stride: int, padding: int) -> bool:
+def runs(planes: Tensor, weight: Tensor, bias: Tensor | None, stride: int, padding: int) -> bool:
     """Whether :func:`conv2d` can replace torch's convolution, and is faster."""
     side = min(planes.shape[-2:]) + 2 * padding - weight.shape[-1] + 1
     fits = stride == 1 and planes.numel() > 0 and side > 0
-    return fits and is_unobserved([planes, weight]) and is_faster(weight)
+    return fits and is_unobserved([planes, weight, *([] if bias is None else [bias])]) and is_faster(weight)
 
 
 def is_faster(weight: Tensor) -> bool:
@@ -40,6 +40,7 @@ class _Conv2d(Function):
         height, width = (size + 2 * padding - weight.shape[-1] + 1 for size in planes.shape[-2:])
         out = planes.new_empty(len(planes), len(weight), height, width)
         f, taps = _field(planes.contiguous()), filters.taps - padding
+        bias = None if bias is None else bias.contiguous()
         fused.gather([f], fused.prepare(psi, filters), filters, taps, 1, [_field(out)], bias=bias)
         return out
 

@@ -62,7 +62,7 @@ def _title(model: str) -> str:
 
 def _limits(values: pd.Series) -> tuple[float, float]:
     """The same for all panels: the middle 99 % of the values, so that one bad start does not flatten the others."""
-    low, high = values.quantile([0.005, 1])
+    low, high = values.quantile([0.005, 0.995])
     space = 0.05 * (high - low) or 1
     return low - space, high + space
 

@@ -52,4 +52,5 @@ def _difference_text(row: pd.Series) -> str:
         return f"{row.dice:.1f}"
     if np.isnan(row.difference):
         return "–"
-    return f"{row.difference:+.1f} [{row.difference_low:+.1f}, {row.difference_high:+.1f}]"
+    interval = f" [{row.difference_low:+.1f}, {row.difference_high:+.1f}]" if np.isfinite(row.difference_low) else ""
+    return f"{row.difference:+.1f}{interval}"
