@@ -61,7 +61,8 @@ def package(checkpoint: Path, name: str, output: Path, *, root: Path, fabric: Fa
 
     Raises:
         StudyError: if the name cannot be a file's, or is taken; the checkpoint is damaged, has no record, or was not
-            trained on patches of the package, or on several classes; or the rounding moves the Dice by more than :data:`TOLERANCE`.
+            trained on patches of the package, or on several classes; or the rounding moves the Dice by more than
+            :data:`TOLERANCE`.
     """
     path = weights_file(output, name)
     if not re.fullmatch(r"[a-z0-9]+(-[a-z0-9]+)*", name) or name in MODELS:
