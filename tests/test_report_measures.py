@@ -111,6 +111,9 @@ def test_seconds_are_those_of_the_fastest_epoch_on_the_machine_that_most_trials_
     other = full_record("unet-aug", 2, seconds=0.1)
     other["provenance"]["hardware"] = "a GPU"
     assert set(report.cost_rows([*records, other]).seconds) == {2 * 2.0}  # two epochs of two seconds
+    plain, larger = (full_record(model, 0, seconds=5.0) for model in ("unet", "p4m"))
+    seconds = report.cost_rows([*records, plain, larger]).groupby("model").seconds.first()
+    assert (seconds.unet, seconds.p4m) == (4.0, 10.0)  # without augmentation it is the same network
 
 
 def test_older_records_have_dashes_where_they_were_not_measured():

@@ -5,11 +5,13 @@ record keeps of each case, so that the bootstrap of :mod:`study.report.statistic
 """
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 
 import numpy as np
 import pandas as pd
 
 from study.experiments.records import COUNTS, READINGS
+from study.networks.models import MODELS, Model
 from study.report.claims import FLIPS
 from study.report.records import by_cell, case_sums, class_endings, trial_rows
 from study.report.statistics import bootstrap_weights, interval
@@ -103,15 +105,19 @@ def cost_rows(records: Sequence[dict]) -> pd.DataFrame:
     Columns: ``model``, ``reading``, ``parameters``, ``multiplications`` (of the prediction of one patch; NaN where
     older records lack them), ``seconds`` (of a training). All regimes have as many updates. **Seconds** are the number
     of epochs times the fastest epoch on record, of the trials on the kind of machine that most ran on: other work
-    makes an epoch slower, and nothing makes it faster.
+    makes an epoch slower, and nothing makes it faster. Models of one network, augmented or not, have the same.
     """
-    machine = trial_rows(records).hardware.mode()[0] if "hardware" in trial_rows(records) else None
+    trials = trial_rows(records)
+    machine = trials.hardware.mode()[0] if "hardware" in trials else None
     rows = []
     for model, group in _by_model(records).items():
         metrics = group[0]["metrics"]
         epochs = [
-            row["seconds"] for r in group if r["provenance"].get("hardware") == machine for row in r["history"]
-        ]  # fmt: skip
+            row["seconds"]
+            for record in records
+            if _network(record["trial"]["model"]) == _network(model) and record["provenance"].get("hardware") == machine
+            for row in record["history"]
+        ]
         seconds = group[0]["settings"]["epochs"] * min(epochs) if epochs else np.nan
         for reading in READINGS:
             if reading and not _has_use_of_tta(group):
@@ -127,6 +133,11 @@ def cost_rows(records: Sequence[dict]) -> pd.DataFrame:
                 }
             )
     return pd.DataFrame(rows)
+
+
+def _network(model: str) -> Model:
+    """A model without what makes no other network of it."""
+    return replace(MODELS[model], label="", augmented=False)
 
 
 def _by_model(records: Sequence[dict]) -> dict[str, list[dict]]:
