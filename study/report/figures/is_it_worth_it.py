@@ -75,7 +75,7 @@ def draw(study: StudyResults) -> Figure | None:
         "Paired differences with 95 % intervals over seeds and test cases together; within the band two networks count "
         f"as equal. a: the paper's, and those on several data regimes. {', '.join('bcd'[: len(costs)])}: all on "
         f"{100 * smallest:g} % of the data, moved apart where they coincide. Seconds: epochs times the fastest epoch "
-        f"on record. {study.caption}",
+        f"on record; comparable within a factor of two, as trials ran on machines of different speed. {study.caption}",
     )
 
 

@@ -53,8 +53,9 @@ def costs_of_study_table(records: Sequence[dict]) -> str:
         )
     legend = (
         "In brackets: as multiples of the first line. TTA takes eight predictions. Seconds: the number of epochs "
-        "times the fastest epoch on record, whatever else the machine did meanwhile; every data regime has as many "
-        "updates."
+        "times the fastest epoch on record; every data regime has as many updates. Trials of one study may have run on "
+        "machines of different speed, so the seconds are comparable within a factor of two only; "
+        "`python -m study bench training-step` compares networks in turn on one machine."
     )
     return f"{caption(records)}\n\n{markdown(lines)}\n\n{legend}\n"
 
