@@ -317,7 +317,9 @@ def test_evaluate_takes_what_reproduce_takes_for_data(tiny, run_command, data):
     assert (code, error) == (0, "")
     assert "test patches" in output
     if data != "small.h5":
-        code, _, error = run_command("reproduce", "--preset", "ebhi-cancer", "--data", data, "--dry-run")
+        code, _, error = run_command(
+            "reproduce", "--preset", "ebhi-cancer", "--data", data, "--set", "models=p4m", "--dry-run"
+        )
         assert (code, error) == (0, "")
 
 
