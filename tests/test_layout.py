@@ -1,8 +1,11 @@
-"""The picture of the rooms in ``docs/design.md`` is how they import one another."""
+"""The pictures of the rooms in ``docs/design.md`` are how they import one another."""
 
 import ast
 import re
+from collections.abc import Iterator
 from pathlib import Path
+
+import pytest
 
 import study
 
@@ -11,37 +14,44 @@ DESIGN = PACKAGE.parent / "docs" / "design.md"
 FACADES = {"__init__", "__main__", "unet"}
 """Names for users, which no room imports."""
 
-
-def rooms():
-    """The rooms of the picture, from the ground up."""
-    return re.search(r"```\n(.+?)```", DESIGN.read_text(encoding="utf-8"), re.S)[1].split()
+PICTURES = [("study", 0), ("study.data", 1)]
+"""The packages whose rooms are drawn, in the order of the document."""
 
 
-def room_of(path):
-    return path.relative_to(PACKAGE).parts[0].removesuffix(".py")
+def drawn(place: int) -> list[str]:
+    """The rooms of a picture, from the ground up."""
+    return re.findall(r"```\n(.+?)```", DESIGN.read_text(encoding="utf-8"), re.S)[place].split()
 
 
-def imported(path):
-    """The rooms that a file imports, at its top or inside functions."""
+def files(package: str) -> dict[Path, str]:
+    """The files of a package, and the room that each is in."""
+    folder = PACKAGE.parent.joinpath(*package.split("."))
+    found = {path: path.relative_to(folder).parts[0].removesuffix(".py") for path in folder.rglob("*.py")}
+    return {path: room for path, room in found.items() if room not in FACADES}
+
+
+def imported(path: Path, package: str) -> Iterator[str]:
+    """The rooms of a package that a file imports, at its top or inside functions."""
     for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
         if isinstance(node, ast.ImportFrom):
             assert node.level == 0, f"{path}: a relative import"
-            names = [f"study.{a.name}" for a in node.names] if node.module == "study" else [node.module]
+            names = [f"{node.module}.{alias.name}" for alias in node.names]
         elif isinstance(node, ast.Import):
             names = [alias.name for alias in node.names]
         else:
             continue
-        yield from (name.split(".")[1] for name in names if name.startswith("study."))
+        inside = (name.removeprefix(f"{package}.") for name in names if name.startswith(f"{package}."))
+        yield from (name.split(".")[0] for name in inside if not name.startswith("_"))
 
 
-def test_every_room_is_in_the_picture_once():
-    found = {room_of(path) for path in PACKAGE.rglob("*.py")} - FACADES
-    assert sorted(rooms()) == sorted(found)
+@pytest.mark.parametrize(("package", "place"), PICTURES)
+def test_every_room_is_in_the_picture_once(package, place):
+    assert sorted(drawn(place)) == sorted(set(files(package).values()))
 
 
-def test_imports_go_down_only():
-    height = {name: n for n, name in enumerate(rooms())}
-    for path in PACKAGE.rglob("*.py"):
-        if (room := room_of(path)) not in FACADES:
-            upward = {name for name in imported(path) if name != "__version__" and height[name] > height[room]}
-            assert not upward, f"{path.relative_to(PACKAGE)} imports {upward}"
+@pytest.mark.parametrize(("package", "place"), PICTURES)
+def test_imports_go_down_only(package, place):
+    height = {name: n for n, name in enumerate(drawn(place))}
+    for path, room in files(package).items():
+        upward = {name for name in imported(path, package) if height[name] > height[room]}
+        assert not upward, f"{path.relative_to(PACKAGE)} imports {upward}"
