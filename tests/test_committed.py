@@ -9,7 +9,7 @@ import pytest
 
 from study import report
 from study.experiments.presets import find_preset
-from study.experiments.records import OLDER_SETTINGS, Trial
+from study.experiments.records import Trial, as_today
 from study.experiments.saved_maps import load_stability_maps, maps_path
 from study.experiments.trials import Study
 from study.experiments.tuning import chosen_rates, tuning_rows
@@ -47,8 +47,7 @@ def test_trials_are_of_the_preset_by_its_present_settings_and_complete_where_a_c
     assert done <= grid | more
     assert done >= grid or study not in ("quick", "miniature", "ebhi-cpu")
     for record in records:
-        as_today = OLDER_SETTINGS | {"task": preset.task} | record["settings"]
-        assert as_today == preset.trial_settings(record["trial"]["model"])
+        assert as_today(record, preset.task)["settings"] == preset.trial_settings(record["trial"]["model"])
 
 
 def test_records_of_older_versions_are_of_todays_study():

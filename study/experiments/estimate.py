@@ -8,7 +8,7 @@ from statistics import median
 import torch
 
 from study.experiments.presets import Preset
-from study.experiments.records import Trial, read_record, record_files, results_folder
+from study.experiments.records import Trial, as_today, read_record, record_files, results_folder
 from study.experiments.training import epochs_done
 from study.experiments.trials import Study
 from study.networks.models import MODELS
@@ -79,7 +79,7 @@ def recorded_cost(study: Study, trial: Trial, device: torch.device) -> Cost | No
         record["metrics"]
         for record in records
         if record["trial"]["model"] == trial.model
-        and record["settings"] == study.preset.trial_settings(trial.model)
+        and as_today(record, study.preset.task)["settings"] == study.preset.trial_settings(trial.model)
         and record["provenance"]["hardware"] == hardware(device)
     ]
     if not same:

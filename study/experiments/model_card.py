@@ -12,8 +12,6 @@ from study.networks.network import Architecture
 from study.networks.registry import from_values
 from study.tasks.losses import DEFAULT_LOSS
 
-_LOSSES = {"cross-entropy": "binary cross-entropy", "soft-dice": "soft Dice"}
-
 
 def model_card(name: str, about: dict) -> str:
     """The card in Markdown.
@@ -70,7 +68,7 @@ These are the numbers of one training and one fold of patients; the study `{abou
   validation on {validation}, test on {test}.
   The numbers of the test patients are `study.networks.pretrained.read_pretrained("{name}")["test_cases"]`.
 - **Recipe**: {_network(settings)}{_length(settings)};
-  Adam at {settings["learning_rate"]:g}, {_schedule(settings)}; {_LOSSES[settings.get("loss", DEFAULT_LOSS)]};
+  Adam at {settings["learning_rate"]:g}, {_schedule(settings)}; {settings.get("loss", DEFAULT_LOSS)} loss;
   {"each patch roto-reflected at random" if model.augmented else "no augmentation"}.
 - **Made by** the trial `{trial.name}` of the study `{about["study"]}`: code {training["version"]},
   torch {training["torch"]}, {training["hardware"]}, {training["finished"]}.

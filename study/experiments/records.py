@@ -5,6 +5,7 @@ import json
 from dataclasses import dataclass
 from pathlib import Path
 
+from study.data.datasets.registry import source_today
 from study.errors import StudyError, notice
 from study.files import replacing
 from study.networks.models import MODELS
@@ -41,8 +42,22 @@ class Trial:
         return f"{MODELS[self.model].label} on {100 * self.fraction:g} % of the data, seed {self.seed}"
 
 
-OLDER_SETTINGS = {"design": "stored", "schedule": "plateau"}
-"""What the settings of records from before there was a choice are taken to hold."""
+_OLDER_SETTINGS = {"design": "stored", "schedule": "plateau"}
+"""Of records from before there was a choice."""
+
+
+def as_today(found: dict, task: str | None) -> dict:
+    """The settings and the data of a record or a checkpoint, as they would be written today.
+
+    Args:
+        found: the record or the checkpoint; older ones lack settings of which there was one value, and may call their
+            data by a former name.
+        task: of one that does not name it, which the name of its data tells.
+    """
+    settings, data = (dict(found.get(section, {})) for section in ("settings", "data"))
+    if "source" in data:
+        data["source"] = source_today(data["source"])
+    return {"settings": _OLDER_SETTINGS | {"task": task} | settings, "data": data}
 
 
 def is_diverged(record: dict) -> bool:

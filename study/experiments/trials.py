@@ -15,7 +15,6 @@ import pandas as pd
 import torch
 from lightning_fabric import Fabric
 
-from study.data.datasets.registry import source_today
 from study.data.patches.loading import PatchDataset
 from study.data.patches.splits import Split, split
 from study.data.patches.store import PatchStore
@@ -23,8 +22,8 @@ from study.errors import StudyError
 from study.experiments.evaluation import calibration, case_columns, evaluate, summarise
 from study.experiments.presets import Preset
 from study.experiments.records import (
-    OLDER_SETTINGS,
     Trial,
+    as_today,
     is_diverged,
     read_record,
     record_files,
@@ -154,17 +153,10 @@ class Study:
         return sorted(int(ending) for ending in endings if ending.isdigit())
 
     def _fits(self, found: dict | None, trial: Trial) -> bool:
-        """Whether a record or a checkpoint is of this trial.
-
-        Older ones lack settings of which there was one value, and may call the data by a former name, which tells the
-        task.
-        """
+        """Whether a record or a checkpoint is of this trial."""
         if found is None:
             return False
-        settings = OLDER_SETTINGS | {"task": self.preset.task} | found.get("settings", {})
-        data = found.get("data", {})
-        data = data | {"source": source_today(data["source"])} if "source" in data else data
-        found = found | {"settings": settings, "data": data}
+        found = found | as_today(found, self.preset.task)
         return all(found.get(key) == value for key, value in self.identity(trial).items())
 
 

@@ -16,6 +16,7 @@ from study.groups import APPROXIMATE_GROUPS
 from study.networks.checkpoint import load_checkpoint, rebuild, save_checkpoint
 from study.networks.network import Network
 from study.networks.registry import from_values
+from study.tasks import activation
 
 GROUPY_ELEMENTS = [0, 1, 2, 3, 6, 5, 4, 7]
 """The place of each of GrouPy's P4M elements here. GrouPy mirrors the other axis, after rotating, which exchanges 4 and
@@ -116,7 +117,7 @@ def _difference(one: Network, other: Network) -> float:
     side = one.sizes.at_least(64)
     noise = torch.rand(2, 3, side, side, generator=torch.Generator().manual_seed(0))
     both = one(noise), other(noise)
-    first, second = (logits.sigmoid() if logits.shape[1] == 1 else logits.softmax(dim=1) for logits in both)
+    first, second = map(activation.probabilities, both)
     return float((first - second).abs().max())
 
 

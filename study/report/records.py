@@ -6,9 +6,9 @@ from pathlib import Path
 
 import pandas as pd
 
-from study.data.datasets.registry import caption_of, source_today
+from study.data.datasets.registry import caption_of
 from study.errors import StudyError
-from study.experiments.records import COUNTS, OLDER_SETTINGS, Trial, read_records
+from study.experiments.records import COUNTS, Trial, as_today, read_records
 from study.networks.models import MODELS
 
 
@@ -34,12 +34,11 @@ def load_records(folder: Path | str) -> list[dict]:
 
 
 def _study_of(record: dict) -> tuple[dict, dict]:
-    """What the records of one study agree in: all settings but the learning rate, which models may differ in.
-
-    Older records do not name the task, which their data tell.
+    """What the records of one study agree in: all settings but the learning rate, which models may differ in, and the
+    task, which older records do not name and the data tell.
     """
-    settings = OLDER_SETTINGS | record["settings"] | {"learning_rate": None, "task": None}
-    return settings, record["data"] | {"source": source_today(record["data"]["source"])}
+    today = as_today(record, task=None)
+    return today["settings"] | {"learning_rate": None, "task": None}, today["data"]
 
 
 def trial_rows(records: Sequence[dict]) -> pd.DataFrame:

@@ -50,7 +50,7 @@ TABLES = {
     ),
     "class_table": Table(
         "Dice of each class, where there are several.",
-        lambda study: class_table(study.records),
+        lambda study: class_table(study.classes, study.caption),
         lambda study: study.classes,
     ),
     "costs": Table(

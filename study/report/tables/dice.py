@@ -2,14 +2,13 @@
 
 from collections.abc import Sequence
 
-import numpy as np
 import pandas as pd
 
 from study.networks.models import MODELS
 from study.report.published import PAPER_DICE
 from study.report.records import caption, class_endings
 from study.report.summary import summary_rows
-from study.report.tables.text import INTERVAL, few_seeds, markdown
+from study.report.tables.text import INTERVAL, few_seeds, interval_text, markdown
 
 
 def dice_table(records: Sequence[dict]) -> str:
@@ -40,5 +39,4 @@ def dice_table(records: Sequence[dict]) -> str:
 
 def _dice_text(row: pd.Series) -> str:
     spread = f" ± {row.dice_sd:.1f}" if row.seeds > 1 else ""
-    interval = f" [{row.dice_low:.1f}, {row.dice_high:.1f}]" if np.isfinite(row.dice_low) else ""
-    return f"{row.dice:.1f}{spread}{interval}"
+    return f"{row.dice:.1f}{spread}{interval_text(row.dice_low, row.dice_high)}"

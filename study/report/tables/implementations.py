@@ -8,7 +8,7 @@ import pandas as pd
 from study.networks.models import LAYERS, MODELS
 from study.report.records import caption
 from study.report.summary import implementation_rows
-from study.report.tables.text import INTERVAL, few_seeds, markdown
+from study.report.tables.text import INTERVAL, few_seeds, interval_text, markdown
 
 
 def implementation_table(records: Sequence[dict]) -> str:
@@ -52,5 +52,4 @@ def _difference_text(row: pd.Series) -> str:
         return f"{row.dice:.1f}"
     if np.isnan(row.difference):
         return "–"
-    interval = f" [{row.difference_low:+.1f}, {row.difference_high:+.1f}]" if np.isfinite(row.difference_low) else ""
-    return f"{row.difference:+.1f}{interval}"
+    return f"{row.difference:+.1f}{interval_text(row.difference_low, row.difference_high, '+.1f')}"

@@ -8,7 +8,7 @@ import pandas as pd
 from study.networks.models import MODELS
 from study.report.measures import cost_rows, measure_rows
 from study.report.records import caption, class_endings
-from study.report.tables.text import INTERVAL, markdown
+from study.report.tables.text import INTERVAL, interval_text, markdown
 
 _HEAD = [
     *("Network", "Seeds", "Dice", "Dice of patients", "IoU", "Boundary Dice", "ECE"),
@@ -76,7 +76,7 @@ def _name(row) -> str:
 
 def _interval(cell, name: str) -> str:
     value, low, high = (getattr(cell, f"{name}{end}") for end in ("", "_low", "_high"))
-    return _number(value, "{:.1f}") + ("" if np.isnan(low) else f" [{low:.1f}, {high:.1f}]")
+    return _number(value, "{:.1f}") + interval_text(low, high)
 
 
 def _deviation(value: float) -> str:

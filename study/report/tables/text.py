@@ -17,9 +17,14 @@ def markdown(lines: list[list[str]]) -> str:
     return "\n".join([head, "|" + " --- |" * len(lines[0]), *body])
 
 
+def interval_text(low: float, high: float, form: str = ".1f") -> str:
+    """An interval behind its estimate; empty where there is none, as of one test case."""
+    return f" [{low:{form}}, {high:{form}}]" if np.isfinite(low) else ""
+
+
 def difference_text(row) -> str:
     """Estimate and interval of a row of contrasts, in points, for people."""
-    return f"{row.estimate:+.1f}" + ("" if np.isnan(row.low) else f" [{row.low:+.1f}, {row.high:+.1f}]")
+    return f"{row.estimate:+.1f}{interval_text(row.low, row.high, '+.1f')}"
 
 
 def p_text(p: float) -> str:
