@@ -15,6 +15,7 @@ from study.experiments.trials import Study
 from study.experiments.tuning import chosen_rates, tuning_rows
 from study.networks.models import ESCNN_MODELS, MODELS
 from study.report.benchmarks import read_benchmark
+from study.report.costs import read_updates
 from study.report.results import read_study
 from study.report.tables import TABLES
 from study.report.tables.costs import costs_table
@@ -128,6 +129,15 @@ def test_costs_are_of_all_networks_and_of_committed_code():
         assert not rows.version.str.endswith("-dirty").any()
         assert (ROOT / "figures" / "costs" / f"{name}.md").read_text() == costs_table(rows)
         assert (ROOT / "figures" / "costs" / f"{name}.svg").is_file()
+
+
+@pytest.mark.parametrize("study", sorted(file.parent.name for file in (ROOT / "results").glob("*/updates.csv")))
+def test_times_in_turn_are_of_every_network_on_record_and_of_committed_code(study):
+    rows, records = pd.read_csv(ROOT / "results" / study / "updates.csv"), report.load_records(ROOT / "results" / study)
+    assert {record["trial"]["model"] for record in records} <= set(rows.model)
+    assert read_updates(ROOT / "results" / study, records) is not None
+    assert set(rows.study) == {study}
+    assert not rows.version.str.endswith("-dirty").any()
 
 
 def test_the_angles_are_of_all_groups_and_of_committed_code():

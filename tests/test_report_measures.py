@@ -7,6 +7,7 @@ from record_helpers import CASES, own_cases, record, scaled
 
 from study import report
 from study.experiments.evaluation import CASE_COLUMNS, calibration, case_columns, summarise
+from study.report.costs import read_updates
 from study.report.results import StudyResults
 from study.tasks.measures import BINS
 from study.tasks.task import Task
@@ -116,6 +117,38 @@ def test_seconds_are_those_of_the_fastest_epoch_on_the_machine_that_most_trials_
     assert (seconds.unet, seconds.p4m) == (4.0, 10.0)  # without augmentation it is the same network
 
 
+UPDATES = pd.DataFrame({"model": ["unet-aug", "p4m"], "update_ms": [100.0, 200.0], "prediction_ms": [40.0, 80.0]})
+
+
+def test_networks_that_were_timed_in_turn_have_those_seconds_whatever_their_records_say():
+    records = [full_record("unet-aug", 0, seconds=7.0), full_record("p4m", 0, seconds=1.0), full_record("p4", 0)]
+    rows = report.cost_rows(records, UPDATES).set_index(["model", "reading"])
+    assert rows.seconds["p4m", ""] == pytest.approx(2 * 3 * 0.2)  # two epochs of three updates
+    assert rows.seconds["unet-aug", ""] == rows.seconds["unet-aug", "tta_"] == pytest.approx(2 * 3 * 0.1)
+    assert rows.prediction_ms["unet-aug", ""] == pytest.approx(40 / 4)  # a batch of four
+    assert rows.prediction_ms["unet-aug", "tta_"] == pytest.approx(8 * 40 / 4)
+    assert np.isnan(rows.seconds["p4", ""])  # nothing untimed stands among the timed
+
+
+def test_times_of_other_settings_are_not_taken(tmp_path):
+    records = [full_record("unet-aug", 0)]
+    assert read_updates(tmp_path, records) is None
+    for width, taken in ((8, True), (16, False)):
+        UPDATES.assign(width=width, size=80, batch_size=4).to_csv(tmp_path / "updates.csv", index=False)
+        assert (read_updates(tmp_path, records) is not None) == taken
+
+
+def test_the_table_of_costs_says_how_the_seconds_were_found():
+    records = [full_record("unet-aug", 0), full_record("p4m", 0, symmetric=True)]
+    untimed = report.table("costs", StudyResults("glands", records))
+    assert "the fastest epoch on record" in untimed
+    assert "Time of a prediction" not in untimed
+    updates = UPDATES.assign(threads=1, hardware="a CPU")
+    timed = report.table("costs", StudyResults("glands", records, updates=updates))
+    assert "| P4M U-Net | 1,000 | 1 M (1 ×) | 20 ms (2 ×) | 1 (2 ×) |" in timed
+    assert "in turn, with 1 thread of a CPU." in timed
+
+
 def test_older_records_have_dashes_where_they_were_not_measured():
     study = StudyResults("glands", [record("unet", 1.0, seed, CASES) for seed in range(2)])
     (row,) = (line for line in report.table("measures", study).splitlines() if line.startswith("| U-Net |"))
@@ -131,7 +164,7 @@ def test_gains_are_over_the_augmented_unet_on_the_same_cases_and_not_between_val
         record("unet-aug", 0.125, seed, own_cases(seed, scaled(CASES, errors=e + 2))) for seed, e in errors.items()
     ]
     records += [record("p4m", 0.125, 0, own_cases(0, scaled(CASES, errors=errors[0])))]
-    rows = report.worth_rows(records).set_index("model")
+    rows = report.worth_rows(records, report.cost_rows(records)).set_index("model")
     values = report.summary_rows(records).set_index("model").dice
     assert 0 < rows.gain["p4m"] < 5 < values["p4m"] - values["unet-aug"]
     assert rows.seeds["p4m"] == 1
@@ -139,7 +172,8 @@ def test_gains_are_over_the_augmented_unet_on_the_same_cases_and_not_between_val
 
 
 def test_nothing_is_gained_over_a_baseline_that_there_is_not():
-    assert report.worth_rows([record("p4m", 0.125, 0, CASES)]).empty
+    records = [record("p4m", 0.125, 0, CASES)]
+    assert report.worth_rows(records, report.cost_rows(records)).empty
 
 
 def test_the_verdict_follows_the_intervals():

@@ -12,9 +12,10 @@ import pytest
 import torch
 from conftest import HAS_ESCNN
 
-from study.bench import layers, steps
+from study.bench import layers, steps, updates
 from study.bench import rules as choice
 from study.errors import StudyError
+from study.experiments.trials import Study
 from study.gconv import GroupConv2d
 from study.gconv.fast import rules
 from study.groups import GROUPS, P4M
@@ -183,6 +184,15 @@ def test_a_dense_candidate_has_dense_layers_only():
         network = steps.Candidate("p4m", 4, form).build(TINY_STEPS)
         found = {layer.algorithm for layer in network.modules() if isinstance(layer, GroupConv2d)}
         assert found == {"dense" if form == "dense" else "auto"}
+
+
+def test_updates_of_a_study_are_timed_once_for_each_network(tmp_path, preset):
+    study = Study("mine", replace(preset, models=("unet", "unet-aug", "p4m")), None, tmp_path)
+    rows = updates.measure(study, rounds=2, device=CPU).set_index("model")
+    assert rows.index.tolist() == ["unet", "unet-aug", "p4m"]
+    assert rows.update_ms["unet"] == rows.update_ms["unet-aug"] != rows.update_ms["p4m"]
+    assert rows.prediction_ms["unet"] == rows.prediction_ms["unet-aug"] > 0
+    assert write_benchmark(tmp_path, "updates", rows.reset_index()) == tmp_path / "results" / "mine" / "updates.csv"
 
 
 @pytest.mark.parametrize("settings", [TINY, TINY_STEPS])

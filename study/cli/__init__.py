@@ -51,7 +51,7 @@ on_slides.command()(slides.compare_masks)
 app.add_typer(on_slides, name="slides")
 benchmarks = typer.Typer(no_args_is_help=True, help="Measure time, memory and behaviour on this machine.")
 for command in (
-    *(bench.models, bench.layers, bench.rules, bench.training_step, bench.pitfalls, bench.angles),
+    *(bench.models, bench.layers, bench.rules, bench.training_step, bench.updates, bench.pitfalls, bench.angles),
     *(bench.export, bench.extraction, bench.loading),
 ):
     benchmarks.command()(command)

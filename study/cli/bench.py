@@ -5,6 +5,7 @@ from typing import Annotated
 
 import typer
 
+from study.cli.studies import Changes, Name, PresetName
 from study.errors import StudyError
 
 Root = Annotated[Path, typer.Option(help="The folder that contains results/ and figures/.", metavar="FOLDER")]
@@ -117,6 +118,30 @@ def training_step(
     head, *lines = steps_brief(rows)
     show_table(head, lines, steps_caption(rows))
     print(f"{steps_legend(rows)}\n\nAll columns: {path}")
+
+
+def updates(
+    preset: PresetName = "quick", changes: Changes = (), name: Name = None, rounds: Rounds = 9, root: Root = Path()
+) -> None:
+    """Time an update and a prediction of each network of a study, on one core as its trials; its tables take them."""
+    from study.bench import updates as timing
+    from study.cli.show import show_table
+    from study.devices import device, one_thread
+    from study.experiments.opening import open_study
+    from study.networks.models import MODELS
+    from study.report.benchmarks import write_benchmark
+
+    study = open_study(preset, None, changes, name, root, devices=1, make=False)
+    with one_thread():
+        rows = timing.measure(study, rounds=rounds, device=device())
+    path = write_benchmark(root, "updates", rows)
+    lines = [
+        [MODELS[row.model].label, f"{row.update_ms:.0f} ms", f"{row.update_ratio:.2f}", f"{row.prediction_ratio:.2f}"]
+        for row in rows.itertuples()
+    ]
+    about = f"{rows.batch_size[0]} patches of {rows['size'][0]} px, one thread; ratios to the first line"
+    show_table(["Network", "Update", "Update, ratio", "Prediction, ratio"], lines, about)
+    print(f"Results in {path}; `python -m study figures` draws with them")
 
 
 def pitfalls(root: Root = Path()) -> None:

@@ -7,7 +7,7 @@ from statistics import median
 
 import torch
 
-from study.experiments.presets import Preset
+from study.experiments.presets import PRECISIONS, Preset
 from study.experiments.records import Trial, as_today, read_record, record_files, results_folder
 from study.experiments.training import epochs_done
 from study.experiments.trials import Study
@@ -110,8 +110,7 @@ def _seconds_per_patch(preset: Preset, model: str, device: torch.device) -> tupl
     batch = recipe.batch_size if device.type == "cuda" else min(recipe.batch_size, TIMED_PATCHES)
     network = MODELS[model].architecture(**recipe.network).build().to(device)
     images = torch.randn(batch, 3, preset.size, preset.size, device=device)
-    precision = {"32-true": "float32", "bf16-mixed": "bfloat16"}[recipe.precision]
-    jobs = {"step": training_step(network.train(), images, precision)}
+    jobs = {"step": training_step(network.train(), images, PRECISIONS[recipe.precision])}
     step = time_in_turn(jobs, rounds=3, device=device).step.median()
     jobs = {"forward": inference(network.eval(), images, "float32")}
     forward = time_in_turn(jobs, rounds=3, device=device).forward.median()

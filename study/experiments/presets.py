@@ -26,8 +26,9 @@ FRACTIONS = (0.125, 0.25, 0.5, 1.0)
 LONGEST_NAME = 100
 """Bytes in the name of a study; the names of its files are longer by some."""
 
-PRECISIONS = ("32-true", "bf16-mixed")
-"""Precisions of the training; both keep the weights in float32, in which they are evaluated."""
+PRECISIONS = {"32-true": "float32", "bf16-mixed": "bfloat16"}
+"""Precisions of the training, and what autocast calls them; both keep the weights in float32, in which they are
+evaluated."""
 
 
 class Grid(NamedTuple):
@@ -115,13 +116,18 @@ class Preset:
             raise StudyError(f"unknown precision {recipe.precision!r}; choose from {', '.join(PRECISIONS)}")
         if recipe.loss not in LOSSES:
             raise StudyError(f"unknown loss {recipe.loss!r}; choose from {', '.join(LOSSES)}")
-        for model in dict.fromkeys(model for models, _, _ in self.grids for model in models):
+        for model in self.all_models:
             MODELS[model].architecture(**recipe.network).sizes.check(self.size, self.size)
 
     @property
     def grids(self) -> tuple[Grid, ...]:
         """All grids of trials, in the order in which they are run."""
         return (Grid(self.models, self.fractions, self.seeds), *self.more)
+
+    @property
+    def all_models(self) -> list[str]:
+        """The models of all grids, each once."""
+        return list(dict.fromkeys(model for models, _, _ in self.grids for model in models))
 
     def recipe_of(self, model: str) -> Recipe:
         """The recipe of a model."""

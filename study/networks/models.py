@@ -3,7 +3,7 @@
 It imports no torch, so that tables and figures are quick to read it.
 """
 
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -38,6 +38,11 @@ class Model:
     def layers(self) -> str:
         """One of :data:`LAYERS`."""
         return f"{self.implementation}, full basis" if self.basis == "full" else self.implementation
+
+    @property
+    def network(self) -> "Model":
+        """This model without what its network does not depend on: the same for the U-Net and the augmented U-Net."""
+        return replace(self, label="", augmented=False)
 
     def architecture(self, network: str = "unet", **shared: object) -> "Architecture":
         """The network in a study.

@@ -10,8 +10,9 @@ have a file for each; ``style`` and ``looks`` say how figures look. ``writing`` 
 
 from study.report.claims import claim_rows
 from study.report.contrasts import contrast_rows
+from study.report.costs import cost_rows
 from study.report.efficiency import sample_efficiency
-from study.report.measures import class_rows, cost_rows, measure_rows
+from study.report.measures import class_rows, measure_rows
 from study.report.records import caption, load_records, trial_rows
 from study.report.results import StudyResults, read_study
 from study.report.summary import has_escnn, implementation_rows, summary_rows

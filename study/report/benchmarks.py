@@ -14,6 +14,7 @@ from matplotlib.figure import Figure
 
 from study.errors import StudyError
 from study.files import replacing
+from study.report.costs import UPDATES
 from study.report.figures import angles, costs, layers, training_step
 from study.report.style import save
 from study.report.tables.costs import costs_table
@@ -23,7 +24,7 @@ from study.report.tables.pipeline import extraction_table, loading_table, memory
 from study.report.tables.pitfalls import pitfalls_table
 from study.report.tables.training_step import steps_table
 
-NAMES = ("device", "backend", "precision")
+NAMES = ("device", "backend", "precision", "study")
 """What a file may be named after, beside the benchmark."""
 
 
@@ -32,8 +33,8 @@ class Benchmark:
     """What becomes of the rows of a measurement.
 
     Attributes:
-        file: its path below ``results/`` and, with another suffix, ``figures/``; ``{device}``, ``{backend}`` and
-            ``{precision}`` are filled in from the rows.
+        file: its path below ``results/`` and, with another suffix, ``figures/``; ``{device}``, ``{backend}``,
+            ``{precision}`` and ``{study}`` are filled in from the rows.
         table: a text in Markdown.
         draw: a figure.
     """
@@ -52,6 +53,7 @@ BENCHMARKS = {
     "models": Benchmark("costs/{device}", costs_table, costs.draw),
     "layers": Benchmark("speed/{device}-layers-{backend}-{precision}", layers_table, layers.draw),
     "training-step": Benchmark("speed/{device}-training-step-{precision}", steps_table, training_step.draw),
+    "updates": Benchmark(f"{{study}}/{UPDATES}"),
     "pitfalls": Benchmark("escnn/pitfalls", pitfalls_table),
     "angles": Benchmark("escnn/angles", draw=angles.draw),
     "export": Benchmark("export/{device}", export_table),

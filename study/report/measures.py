@@ -1,24 +1,19 @@
-"""Every measure of a study beside the Dice, with intervals over seeds and cases, and what each network costs.
+"""Every measure of a study beside the Dice, with intervals over seeds and cases.
 
 :mod:`study.experiments.evaluation` has the formulas. All measures but the calibration error follow from the sums that a
 record keeps of each case, so that the bootstrap of :mod:`study.report.statistics` draws them as it draws the Dice.
 """
 
 from collections.abc import Callable, Sequence
-from dataclasses import replace
 
 import numpy as np
 import pandas as pd
 
 from study.experiments.records import COUNTS, READINGS
-from study.networks.models import MODELS, Model
 from study.report.claims import FLIPS
 from study.report.records import by_cell, case_sums, class_endings, trial_rows
 from study.report.statistics import bootstrap_weights, interval
 from study.tasks.ratios import boundary_dice, calibration_error, dice, iou
-
-ORIENTATIONS = 8
-"""Passes through the network that test-time augmentation takes."""
 
 _BOUNDARY = ("boundary_decision", "boundary_decision_hit", "boundary_truth", "boundary_truth_hit")
 _BINS = ("pixels", "probability", "foreground")
@@ -67,7 +62,7 @@ def measure_rows(records: Sequence[dict]) -> pd.DataFrame:
     for (model, fraction), group in by_cell(records).items():
         trials = trial_rows(group).reindex(columns=["training_cases"])
         for reading in READINGS:
-            if reading and not _has_use_of_tta(group):
+            if reading and not has_use_of_tta(group):
                 continue
             row = {"model": model, "fraction": fraction, "reading": reading, "seeds": len(trials)}
             row["training_cases"] = trials.training_cases.median()
@@ -99,55 +94,7 @@ def class_rows(records: Sequence[dict]) -> pd.DataFrame:
     return pd.DataFrame(rows)
 
 
-def cost_rows(records: Sequence[dict]) -> pd.DataFrame:
-    """One row per model and reading: what it costs, whatever the data regime.
-
-    Columns: ``model``, ``reading``, ``parameters``, ``multiplications`` (of the prediction of one patch; NaN where
-    older records lack them), ``seconds`` (of a training). All regimes have as many updates. **Seconds** are the number
-    of epochs times the fastest epoch on record, of the trials on the kind of machine that most ran on: other work
-    makes an epoch slower, and nothing makes it faster. Models of one network, augmented or not, have the same.
-    """
-    trials = trial_rows(records)
-    machine = trials.hardware.mode()[0] if "hardware" in trials else None
-    rows = []
-    for model, group in _by_model(records).items():
-        metrics = group[0]["metrics"]
-        epochs = [
-            row["seconds"]
-            for record in records
-            if _network(record["trial"]["model"]) == _network(model) and record["provenance"].get("hardware") == machine
-            for row in record["history"]
-        ]
-        seconds = group[0]["settings"]["epochs"] * min(epochs) if epochs else np.nan
-        for reading in READINGS:
-            if reading and not _has_use_of_tta(group):
-                continue
-            passes = ORIENTATIONS if reading else 1
-            rows.append(
-                {
-                    "model": model,
-                    "reading": reading,
-                    "parameters": metrics["parameters"],
-                    "multiplications": passes * metrics.get("multiplications", np.nan),
-                    "seconds": seconds,
-                }
-            )
-    return pd.DataFrame(rows)
-
-
-def _network(model: str) -> Model:
-    """A model without what makes no other network of it."""
-    return replace(MODELS[model], label="", augmented=False)
-
-
-def _by_model(records: Sequence[dict]) -> dict[str, list[dict]]:
-    groups: dict[str, list[dict]] = {}
-    for record in records:
-        groups.setdefault(record["trial"]["model"], []).append(record)
-    return groups
-
-
-def _has_use_of_tta(records: Sequence[dict]) -> bool:
+def has_use_of_tta(records: Sequence[dict]) -> bool:
     """Whether it was measured and the eight views do not all decide alike."""
     measured = [r for r in records if "tta_dice" in r["metrics"]]
     return any(r["metrics"]["changed"] >= FLIPS for r in measured)

@@ -12,7 +12,8 @@ from study.experiments.records import Trial, diverged_trials, record_files, resu
 from study.experiments.saved_maps import load_stability_maps, maps_path
 from study.report.claims import claim_rows
 from study.report.contrasts import contrast_rows
-from study.report.measures import class_rows, cost_rows, measure_rows
+from study.report.costs import cost_rows, read_updates
+from study.report.measures import class_rows, measure_rows
 from study.report.records import caption, epoch_rows, load_records, trial_rows
 from study.report.summary import has_escnn, implementation_rows, summary_rows
 from study.report.worth import worth_rows
@@ -32,6 +33,7 @@ class StudyResults:
         answered_elsewhere: whether its contrasts and claims stand beside those of another study.
         diverged: the trials that are not in the records for that reason.
         maps_file: of its stability maps; there need not be one.
+        updates: the times of its networks, measured in turn (:func:`~study.report.costs.read_updates`).
     """
 
     name: str
@@ -40,6 +42,7 @@ class StudyResults:
     answered_elsewhere: bool = False
     diverged: Sequence[Trial] = ()
     maps_file: Path | None = None
+    updates: pd.DataFrame | None = None
 
     @property
     def tasks(self) -> dict[str, Sequence[dict]]:
@@ -78,13 +81,13 @@ class StudyResults:
 
     @cached_property
     def costs(self) -> pd.DataFrame:
-        """See :func:`~study.report.measures.cost_rows`."""
-        return cost_rows(self.records)
+        """See :func:`~study.report.costs.cost_rows`."""
+        return cost_rows(self.records, self.updates)
 
     @cached_property
     def worth(self) -> pd.DataFrame:
         """See :func:`~study.report.worth.worth_rows`."""
-        return worth_rows(self.records)
+        return worth_rows(self.records, self.costs)
 
     @cached_property
     def contrasts(self) -> pd.DataFrame:
@@ -125,15 +128,17 @@ def read_study(root: Path | str, name: str) -> StudyResults:
     further = {}
     for other in FURTHER_TASKS.get(name, ()):
         if record_files(results_folder(root, other)):
-            records = load_records(results_folder(root, other))
-            further[_task(other, records)] = records
+            found = load_records(results_folder(root, other))
+            further[_task(other, found)] = found
+    records = load_records(folder)
     return StudyResults(
         name,
-        load_records(folder),
+        records,
         further,
         answered_elsewhere=any(name in others for others in FURTHER_TASKS.values()),
         diverged=diverged_trials(folder),
         maps_file=maps_path(root, name),
+        updates=read_updates(folder, records),
     )
 
 

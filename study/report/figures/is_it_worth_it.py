@@ -8,6 +8,7 @@ from matplotlib.ticker import FuncFormatter, NullLocator
 
 from study.networks.models import MODELS, NATIVE_MODELS
 from study.report.contrasts import BASELINE, MARGIN
+from study.report.costs import about_seconds
 from study.report.efficiency import sample_efficiency
 from study.report.looks import look
 from study.report.results import StudyResults
@@ -74,8 +75,8 @@ def draw(study: StudyResults) -> Figure | None:
         figure,
         "Paired differences with 95 % intervals over seeds and test cases together; within the band two networks count "
         f"as equal. a: the paper's, and those on several data regimes. {', '.join('bcd'[: len(costs)])}: all on "
-        f"{100 * smallest:g} % of the data, moved apart where they coincide. Seconds: epochs times the fastest epoch "
-        f"on record; comparable within a factor of two, as trials ran on machines of different speed. {study.caption}",
+        f"{100 * smallest:g} % of the data, moved apart where they coincide. {about_seconds(study.updates)} "
+        f"{study.caption}",
     )
 
 

@@ -55,7 +55,7 @@ TABLES = {
     ),
     "costs": Table(
         "Parameters, multiplications and seconds of every network.",
-        lambda study: costs_of_study_table(study.records),
+        costs_of_study_table,
         lambda study: study.costs,
     ),
     "stability_table": Table(

@@ -1,13 +1,15 @@
 """The tables of every measure beside the pooled Dice, and of what each network costs."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import numpy as np
 import pandas as pd
 
 from study.networks.models import MODELS
-from study.report.measures import cost_rows, measure_rows
+from study.report.costs import about_seconds
+from study.report.measures import measure_rows
 from study.report.records import caption, class_endings
+from study.report.results import StudyResults
 from study.report.tables.text import INTERVAL, interval_text, markdown
 
 _HEAD = [
@@ -37,27 +39,25 @@ def measures_table(records: Sequence[dict]) -> str:
     return "\n\n".join([*parts, legend]) + "\n"
 
 
-def costs_of_study_table(records: Sequence[dict]) -> str:
+def costs_of_study_table(study: StudyResults) -> str:
     """Markdown: parameters, multiplications and seconds of every network."""
-    rows = cost_rows(records)
-    plain = rows.iloc[0]
-    lines = [["Network", "Parameters", "Multiplications of a prediction", "Seconds of training"]]
+    rows, plain = study.costs, study.costs.iloc[0]
+    columns = {
+        "multiplications": ("Multiplications of a prediction", lambda value: f"{value / 1e6:,.0f} M"),
+        "prediction_ms": ("Time of a prediction", lambda value: f"{value:.2g} ms"),
+        "seconds": ("Seconds of training", lambda value: f"{value:,.0f}"),
+    }
+    if study.updates is None:
+        del columns["prediction_ms"]
+    lines = [["Network", "Parameters", *(head for head, _ in columns.values())]]
     for row in rows.itertuples():
-        lines.append(
-            [
-                _name(row),
-                f"{row.parameters:,}",
-                _with_ratio(f"{row.multiplications / 1e6:,.0f} M", row.multiplications, plain.multiplications),
-                _with_ratio(f"{row.seconds:,.0f}", row.seconds, plain.seconds),
-            ]
-        )
+        values = ((getattr(row, name), getattr(plain, name), text) for name, (_, text) in columns.items())
+        lines.append([_name(row), f"{row.parameters:,}", *(_with_ratio(*value) for value in values)])
     legend = (
-        "In brackets: as multiples of the first line. TTA takes eight predictions. Seconds: the number of epochs "
-        "times the fastest epoch on record; every data regime has as many updates. Trials of one study may have run on "
-        "machines of different speed, so the seconds are comparable within a factor of two only; "
-        "`python -m study bench training-step` compares networks in turn on one machine."
+        "In brackets: as multiples of the first line. TTA takes eight predictions. Every data regime has as many "
+        f"updates. {about_seconds(study.updates)}"
     )
-    return f"{caption(records)}\n\n{markdown(lines)}\n\n{legend}\n"
+    return f"{study.caption}\n\n{markdown(lines)}\n\n{legend}\n"
 
 
 def _line(cell) -> list[str]:
@@ -91,5 +91,5 @@ def _number(value: float, text: str) -> str:
     return "–" if np.isnan(value) else text.format(value)
 
 
-def _with_ratio(text: str, value: float, plain: float) -> str:
-    return "–" if pd.isna(value) else f"{text} ({value / plain:.2g} ×)"
+def _with_ratio(value: float, plain: float, text: Callable[[float], str]) -> str:
+    return "–" if pd.isna(value) else f"{text(value)} ({value / plain:.2g} ×)"
