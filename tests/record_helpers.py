@@ -2,6 +2,8 @@
 
 import numpy as np
 
+from study.report.results import StudyResults
+
 
 def record(model, fraction, seed, cases, **metrics) -> dict:
     """A record with a Dice that follows from its counts."""
@@ -41,3 +43,9 @@ def scaled(cases: dict, *, errors: int) -> dict:
 def own_cases(seed: int, cases: dict) -> dict:
     """Cases of this seed alone: a nested design."""
     return {f"{case} of seed {seed}": counts for case, counts in cases.items()}
+
+
+def results_of(**tasks: list[dict]) -> StudyResults:
+    """What was found on each task, the study's own first."""
+    (name, records), *further = tasks.items()
+    return StudyResults(name, records, dict(further))

@@ -2,7 +2,7 @@
 
 import pandas as pd
 import pytest
-from record_helpers import CASES, own_cases, record, scaled
+from record_helpers import CASES, own_cases, record, results_of, scaled
 
 from study import report
 from study.report.claims import CLAIMS, AsGoodOnAQuarter, Better, SameAnswer, claim_rows
@@ -158,14 +158,14 @@ def test_what_was_not_run_has_no_verdict():
     rows = claim_rows({"cancer": trials("p4", {0.5: [1, 1]})})
     assert len(rows) == len(CLAIMS)
     assert rows[["ours", "estimate", "low", "high", "verdict"]].isna().all(axis=None)
-    assert "| – |" in report.claim_table({"cancer": trials("p4", {0.5: [1, 1]})})
+    assert "| – |" in report.claim_table(results_of(cancer=trials("p4", {0.5: [1, 1]})))
 
 
 def test_every_task_is_a_column():
     won = trials("p4m", {1.0: [0, 1, 0, 1, 0]}) + trials("unet-aug", {1.0: [4, 5, 5, 4, 5]})
     lost = trials("p4m", {1.0: [4, 5, 5, 4, 5]}) + trials("unet-aug", {1.0: [0, 1, 0, 1, 0]})
     studies = {"cancer": won, "glands": lost, "nuclei": trials("p4", {1.0: [1]})}
-    table = report.claim_table(studies)
+    table = report.claim_table(results_of(**studies))
     (row,) = (line for line in table.splitlines() if line.startswith(f"| {BETTER}"))
     cells = [cell.strip() for cell in row.split("|")[2:-1]]
     assert cells[0] == "+3.9 points"

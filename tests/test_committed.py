@@ -91,9 +91,9 @@ def test_contrasts_and_claims_are_those_of_the_records(study):
     if found.answered_elsewhere:
         assert not (figures / "claims.md").exists()  # they stand beside those of another study
         return
-    assert (figures / "claims.md").read_text().startswith(report.claim_table(found.tasks))
+    assert (figures / "claims.md").read_text().startswith(report.claim_table(found))
     if len(found.contrasts):
-        assert (figures / "contrasts.md").read_text().startswith(report.contrast_table(found.tasks))
+        assert (figures / "contrasts.md").read_text().startswith(report.contrast_table(found))
         assert (figures / "contrasts.svg").is_file()
 
 

@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from record_helpers import CASES, WORSE, own_cases, record, scaled
+from record_helpers import CASES, WORSE, own_cases, record, results_of, scaled
 
 from study import report
 from study.errors import StudyError
@@ -117,14 +117,14 @@ def test_one_seed_is_described_without_a_p_value():
     rows = rows_of(one)
     assert rows[["p", "p_holm", "sd"]].isna().all(axis=None)
     assert (rows.low <= rows.estimate).all()
-    assert "| – | – | – |" in report.contrast_table({"cancer": one})
+    assert "| – | – | – |" in report.contrast_table(results_of(cancer=one))
 
 
 def test_one_case_alone_has_no_interval():
     alone = [record(m, 0.125, s, {"only": [10 - s, 2, 3]}) for m in ("p4m", "unet-aug") for s in (0, 1)]
     row = rows_of(alone).loc[("cancer", str(PRIMARY))]
     assert np.isnan([row.low, row.high, row.p]).all()
-    assert "nan" not in report.contrast_table({"cancer": alone}) + report.claim_table({"cancer": alone})
+    assert "nan" not in report.contrast_table(results_of(cancer=alone)) + report.claim_table(results_of(cancer=alone))
 
 
 def test_networks_that_count_alike_are_equivalent():
@@ -166,7 +166,7 @@ def test_the_names_say_who_and_where():
 
 
 def test_the_table_names_tasks_only_if_there_are_several(records):
-    assert "| 12.5 %: P4M U-Net" in report.contrast_table({"cancer": records})
-    table = report.contrast_table({"cancer": records, "glands": records})
+    assert "| 12.5 %: P4M U-Net" in report.contrast_table(results_of(cancer=records))
+    table = report.contrast_table(results_of(cancer=records, glands=records))
     assert "| glands, 12.5 %: P4M U-Net" in table
     assert table.startswith("cancer: EBHI-SEG")

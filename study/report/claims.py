@@ -39,6 +39,13 @@ class Outcome:
     high: float = np.nan
 
 
+def verdict_of_better(low: float, high: float) -> str:
+    """On "better", from the interval of a difference; see the rule at the head of this module."""
+    if low > 0:
+        return HOLDS
+    return FAILS if high < 0 or -MARGIN < low <= high < MARGIN else UNDECIDED
+
+
 @dataclass(frozen=True)
 class Better:
     """The Dice of some cells is above that of others; with two on each side, a difference is above another one."""
@@ -58,10 +65,8 @@ class Better:
         return self._judged(found, found.low, found.high) if found else None
 
     def verdict(self, low: float, high: float) -> str:
-        """From an interval; see the rule at the head of this module."""
-        if low > 0:
-            return HOLDS
-        return FAILS if high < 0 or -MARGIN < low <= high < MARGIN else UNDECIDED
+        """From an interval."""
+        return verdict_of_better(low, high)
 
     def _judged(self, found: Difference, low: float, high: float) -> Outcome:
         interval = "" if np.isnan(low) else f" [{low:+.1f}, {high:+.1f}]"

@@ -1,6 +1,6 @@
 """The answer in words, generated from the contrasts, the costs and the claims: what the records say, and no more."""
 
-from study.report.claims import FAILS, HOLDS, UNDECIDED, Better
+from study.report.claims import FAILS, HOLDS, UNDECIDED, verdict_of_better
 from study.report.contrasts import BASELINE, PRIMARY, SECONDARY, Contrast, find
 from study.report.results import StudyResults
 from study.report.statistics import FEW_SEEDS, Difference
@@ -31,7 +31,7 @@ def _answer(found: Difference) -> str:
     if found.high < 0:
         return "P4M is worse"
     answers = {HOLDS: "P4M is better", FAILS: "P4M is not better", UNDECIDED: "undecided"}
-    return answers[Better("", (), ()).verdict(found.low, found.high)]
+    return answers[verdict_of_better(found.low, found.high)]
 
 
 def _difference(found: Difference) -> str:

@@ -35,12 +35,12 @@ TABLES = {
     ),
     "contrasts": Table(
         "Every comparison with its interval and tests, and the factor of sample efficiency.",
-        lambda study: contrast_table(study.tasks) if len(study.contrasts) else None,
+        lambda study: contrast_table(study) if len(study.contrasts) else None,
         lambda study: study.contrasts,
     ),
     "claims": Table(
         "The claims of the paper, its numbers, ours, and a verdict for each task.",
-        lambda study: claim_table(study.tasks) if len(study.claims) else None,
+        lambda study: claim_table(study) if len(study.claims) else None,
         lambda study: study.claims,
     ),
     "measures": Table(

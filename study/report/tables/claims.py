@@ -1,24 +1,18 @@
 """The table of the paper's claims, each with a verdict."""
 
-from collections.abc import Mapping, Sequence
-
 import pandas as pd
 
-from study.report.claims import DEVIATION, FLIPS, claim_rows
+from study.report.claims import DEVIATION, FLIPS
 from study.report.contrasts import MARGIN
+from study.report.results import StudyResults
 from study.report.statistics import FEW_SEEDS
 from study.report.tables.text import captions, markdown
 
 
-def claim_table(studies: Mapping[str, Sequence[dict]]) -> str:
-    """Markdown: the paper's claims, its numbers, ours, and a verdict for each task.
-
-    Args:
-        studies: records by task.
-    """
-    rows = claim_rows(studies)
-    lines = [["Claim of the paper", "Paper", *(f"Ours: {task}" for task in studies)]]
-    for claim, cells in rows.groupby("claim", sort=False):
+def claim_table(study: StudyResults) -> str:
+    """Markdown: the paper's claims, its numbers, ours, and a verdict for each task."""
+    lines = [["Claim of the paper", "Paper", *(f"Ours: {task}" for task in study.tasks)]]
+    for claim, cells in study.claims.groupby("claim", sort=False):
         ours = ["–" if pd.isna(c.verdict) else f"**{c.verdict}**: {c.ours}" for c in cells.itertuples()]
         lines.append([claim, cells.paper.iloc[0], *ours])
     legend = (
@@ -31,4 +25,4 @@ def claim_table(studies: Mapping[str, Sequence[dict]]) -> str:
         f"{DEVIATION:.0e} over the eight roto-reflections and fewer than {FLIPS:.0e} of the pixels change their "
         "decision."
     )
-    return f"{captions(studies)}\n\n{markdown(lines)}\n\n{legend}\n"
+    return f"{captions(study.tasks)}\n\n{markdown(lines)}\n\n{legend}\n"

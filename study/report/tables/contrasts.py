@@ -1,25 +1,20 @@
 """The table of contrasts, and the factor of sample efficiency."""
 
-from collections.abc import Mapping, Sequence
-
 import numpy as np
 
-from study.report.contrasts import MARGIN, contrast_rows
+from study.report.contrasts import MARGIN
 from study.report.efficiency import sample_efficiency
+from study.report.results import StudyResults
 from study.report.tables.text import captions, difference_text, markdown, p_text
 
 
-def contrast_table(studies: Mapping[str, Sequence[dict]]) -> str:
-    """Markdown: every contrast with its interval and tests, and the factor of sample efficiency on the first task.
-
-    Args:
-        studies: records by task, see :func:`~study.report.contrasts.contrast_rows`.
-    """
+def contrast_table(study: StudyResults) -> str:
+    """Markdown: every contrast with its interval and tests, and the factor of sample efficiency on the study's task."""
     lines = [["Contrast", "Role", "Seeds", "Points of Dice", "Over seeds", "p", "Holm", f"Within ±{MARGIN:g}"]]
-    for row in contrast_rows(studies).itertuples():
+    for row in study.contrasts.itertuples():
         lines.append(
             [
-                row.contrast if len(studies) == 1 else f"{row.task}, {row.contrast}",
+                row.contrast if len(study.tasks) == 1 else f"{row.task}, {row.contrast}",
                 *(row.role, str(row.seeds), difference_text(row)),
                 "–" if np.isnan(row.sd) else f"± {row.sd:.1f}",
                 *(p_text(row.p), p_text(row.p_holm)),
@@ -33,7 +28,7 @@ def contrast_table(studies: Mapping[str, Sequence[dict]]) -> str:
         "adjusted together (Holm); contrasts that are only described are not tested. "
         f"'Within ±{MARGIN:g}' says whether the 90 % interval lies within ±{MARGIN:g} point (TOST)."
     )
-    factor = sample_efficiency(next(iter(studies.values())))
+    factor = sample_efficiency(study.records)
     if factor:
         regimes = " / ".join(f"{100 * f:g}" for f in factor.regimes)
         legend += (
@@ -41,4 +36,4 @@ def contrast_table(studies: Mapping[str, Sequence[dict]]) -> str:
             f"of the augmented U-Net on all, is {factor} (95 % interval; {factor.seeds} seeds; read off between "
             f"{regimes} % of the data). Above 1, the P4M U-Net needs less."
         )
-    return f"{captions(studies)}\n\n{markdown(lines)}\n\n{legend}\n"
+    return f"{captions(study.tasks)}\n\n{markdown(lines)}\n\n{legend}\n"
