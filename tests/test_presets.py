@@ -81,7 +81,7 @@ def test_what_decides_a_trial_is_told_from_what_does_not():
     quick = find_preset("quick")
     settings = quick.trial_settings("p4m")
     assert override(quick, ["seeds=5", "models=p4", "fractions=1", "workers=2"]).trial_settings("p4m") == settings
-    for change in ("width=12", "epochs=3", "size=32", "patches=80", "learning_rate=0.1", "patience=9"):
+    for change in ("width=12", "epochs=7", "size=32", "patches=80", "learning_rate=0.1", "patience=9"):
         assert override(quick, [change]).trial_settings("p4m") != settings
 
 
