@@ -15,7 +15,6 @@ from conftest import HAS_ESCNN
 from study.bench import layers, steps, updates
 from study.bench import rules as choice
 from study.errors import StudyError
-from study.experiments.trials import Study
 from study.gconv import GroupConv2d
 from study.gconv.fast import rules
 from study.groups import GROUPS, P4M
@@ -187,9 +186,10 @@ def test_a_dense_candidate_has_dense_layers_only():
 
 
 def test_updates_of_a_study_are_timed_once_for_each_network(tmp_path, preset):
-    study = Study("mine", replace(preset, models=("unet", "unet-aug", "p4m")), None, tmp_path)
-    rows = updates.measure(study, rounds=2, device=CPU).set_index("model")
-    assert rows.index.tolist() == ["unet", "unet-aug", "p4m"]
+    mine = replace(preset, models=("p4m", "unet", "unet-aug"))
+    rows = updates.measure("mine", mine, rounds=2, device=CPU).set_index("model")
+    assert (rows.update_ratio["unet"], rows.prediction_ratio["unet"]) == (1, 1)
+    assert rows.index.tolist() == ["p4m", "unet", "unet-aug"]
     assert rows.update_ms["unet"] == rows.update_ms["unet-aug"] != rows.update_ms["p4m"]
     assert rows.prediction_ms["unet"] == rows.prediction_ms["unet-aug"] > 0
     assert write_benchmark(tmp_path, "updates", rows.reset_index()) == tmp_path / "results" / "mine" / "updates.csv"

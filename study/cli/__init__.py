@@ -22,7 +22,7 @@ app = typer.Typer(
     rich_markup_mode="rich",
     help=(
         "A comparison of group-equivariant U-Nets for segmentation, from images to the paper's table and figures.\n\n"
-        "Start with [bold]python -m study reproduce[/bold]: it needs no data and takes eight to fifteen minutes."
+        "Start with [bold]python -m study reproduce[/bold]: it needs no data and takes five to nine minutes."
     ),
 )
 

@@ -127,19 +127,20 @@ def updates(
     from study.bench import updates as timing
     from study.cli.show import show_table
     from study.devices import device, one_thread
-    from study.experiments.opening import open_study
+    from study.experiments.opening import changed_preset
+    from study.experiments.presets import study_name
     from study.networks.models import MODELS
     from study.report.benchmarks import write_benchmark
 
-    study = open_study(preset, None, changes, name, root, devices=1, make=False)
+    changed = changed_preset(preset, changes, name)
     with one_thread():
-        rows = timing.measure(study, rounds=rounds, device=device())
+        rows = timing.measure(name or study_name(preset), changed, rounds=rounds, device=device())
     path = write_benchmark(root, "updates", rows)
     lines = [
         [MODELS[row.model].label, f"{row.update_ms:.0f} ms", f"{row.update_ratio:.2f}", f"{row.prediction_ratio:.2f}"]
         for row in rows.itertuples()
     ]
-    about = f"{rows.batch_size[0]} patches of {rows['size'][0]} px, one thread; ratios to the first line"
+    about = f"{rows.batch_size[0]} patches of {rows['size'][0]} px, one thread"
     show_table(["Network", "Update", "Update, ratio", "Prediction, ratio"], lines, about)
     print(f"Results in {path}; `python -m study figures` draws with them")
 

@@ -6,7 +6,7 @@ from study.data.datasets.registry import labels_of, prepare
 from study.data.patches.schema import SPLITS
 from study.devices import check_processes
 from study.errors import StudyError, notice
-from study.experiments.presets import check_study_name, find_preset, override, study_name
+from study.experiments.presets import Preset, check_study_name, find_preset, override, study_name
 from study.experiments.trials import Study
 from study.tasks.labels import IGNORE
 
@@ -27,17 +27,13 @@ def open_study(
         make: the data, if they are not there yet; else the study has no store then.
 
     Raises:
-        StudyError: if a setting or the name is wrong, the data cannot be made, or they or the settings are not the
-            preset's and the study has no name of its own; see also :func:`~study.devices.check_processes`.
+        StudyError: if the data cannot be made, or are not the preset's and the study has no name of its own; see also
+            :func:`changed_preset` and :func:`~study.devices.check_processes`.
 
     Warns:
         StudyNotice: naming the training, validation or test patches, if they have no foreground.
     """
-    preset = find_preset(preset_name)
-    changed = override(preset, settings)
-    if name is None and any(changed.trial_settings(m) != preset.trial_settings(m) for m in changed.models):
-        raise StudyError(f"--set {' --set '.join(settings)} makes another study of {preset_name}; give it a --name")
-    check_study_name(name)
+    preset, changed = find_preset(preset_name), changed_preset(preset_name, settings, name)
     check_processes(devices)
     batch_size = changed.recipe.batch_size
     if batch_size % devices:  # said here, before data are made and there are several processes to say it
@@ -60,6 +56,20 @@ def open_study(
     if store is not None:
         _warn_of_parts_without_foreground(study)
     return study
+
+
+def changed_preset(preset_name: str, settings: list[str], name: str | None) -> Preset:
+    """A preset, changed by ``--set``.
+
+    Raises:
+        StudyError: if a setting or the name is wrong, or the settings are not the preset's and there is no name.
+    """
+    preset = find_preset(preset_name)
+    changed = override(preset, settings)
+    if name is None and any(changed.trial_settings(m) != preset.trial_settings(m) for m in changed.models):
+        raise StudyError(f"--set {' --set '.join(settings)} makes another study of {preset_name}; give it a --name")
+    check_study_name(name)
+    return changed
 
 
 def _warn_of_parts_without_foreground(study: Study) -> None:
