@@ -130,6 +130,7 @@ class DataSet:
         title: what people call it.
         about: one line for people, which begins with the title.
         licence: under which the images are.
+        cases: what its cases are, which splits keep together.
         labels: by the names of the tasks; if there is one task, its name does not matter.
         read: of a data set of images: the patches in a folder (None: those in the package), of a size, for a task.
         size: side of the images in pixels, if they are of one size.
@@ -147,6 +148,7 @@ class DataSet:
     title: str
     about: str
     licence: str
+    cases: str = "cases"
     labels: Mapping[str, Labels] = field(default_factory=dict)
     read: Callable[[Path | None, int, str], Images] | None = None
     size: int | None = None

@@ -38,6 +38,7 @@ DATA_SET = DataSet(
     about="EBHI-SEG: 2,226 H&E patches of colorectal biopsies with masks of the glands. Reduced to 128 pixels, it "
     "comes with the package.",
     licence="CC BY 4.0",
+    cases="patients",
     labels={
         "cancer": Labels(
             source="EBHI-SEG, cancer",

@@ -108,6 +108,7 @@ DATA_SET = DataSet(
     title="NuInsSeg",
     about="NuInsSeg: 665 H&E patches of 31 human and mouse organs with masks of the nuclei.",
     licence="CC BY 4.0",
+    cases="blocks of images",
     labels={
         "nuclei": Labels(
             source="NuInsSeg, nuclei",

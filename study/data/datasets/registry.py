@@ -69,6 +69,12 @@ def caption_of(source: str) -> str:
     return source if labels is None else labels.caption
 
 
+def cases_of(source: str) -> str:
+    """What tables and figures call the cases of the patches that stores and records call ``source``."""
+    data_set = data_set_of(source)
+    return "cases" if data_set is None else data_set.cases
+
+
 def source_of_slides(folder: Path, slides: Sequence[SlideFiles]) -> str:
     """What stores call the patches of slides: by the first data set that recognises the slides as its own."""
     for data_set in DATA_SETS.values():

@@ -7,7 +7,7 @@ from study.report.contrasts import MARGIN
 from study.report.looks import ROLES
 from study.report.results import StudyResults
 from study.report.style import PAGE, captioned, error_bars, styled
-from study.report.tables.text import difference_text, p_text
+from study.report.tables.text import captions, difference_text, p_text
 
 
 @styled
@@ -42,7 +42,7 @@ def draw(study: StudyResults) -> Figure | None:
         one.tick_params(axis="y", length=0)
         one.spines[["left", "right"]].set_visible(False)
     figure.legend(*axes.get_legend_handles_labels(), loc="outside upper left", ncols=len(ROLES), frameon=False)
-    return captioned(figure, study.caption)
+    return captioned(figure, captions(study.tasks))
 
 
 def _numbers(row) -> str:

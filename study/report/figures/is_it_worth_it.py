@@ -6,6 +6,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, NullLocator
 
+from study.data.datasets.registry import cases_of
 from study.networks.models import MODELS, NATIVE_MODELS
 from study.report.contrasts import BASELINE, MARGIN
 from study.report.costs import about_seconds
@@ -43,9 +44,9 @@ def draw(study: StudyResults) -> Figure | None:
     costs = {cost: label for cost, label in _COSTS.items() if fewest[cost].notna().any()}
     figure = Figure(figsize=(PAGE, 5.0), layout="constrained")
     below = [*costs, *("." * (3 - len(costs)))]
-    panels = figure.subplot_mosaic([["patients", "patients", "."], below])
-    _against_patients(panels["patients"], rows, networks)
-    panels["patients"].set_title(f"a   {_less_data(study)}".rstrip(), loc="left")
+    panels = figure.subplot_mosaic([["cases", "cases", "."], below])
+    _against_cases(panels["cases"], rows, networks, cases_of(study.records[0]["data"]["source"]))
+    panels["cases"].set_title(f"a   {_less_data(study)}".rstrip(), loc="left")
     for letter, (cost, label) in zip("bcd", costs.items(), strict=False):
         axes = panels[cost]
         axes.sharey(panels[below[0]])
@@ -56,7 +57,7 @@ def draw(study: StudyResults) -> Figure | None:
     for axes in panels.values():
         axes.axhspan(-MARGIN, MARGIN, color="0.93", lw=0, zorder=0)
         axes.axhline(0, color=look(BASELINE).colour, lw=0.8, ls=":", zorder=0)
-    for axes in (panels["patients"], panels[below[0]]):
+    for axes in (panels["cases"], panels[below[0]]):
         axes.set_ylabel(f"Dice above the augmented\nU-Net's on {100 * smallest:g} % (points)")
     shown = {}
     for axes in panels.values():
@@ -67,9 +68,9 @@ def draw(study: StudyResults) -> Figure | None:
         "loc": "upper left",
         "bbox_to_anchor": (1.01, 1.08),
         "handlelength": 1.4,
-        "bbox_transform": panels["patients"].transAxes,
+        "bbox_transform": panels["cases"].transAxes,
     }
-    legend = panels["patients"].legend([shown[label] for label in labels], labels, frameon=False, **place)
+    legend = panels["cases"].legend([shown[label] for label in labels], labels, frameon=False, **place)
     legend.set_in_layout(False)  # the free place beside the panel is its
     return captioned(
         figure,
@@ -80,7 +81,7 @@ def draw(study: StudyResults) -> Figure | None:
     )
 
 
-def _against_patients(axes: Axes, rows: pd.DataFrame, networks: list[Network]) -> None:
+def _against_cases(axes: Axes, rows: pd.DataFrame, networks: list[Network], name: str) -> None:
     rows = rows[rows.model.isin(compared_on_data(rows))]
     for network, line in aside(rows, "fraction", "network", networks).groupby("network", sort=False):
         _points(axes, line.sort_values("fraction"), "fraction", network)
@@ -88,7 +89,7 @@ def _against_patients(axes: Axes, rows: pd.DataFrame, networks: list[Network]) -
     regime_axis(axes, fractions)
     if cases.notna().all():
         axes.set_xticks(fractions, [f"{cases[f]:.0f} ({100 * f:g} %)" for f in fractions])
-        axes.set_xlabel("Training patients (share of all)")
+        axes.set_xlabel(f"Training {name} (share of all)")
 
 
 def _less_data(study: StudyResults) -> str:

@@ -5,6 +5,7 @@ from collections.abc import Callable, Sequence
 import numpy as np
 import pandas as pd
 
+from study.data.datasets.registry import cases_of
 from study.networks.models import MODELS
 from study.report.costs import about_seconds
 from study.report.measures import measure_rows
@@ -12,28 +13,26 @@ from study.report.records import caption, class_endings
 from study.report.results import StudyResults
 from study.report.tables.text import INTERVAL, interval_text, markdown
 
-_HEAD = [
-    *("Network", "Seeds", "Dice", "Dice of patients", "IoU", "Boundary Dice", "ECE"),
-    *("Deviation, border / interior", "Flip rate, border / interior"),
-]
-
 
 def measures_table(records: Sequence[dict]) -> str:
     """Markdown: every measure by data regime, model and reading."""
     rows, parts = measure_rows(records), [caption(records)]
+    each = cases_of(records[0]["data"]["source"])
+    head = ["Network", "Seeds", "Dice", f"Dice of {each}", "IoU", "Boundary Dice", "ECE"]
+    head += ["Deviation, border / interior", "Flip rate, border / interior"]
     for fraction, cells in rows.groupby("fraction"):
         cases = cells.training_cases.median()
-        people = "" if np.isnan(cases) else f" (about {cases:.0f} patients)"
-        parts.append(f"**{100 * fraction:g} % of the data**{people}")
-        parts.append(markdown([_HEAD, *(_line(cell) for cell in cells.itertuples())]))
+        about = "" if np.isnan(cases) else f" (about {cases:.0f} {each})"
+        parts.append(f"**{100 * fraction:g} % of the data**{about}")
+        parts.append(markdown([head, *(_line(cell) for cell in cells.itertuples())]))
     several = "Each measure is the mean over the classes. " if len(class_endings(records)) > 1 else ""
     legend = (
-        f"{several}Dice, Dice of patients (the mean over those with foreground), IoU and boundary Dice (within 2 px) "
+        f"{several}Dice, Dice of {each} (the mean over those with foreground), IoU and boundary Dice (within 2 px) "
         f"in %, with the {INTERVAL}; ECE (calibration error over 15 bins) in %. Deviation is the mean standard "
         "deviation of the probability over the eight roto-reflections, and the flip rate the share of pixels (%) that "
         "the eight do not decide alike: within 2 px of the true border, and elsewhere. TTA: the mean probability over "
         "the eight, which is the same for all of them by construction; it is left out where the network is so by "
-        "itself. Networks with different numbers of seeds may have been tested on different patients: compare them by "
+        "itself. Networks with different numbers of seeds may have been tested on different cases: compare them by "
         "the contrasts."
     )
     return "\n\n".join([*parts, legend]) + "\n"
@@ -44,7 +43,7 @@ def costs_of_study_table(study: StudyResults) -> str:
     rows, plain = study.costs, study.costs.iloc[0]
     columns = {
         "multiplications": ("Multiplications of a prediction", lambda value: f"{value / 1e6:,.0f} M"),
-        "prediction_ms": ("Time of a prediction", lambda value: f"{value:.2g} ms"),
+        "prediction_ms": ("Time of a prediction", lambda value: f"{value:.3g} ms"),
         "seconds": ("Seconds of training", lambda value: f"{value:,.0f}"),
     }
     if study.updates is None:
