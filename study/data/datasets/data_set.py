@@ -130,7 +130,6 @@ class DataSet:
         title: what people call it.
         about: one line for people, which begins with the title.
         licence: under which the images are.
-        cases: what its cases are, which splits keep together.
         labels: by the names of the tasks; if there is one task, its name does not matter.
         read: of a data set of images: the patches in a folder (None: those in the package), of a size, for a task.
         size: side of the images in pixels, if they are of one size.
@@ -142,13 +141,13 @@ class DataSet:
         slides: says what is particular to its slides.
         draw: draws its slides, if they are not real, into a new folder, by a seed; returns the command that comes next.
         card: for the cards of networks.
+        cases: what its cases are, which splits keep together.
     """
 
     name: str
     title: str
     about: str
     licence: str
-    cases: str = "cases"
     labels: Mapping[str, Labels] = field(default_factory=dict)
     read: Callable[[Path | None, int, str], Images] | None = None
     size: int | None = None
@@ -160,6 +159,7 @@ class DataSet:
     slides: Callable[[], SlideSet] | None = None
     draw: Callable[[Path, int], str] | None = None
     card: Card | None = None
+    cases: str = "cases"
 
     def task(self, name: str) -> str:
         """The task of that name, or the only one.
