@@ -94,7 +94,7 @@ def test_a_dry_run_lists_the_trials_and_writes_nothing(run, tmp_path):
 def test_a_dry_run_knows_committed_records_before_the_data_are_prepared(run, tmp_path):
     shutil.copytree(Path(study.__file__).parents[1] / "results/quick", tmp_path / "results/quick")
     assert "0 of 6 trials to run; the data are not prepared" in run("reproduce", "--dry-run", "--trust-results")[1]
-    assert "7 of 7 trials to run" in run("reproduce", "--dry-run")[1]
+    assert "6 of 6 trials to run" in run("reproduce", "--dry-run")[1]
 
 
 def test_failed_trials_are_listed_at_the_end_and_the_others_are_in_the_tables(run, tmp_path, monkeypatch):
