@@ -164,7 +164,7 @@ def test_gains_are_over_the_augmented_unet_on_the_same_cases_and_not_between_val
         record("unet-aug", 0.125, seed, own_cases(seed, scaled(CASES, errors=e + 2))) for seed, e in errors.items()
     ]
     records += [record("p4m", 0.125, 0, own_cases(0, scaled(CASES, errors=errors[0])))]
-    rows = report.worth_rows(records, report.cost_rows(records)).set_index("model")
+    rows = report.worth_rows(records, report.measure_rows(records), report.cost_rows(records)).set_index("model")
     values = report.summary_rows(records).set_index("model").dice
     assert 0 < rows.gain["p4m"] < 5 < values["p4m"] - values["unet-aug"]
     assert rows.seeds["p4m"] == 1
@@ -173,7 +173,7 @@ def test_gains_are_over_the_augmented_unet_on_the_same_cases_and_not_between_val
 
 def test_nothing_is_gained_over_a_baseline_that_there_is_not():
     records = [record("p4m", 0.125, 0, CASES)]
-    assert report.worth_rows(records, report.cost_rows(records)).empty
+    assert report.worth_rows(records, report.measure_rows(records), report.cost_rows(records)).empty
 
 
 def test_the_verdict_follows_the_intervals():

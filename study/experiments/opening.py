@@ -33,17 +33,17 @@ def open_study(
     Warns:
         StudyNotice: naming the training, validation or test patches, if they have no foreground.
     """
-    preset, changed = find_preset(preset_name), changed_preset(preset_name, settings, name)
+    preset = changed_preset(preset_name, settings, name)
     check_processes(devices)
-    batch_size = changed.recipe.batch_size
+    batch_size = preset.recipe.batch_size
     if batch_size % devices:  # said here, before data are made and there are several processes to say it
         raise StudyError(f"a batch of {batch_size} cannot be shared by {devices} devices; --set batch_size")
     store = prepare(
-        changed.source,
+        preset.source,
         data=data,
         folder=root / "data",
-        size=changed.size,
-        count=changed.patches,
+        size=preset.size,
+        count=preset.patches,
         task=preset.task,
         make=make,
     )
@@ -52,7 +52,7 @@ def open_study(
         raise StudyError(
             f"{data} holds other data ({store.source}) than {preset_name} is about; give the study a --name"
         )
-    study = Study(name or study_name(preset_name), changed, store, root)
+    study = Study(name or study_name(preset_name), preset, store, root)
     if store is not None:
         _warn_of_parts_without_foreground(study)
     return study

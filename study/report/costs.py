@@ -7,7 +7,7 @@ import numpy as np
 import pandas as pd
 
 from study.experiments.records import READINGS
-from study.networks.models import MODELS
+from study.networks.models import MODELS, Model
 from study.report.measures import has_use_of_tta
 from study.report.records import trial_rows
 
@@ -40,11 +40,12 @@ def cost_rows(records: Sequence[dict], updates: pd.DataFrame | None = None) -> p
     it faster. Models of one network, augmented or not, have the same.
     """
     timed = None if updates is None else updates.set_index("model")
+    fastest = _fastest_epochs(records) if updates is None else {}
     rows = []
     for model, group in _by_model(records).items():
         metrics, settings, prediction = group[0]["metrics"], group[0]["settings"], np.nan
         if timed is None:
-            seconds = settings["epochs"] * _fastest_epoch(records, model)
+            seconds = settings["epochs"] * fastest.get(MODELS[model].network, np.nan)
         elif model in timed.index:
             seconds = settings["epochs"] * settings["batches_per_epoch"] * timed.update_ms[model] / 1000
             prediction = timed.prediction_ms[model] / settings["batch_size"]
@@ -79,18 +80,16 @@ def about_seconds(updates: pd.DataFrame | None) -> str:
     return f"Seconds: updates times the median time of one, all networks in turn, with {threads} of {about.hardware}."
 
 
-def _fastest_epoch(records: Sequence[dict], model: str) -> float:
-    """Seconds of the fastest epoch of a network on the kind of machine that most trials ran on; NaN without any."""
-    trials = trial_rows(records)
+def _fastest_epochs(records: Sequence[dict]) -> dict[Model, float]:
+    """Seconds of the fastest epoch of each network on the kind of machine that most trials ran on."""
+    trials, fastest = trial_rows(records), {}
     machine = trials.hardware.mode()[0] if "hardware" in trials else None
-    epochs = [
-        row["seconds"]
-        for record in records
-        if MODELS[record["trial"]["model"]].network == MODELS[model].network
-        and record["provenance"].get("hardware") == machine
-        for row in record["history"]
-    ]
-    return min(epochs, default=np.nan)
+    for record in records:
+        if record["history"] and record["provenance"].get("hardware") == machine:
+            network = MODELS[record["trial"]["model"]].network
+            epochs = [row["seconds"] for row in record["history"]]
+            fastest[network] = min(fastest.get(network, np.inf), *epochs)
+    return fastest
 
 
 def _by_model(records: Sequence[dict]) -> dict[str, list[dict]]:

@@ -87,7 +87,7 @@ class StudyResults:
     @cached_property
     def worth(self) -> pd.DataFrame:
         """See :func:`~study.report.worth.worth_rows`."""
-        return worth_rows(self.records, self.costs)
+        return worth_rows(self.records, self.measures, self.costs)
 
     @cached_property
     def contrasts(self) -> pd.DataFrame:

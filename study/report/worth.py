@@ -12,7 +12,6 @@ import pandas as pd
 
 from study.networks.models import NATIVE_MODELS
 from study.report.contrasts import BASELINE, Cell, find
-from study.report.measures import measure_rows
 
 TTA = "tta_"
 
@@ -23,19 +22,23 @@ def reference(records: Sequence[dict]) -> Cell | None:
     return Cell(BASELINE, min(fractions)) if fractions else None
 
 
-def worth_rows(records: Sequence[dict], costs: pd.DataFrame) -> pd.DataFrame:
+def worth_rows(records: Sequence[dict], measures: pd.DataFrame, costs: pd.DataFrame) -> pd.DataFrame:
     """One row per network from scratch and data regime, and of the augmented U-Net one more with TTA.
 
-    Columns: ``model``, ``reading``, ``fraction``, ``training_cases``, ``parameters``, ``multiplications``, ``seconds``
-    (of ``costs``, see :func:`~study.report.costs.cost_rows`), ``seeds`` (that it shares with the reference), and
-    ``gain``, ``gain_low`` and ``gain_high``: its Dice above that of the :func:`reference`, in points, with the paired
-    interval over seeds and cases. Cells without a seed of the reference have no row. Empty without a reference.
+    Columns: ``model``, ``reading``, ``fraction``, ``training_cases``, ``parameters``, ``multiplications``, ``seconds``,
+    ``seeds`` (that it shares with the reference), and ``gain``, ``gain_low`` and ``gain_high``: its Dice above that of
+    the :func:`reference`, in points, with the paired interval over seeds and cases. Cells without a seed of the
+    reference have no row. Empty without a reference.
+
+    Args:
+        records: of the study.
+        measures, costs: their :func:`~study.report.measures.measure_rows` and :func:`~study.report.costs.cost_rows`.
 
     Raises:
         StudyError: if networks of one seed were tested on different cases.
     """
     start, rows = reference(records), []
-    cells = measure_rows(records).merge(costs, on=["model", "reading"])
+    cells = measures.merge(costs, on=["model", "reading"])
     cells = cells[cells.model.isin(NATIVE_MODELS) & ((cells.reading == "") | (cells.model == BASELINE))]
     for cell in cells.itertuples() if start else ():
         found = find(records, [Cell(cell.model, cell.fraction, cell.reading)], [start])

@@ -45,7 +45,7 @@ TABLES = {
     ),
     "measures": Table(
         "Dice of patients, IoU, boundary Dice, calibration error, deviation and flip rate, with and without TTA.",
-        lambda study: measures_table(study.records),
+        measures_table,
         lambda study: study.measures,
     ),
     "class_table": Table(

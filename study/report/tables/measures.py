@@ -1,6 +1,6 @@
 """The tables of every measure beside the pooled Dice, and of what each network costs."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 
 import numpy as np
 import pandas as pd
@@ -8,24 +8,22 @@ import pandas as pd
 from study.data.datasets.registry import cases_of
 from study.networks.models import MODELS
 from study.report.costs import about_seconds
-from study.report.measures import measure_rows
-from study.report.records import caption, class_endings
+from study.report.records import class_endings
 from study.report.results import StudyResults
 from study.report.tables.text import INTERVAL, interval_text, markdown
 
 
-def measures_table(records: Sequence[dict]) -> str:
+def measures_table(study: StudyResults) -> str:
     """Markdown: every measure by data regime, model and reading."""
-    rows, parts = measure_rows(records), [caption(records)]
-    each = cases_of(records[0]["data"]["source"])
+    parts, each = [study.caption], cases_of(study.records[0]["data"]["source"])
     head = ["Network", "Seeds", "Dice", f"Dice of {each}", "IoU", "Boundary Dice", "ECE"]
     head += ["Deviation, border / interior", "Flip rate, border / interior"]
-    for fraction, cells in rows.groupby("fraction"):
+    for fraction, cells in study.measures.groupby("fraction"):
         cases = cells.training_cases.median()
         about = "" if np.isnan(cases) else f" (about {cases:.0f} {each})"
         parts.append(f"**{100 * fraction:g} % of the data**{about}")
         parts.append(markdown([head, *(_line(cell) for cell in cells.itertuples())]))
-    several = "Each measure is the mean over the classes. " if len(class_endings(records)) > 1 else ""
+    several = "Each measure is the mean over the classes. " if len(class_endings(study.records)) > 1 else ""
     legend = (
         f"{several}Dice, Dice of {each} (the mean over those with foreground), IoU and boundary Dice (within 2 px) "
         f"in %, with the {INTERVAL}; ECE (calibration error over 15 bins) in %. Deviation is the mean standard "
