@@ -55,12 +55,14 @@ def save(figure: Figure, path: Path | str) -> None:
 
 
 def captioned(figure: Figure, caption: str) -> Figure:
-    """The caption below, wrapped to the figure's width, small."""
-    words, lines = caption.split(), [""]
-    for word in words:
-        if len(lines[-1]) + len(word) > 24 * figure.get_figwidth():
-            lines.append("")
-        lines[-1] += f"{word} "
+    """The caption below, each of its paragraphs wrapped to the figure's width, small."""
+    lines = []
+    for paragraph in caption.split("\n\n"):
+        lines.append("")
+        for word in paragraph.split():
+            if len(lines[-1]) + len(word) > 24 * figure.get_figwidth():
+                lines.append("")
+            lines[-1] += f"{word} "
     figure.supxlabel("\n".join(lines), fontsize=5.5, color="0.35", x=0.01, ha="left")
     return figure
 
