@@ -73,6 +73,7 @@ def test_as_good_is_not_more_than_the_margin_below(low, high, verdict):
         ([4, 5, 5, 4, 5], [0, 1, 0, 1, 0], "does not"),
         ([4, 5, 4, 5, 4], [4, 4, 5, 5, 4], "does not"),  # within a point
         ([0, 9, 0, 9, 0], [4, 4, 5, 5, 4], "undecided"),
+        ([8, 8, 8, 2, 2], [9, 9, 9, 9, 9], "undecided"),  # above zero in every draw; Student's t asks for more
         ([0, 1, 0, 1], [4, 5, 5, 4], "undecided"),  # too few seeds
     ],
 )

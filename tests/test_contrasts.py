@@ -70,7 +70,8 @@ def test_all_contrasts_of_a_study_of_every_model():
     assert set(rows.index[rows.role == "secondary"]) == tested
     others = [model for model in NATIVE_MODELS if model != "p4m"]
     described = {*named(few, "p4m", *others), *named(all_data, "p4m", *others), f"{all_data}: {tta}"}
-    described |= {*named(all_data, "p4", "unet-aug"), *named(all_data, "unet-aug", "unet")}
+    described |= {*named(few, "p4", "unet"), *named(all_data, "p4", "unet-aug", "unet")}
+    described |= named(all_data, "unet-aug", "unet")
     assert set(rows.index[rows.role == "described"]) == described - tested - {str(PRIMARY)}
 
 
@@ -125,6 +126,16 @@ def test_one_case_alone_has_no_interval():
     row = rows_of(alone).loc[("cancer", str(PRIMARY))]
     assert np.isnan([row.low, row.high, row.p]).all()
     assert "nan" not in report.contrast_table(results_of(cancer=alone)) + report.claim_table(results_of(cancer=alone))
+
+
+def test_few_seeds_show_no_equivalence():
+    def row(seeds: int):
+        alike = trials("p4m", 0.125, [3] * seeds, range(seeds)) + trials("unet-aug", 0.125, [3] * seeds, range(seeds))
+        return rows_of(alike).loc[("cancer", str(PRIMARY))]
+
+    assert (row(4).low, row(4).high) == (0, 0)
+    assert not row(4).equivalent
+    assert row(5).equivalent
 
 
 def test_networks_that_count_alike_are_equivalent():

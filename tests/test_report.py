@@ -93,8 +93,18 @@ def test_synthetic_results_say_so(records):
 
 def test_few_seeds_are_said_to_leave_the_intervals_too_narrow(records):
     many = [record("p4m", 1.0, seed, CASES) for seed in range(6)]
-    assert "So few seeds" in report.dice_table(records)
-    assert "So few seeds" not in report.dice_table(many)
+    assert "Fewer than 5 seeds" in report.dice_table(records)
+    assert "Fewer than 5 seeds" not in report.dice_table(many)
+
+
+def test_seeds_are_counted_where_they_differ_between_cells():
+    cells = {("p4m", 1.0): 6, ("p4", 1.0): 1}
+    records = [record(model, f, seed, own_cases(seed, CASES)) for (model, f), n in cells.items() for seed in range(n)]
+    table = report.dice_table(records)
+    assert "(6 seeds)" in table
+    assert "(1 seed)" in table
+    assert "Fewer than 5 seeds" in table
+    assert "seeds)" not in report.dice_table(records[:6])
 
 
 def test_the_caption_counts_the_patches_and_cases_of_all_seeds(records):

@@ -171,6 +171,20 @@ def test_gains_are_over_the_augmented_unet_on_the_same_cases_and_not_between_val
     assert rows.gain["unet-aug"] == 0
 
 
+def test_gains_side_by_side_are_over_the_same_seeds():
+    """Seed 5 alone has easy patients for P4M; the symmetric U-Net has too few seeds to stand beside the others."""
+    cells = {("unet-aug", 0.125): 6, ("p4m", 0.125): 6, ("p4", 0.125): 5, ("unet-sym", 0.125): 4, ("p4m", 1.0): 5}
+    records = [
+        record(model, fraction, seed, own_cases(seed, scaled(CASES, errors=30 * (model == "unet-aug" and seed == 5))))
+        for (model, fraction), seeds in cells.items()
+        for seed in range(seeds)
+    ]
+    rows = report.worth_rows(records, report.measure_rows(records), report.cost_rows(records))
+    assert set(zip(rows.model, rows.fraction, strict=True)) == set(cells) - {("unet-sym", 0.125)}
+    assert (rows.seeds == 5).all()
+    assert (rows.gain == 0).all()
+
+
 def test_nothing_is_gained_over_a_baseline_that_there_is_not():
     records = [record("p4m", 0.125, 0, CASES)]
     assert report.worth_rows(records, report.measure_rows(records), report.cost_rows(records)).empty

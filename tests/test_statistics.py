@@ -279,8 +279,25 @@ def test_holm_is_bonferroni_on_every_family_that_a_hypothesis_is_in(p):
     ("low", "high", "equivalent"), [(-0.9, 0.9, True), (0.1, 0.9, True), (-1.1, 0.2, False), (0.2, 1.0, False)]
 )
 def test_equivalence_is_a_90_percent_interval_within_the_margin(low, high, equivalent):
-    found = Difference(0, -2, 2, low_90=low, high_90=high, p=1, sd=1, seeds=5, cases=9)
+    found = Difference(0, -2, 2, low_90=low, high_90=high, error=0, p=1, sd=1, seeds=5, cases=9)
     assert found.equivalent(1) == equivalent
+
+
+@pytest.mark.parametrize("level", [0.9, 0.95])
+def test_the_bounds_of_a_verdict_are_the_wider_of_two_intervals(level):
+    few, many = (difference([nested(errors=range(n))], [nested(errors=[5] * n)]) for n in (3, 30))
+    for found in (few, many):
+        low, high = stats.t.interval(level, found.seeds - 1, found.estimate, found.error)
+        bootstrap_low, bootstrap_high = found.percentiles(level)
+        assert found.bounds(level) == pytest.approx((min(low, bootstrap_low), max(high, bootstrap_high)))
+    assert few.bounds(level)[0] < few.percentiles(level)[0]
+
+
+def test_the_bounds_of_one_seed_are_none_and_of_one_case_nothing():
+    one = difference([nested(errors=[0])], [nested(errors=[5])])
+    assert one.bounds(0.95) == (-np.inf, np.inf)
+    alone = counts([record("p4m", 1.0, seed, {"only": [10, 2, 3 + seed]}) for seed in (0, 1)])
+    assert np.isnan(difference([alone], [alone]).bounds(0.95)).all()
 
 
 def test_the_90_percent_interval_is_within_the_95_percent_one():

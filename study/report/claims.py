@@ -6,6 +6,8 @@ or, for "better", within :data:`MARGIN` of 0: a difference that is shown to be n
 and with fewer than :data:`FEW_SEEDS` seeds. So the rule is symmetric: exchanging the two networks turns a clear win
 into a clear loss. It asks for a sign and not for the paper's size, which another tissue need not have and which stands
 beside it. The interval is the 95 % one; for "as good as" it is the 90 % one, which makes it a one-sided test at 5 %.
+The bootstrap's interval stands in the table; of a difference the verdict asks Student's too, see
+:meth:`~study.report.statistics.Difference.bounds`. Verdicts are of one claim each, not adjusted for their number.
 
 A claim about every network of a kind, that it turns with the image or does not, is refuted by a single one.
 """
@@ -19,6 +21,7 @@ import pandas as pd
 from study.report.contrasts import BASELINE, CONTROL, MARGIN, QUARTER, Cell, find
 from study.report.efficiency import factor, sample_efficiency
 from study.report.published import PAPER_DICE
+from study.report.records import counted
 from study.report.statistics import FEW_SEEDS, Difference
 
 HOLDS, FAILS, UNDECIDED = "holds", "does not", "undecided"
@@ -62,16 +65,18 @@ class Better:
     def outcome(self, records: Sequence[dict]) -> Outcome | None:
         """None if the records do not allow one."""
         found = find(records, self.ours, self.theirs)
-        return self._judged(found, found.low, found.high) if found else None
+        return self._judged(found, 0.95) if found else None
 
     def verdict(self, low: float, high: float) -> str:
         """From an interval."""
         return verdict_of_better(low, high)
 
-    def _judged(self, found: Difference, low: float, high: float) -> Outcome:
+    def _judged(self, found: Difference, level: float) -> Outcome:
+        low, high = found.percentiles(level)
         interval = "" if np.isnan(low) else f" [{low:+.1f}, {high:+.1f}]"
-        verdict = self.verdict(low, high) if found.seeds >= FEW_SEEDS else UNDECIDED
-        return Outcome(f"{found.estimate:+.1f}{interval}", verdict, found.estimate, low, high)
+        verdict = self.verdict(*found.bounds(level)) if found.seeds >= FEW_SEEDS else UNDECIDED
+        text = f"{found.estimate:+.1f}{interval}, {counted(found.seeds, 'seed')}"
+        return Outcome(text, verdict, found.estimate, low, high)
 
 
 class AsGoodOnAQuarter(Better):
@@ -84,8 +89,7 @@ class AsGoodOnAQuarter(Better):
         found, control = (find(records, [c.ours], [c.theirs]) for c in (QUARTER, CONTROL))
         if not found or not control:
             return None
-        outcome = self._judged(found, found.low_90, found.high_90)
-        control = self._judged(control, control.low_90, control.high_90)
+        outcome, control = self._judged(found, 0.9), self._judged(control, 0.9)
         return replace(outcome, text=f"{outcome.text}; the U-Net itself {control.text}")
 
     def verdict(self, low: float, high: float) -> str:
@@ -112,7 +116,8 @@ class NeedsLess:
         verdict = HOLDS if found.low > 1 else FAILS if found.high < 1 else UNDECIDED
         if found.seeds < FEW_SEEDS:
             verdict = UNDECIDED
-        return Outcome(str(found), verdict, found.estimate, found.low, found.high)
+        text = f"{found}, {counted(found.seeds, 'seed')}"
+        return Outcome(text, verdict, found.estimate, found.low, found.high)
 
 
 @dataclass(frozen=True)
@@ -131,7 +136,8 @@ class SameAnswer:
             return None
         same = (metrics.deviation_max < DEVIATION) & (metrics.changed < FLIPS)
         flips = metrics.changed.mean()
-        text = f"flip rate {100 * flips:.2g} %, deviation at most {metrics.deviation_max.max():.1g}"
+        text = f"flip rate {100 * flips:.2g} %, deviation at most {metrics.deviation_max.max():.1g}, "
+        text += counted(len(metrics), "network")
         return Outcome(text, HOLDS if (same == self.same).all() else FAILS, flips)
 
 

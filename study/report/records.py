@@ -10,6 +10,7 @@ from study.data.datasets.registry import caption_of
 from study.errors import StudyError
 from study.experiments.records import COUNTS, Trial, as_today, read_records
 from study.networks.models import MODELS
+from study.report.statistics import FEW_SEEDS
 
 
 def load_records(folder: Path | str) -> list[dict]:
@@ -53,6 +54,22 @@ def by_cell(records: Sequence[dict]) -> dict[tuple[str, float], list[dict]]:
     for record in records:
         cells.setdefault((record["trial"]["model"], record["trial"]["fraction"]), []).append(record)
     return cells
+
+
+def on_same_seeds(records: Sequence[dict]) -> list[dict]:
+    """The records to show side by side: all cells on the same seeds.
+
+    Each seed has a draw of the data and, in a nested design, test cases of its own, some of them hard: networks of
+    different seeds are not comparable, even by their differences to the same third one. Cells of fewer than
+    :data:`FEW_SEEDS` seeds are left out where others have as many.
+    """
+    seeds = {cell: {record["trial"]["seed"] for record in group} for cell, group in by_cell(records).items()}
+    some_have_enough = any(len(own) >= FEW_SEEDS for own in seeds.values())
+    shown = {cell: own for cell, own in seeds.items() if len(own) >= FEW_SEEDS or not some_have_enough}
+    common = set.intersection(*shown.values()) if shown else set()
+    return [
+        r for r in records if (r["trial"]["model"], r["trial"]["fraction"]) in shown and r["trial"]["seed"] in common
+    ]
 
 
 def epoch_rows(records: Sequence[dict]) -> pd.DataFrame:
@@ -117,17 +134,21 @@ def caption(records: Sequence[dict]) -> str:
     settings, data = records[0]["settings"], records[0]["data"]
     reduced = settings["size"] < 320 or settings["batches_per_epoch"] * settings["batch_size"] < 468 * 64
     tested = {record["trial"]["seed"]: record for record in records}
-    seeds = len(tested)
     cases = len({case for record in tested.values() for case in record["cases"]})
     patches = [record["metrics"]["test_patches"] for record in tested.values()]
     each_its_own = cases > len(records[0]["cases"])  # every seed has test cases of its own
     return (
         f"{caption_of(data['source'])}, {settings['size']} x {settings['size']} px, "
         f"{_network(settings)}, {settings['epochs']} epochs of {settings['batches_per_epoch']} batches "
-        f"of {settings['batch_size']}{' (REDUCED from the paper)' * reduced}, {seeds} seed{'s' * (seeds > 1)}; "
-        f"{sum(patches) if each_its_own else patches[0]} test patches of {cases} case{'s' * (cases > 1)}; "
+        f"of {settings['batch_size']}{' (REDUCED from the paper)' * reduced}, {counted(len(tested), 'seed')}; "
+        f"{sum(patches) if each_its_own else patches[0]} test patches of {counted(cases, 'case')}; "
         f"data {data['fingerprint']}"
     )
+
+
+def counted(number: int, noun: str) -> str:
+    """A number of things, for people."""
+    return f"{number} {noun}" if number == 1 else f"{number} {noun}s"
 
 
 def _network(settings: dict) -> str:

@@ -2,6 +2,7 @@
 
 from study.report.claims import FAILS, HOLDS, UNDECIDED, verdict_of_better
 from study.report.contrasts import BASELINE, PRIMARY, SECONDARY, Contrast, find
+from study.report.records import counted
 from study.report.results import StudyResults
 from study.report.statistics import FEW_SEEDS, Difference
 from study.report.tables.text import difference_text
@@ -28,14 +29,15 @@ def _answer(found: Difference) -> str:
     """By the rule of the claims."""
     if found.seeds < FEW_SEEDS:
         return f"undecided, with fewer than {FEW_SEEDS} seeds"
-    if found.high < 0:
+    low, high = found.bounds(0.95)
+    if high < 0:
         return "P4M is worse"
     answers = {HOLDS: "P4M is better", FAILS: "P4M is not better", UNDECIDED: "undecided"}
-    return answers[verdict_of_better(found.low, found.high)]
+    return answers[verdict_of_better(low, high)]
 
 
 def _difference(found: Difference) -> str:
-    return f"{difference_text(found)} points of Dice over {found.seeds} seed{'s' * (found.seeds > 1)}"
+    return f"{difference_text(found)} points of Dice over {counted(found.seeds, 'seed')}"
 
 
 def _price(study: StudyResults) -> str:
@@ -44,15 +46,21 @@ def _price(study: StudyResults) -> str:
         return ""
     ours, theirs = costs.loc["p4m"], costs.loc[BASELINE]
     parts = [
-        f"{ours[column] / theirs[column]:.2g} times the {name}"
+        _times(ours[column] / theirs[column], name)
         for column, name in [
             ("seconds", "seconds of training"),
+            ("prediction_ms", "seconds of a prediction"),
             ("multiplications", "multiplications of a prediction"),
             ("parameters", "parameters"),
         ]
         if ours[column] == ours[column]  # not NaN
     ]
     return f"Its price against the augmented U-Net: {', '.join(parts)}."
+
+
+def _times(ratio: float, name: str) -> str:
+    rounded = f"{ratio:.2g}"
+    return f"as many {name}" if rounded == "1" else f"{rounded} times the {name}"
 
 
 def _cheaper(study: StudyResults) -> list[str]:

@@ -1,8 +1,7 @@
 """Is it worth it? What every network gains over the cheapest one of the paper, on the same patients, and its price.
 
-Networks have not all as many seeds, and in a nested design every seed has patients of its own, some of them hard. So
-values are not compared, but differences to one reference, over the seeds that both have: the augmented U-Net on the
-smallest data regime.
+Not values are compared, but differences to one reference, the augmented U-Net on the smallest data regime, and all of
+them over the same seeds (:func:`~study.report.records.on_same_seeds`).
 """
 
 from collections.abc import Sequence
@@ -12,6 +11,7 @@ import pandas as pd
 
 from study.networks.models import NATIVE_MODELS
 from study.report.contrasts import BASELINE, Cell, find
+from study.report.records import on_same_seeds
 
 TTA = "tta_"
 
@@ -26,9 +26,9 @@ def worth_rows(records: Sequence[dict], measures: pd.DataFrame, costs: pd.DataFr
     """One row per network from scratch and data regime, and of the augmented U-Net one more with TTA.
 
     Columns: ``model``, ``reading``, ``fraction``, ``training_cases``, ``parameters``, ``multiplications``, ``seconds``,
-    ``seeds`` (that it shares with the reference), and ``gain``, ``gain_low`` and ``gain_high``: its Dice above that of
-    the :func:`reference`, in points, with the paired interval over seeds and cases. Cells without a seed of the
-    reference have no row. Empty without a reference.
+    ``seeds`` (the same for all), and ``gain``, ``gain_low`` and ``gain_high``: its Dice above that of
+    the :func:`reference`, in points, with the paired interval over seeds and cases. Cells of too few seeds have no row.
+    Empty without a reference.
 
     Args:
         records: of the study.
@@ -37,9 +37,10 @@ def worth_rows(records: Sequence[dict], measures: pd.DataFrame, costs: pd.DataFr
     Raises:
         StudyError: if networks of one seed were tested on different cases.
     """
+    records = on_same_seeds([record for record in records if record["trial"]["model"] in NATIVE_MODELS])
     start, rows = reference(records), []
     cells = measures.merge(costs, on=["model", "reading"])
-    cells = cells[cells.model.isin(NATIVE_MODELS) & ((cells.reading == "") | (cells.model == BASELINE))]
+    cells = cells[(cells.reading == "") | (cells.model == BASELINE)]
     for cell in cells.itertuples() if start else ():
         found = find(records, [Cell(cell.model, cell.fraction, cell.reading)], [start])
         if found is None:

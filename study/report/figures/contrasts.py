@@ -5,6 +5,7 @@ from matplotlib.figure import Figure
 
 from study.report.contrasts import MARGIN
 from study.report.looks import ROLES
+from study.report.records import counted
 from study.report.results import StudyResults
 from study.report.style import PAGE, captioned, error_bars, styled
 from study.report.tables.text import captions, difference_text, p_text
@@ -48,4 +49,4 @@ def draw(study: StudyResults) -> Figure | None:
 def _numbers(row) -> str:
     p = row.p_holm if row.role == "secondary" else row.p
     name = "Holm p" if row.role == "secondary" else "p"
-    return difference_text(row) + ("" if np.isnan(p) else f", {name} {p_text(p)}")
+    return f"{difference_text(row)}, {counted(row.seeds, 'seed')}" + ("" if np.isnan(p) else f", {name} {p_text(p)}")

@@ -12,6 +12,7 @@ from study.report.contrasts import BASELINE, MARGIN
 from study.report.costs import about_seconds
 from study.report.efficiency import sample_efficiency
 from study.report.looks import look
+from study.report.records import counted
 from study.report.results import StudyResults
 from study.report.style import PAGE, aside, captioned, error_bars, regime_axis, styled
 from study.report.summary import compared_on_data
@@ -74,8 +75,9 @@ def draw(study: StudyResults) -> Figure | None:
     legend.set_in_layout(False)  # the free place beside the panel is its
     return captioned(
         figure,
-        "Paired differences with 95 % intervals over seeds and test cases together; within the band two networks count "
-        f"as equal. a: the paper's, and those on several data regimes. {', '.join('bcd'[: len(costs)])}: all on "
+        f"Paired differences over the same {counted(rows.seeds.max(), 'seed')}, with 95 % intervals over seeds and "
+        "test cases together; within the band two networks count as equal. "
+        f"a: the paper's, and those on several data regimes. {', '.join('bcd'[: len(costs)])}: all on "
         f"{100 * smallest:g} % of the data, moved apart where they coincide. {about_seconds(study.updates)} "
         f"{study.caption}",
     )
@@ -94,7 +96,7 @@ def _against_cases(axes: Axes, rows: pd.DataFrame, networks: list[Network], name
 
 def _less_data(study: StudyResults) -> str:
     found = sample_efficiency(study.records)
-    text = f"P4M: the same Dice with {found} × less data"
+    text = f"P4M: factor of sample efficiency {found}"
     return text.replace("at least", "≥").replace("less than 1", "< 1") if found else ""
 
 

@@ -4,7 +4,9 @@ import numpy as np
 
 from study.report.contrasts import MARGIN
 from study.report.efficiency import sample_efficiency
+from study.report.records import counted
 from study.report.results import StudyResults
+from study.report.statistics import FEW_SEEDS
 from study.report.tables.text import captions, difference_text, markdown, p_text
 
 
@@ -26,14 +28,16 @@ def contrast_table(study: StudyResults) -> str:
         "together (hierarchical bootstrap), and the standard deviation over seeds. The p value is of Student's t on "
         "the standard error of the bootstrap. The primary contrast is not adjusted; the secondary contrasts are "
         "adjusted together (Holm); contrasts that are only described are not tested. "
-        f"'Within ±{MARGIN:g}' says whether the 90 % interval lies within ±{MARGIN:g} point (TOST)."
+        "One seed leaves an interval over its cases alone. "
+        f"'Within ±{MARGIN:g}' says whether the 90 % interval lies within ±{MARGIN:g} point (TOST), of the bootstrap "
+        f"and of Student's t, with at least {FEW_SEEDS} seeds."
     )
     factor = sample_efficiency(study.records)
     if factor:
         regimes = " / ".join(f"{100 * f:g}" for f in factor.regimes)
         legend += (
             "\n\nSample efficiency: all of the data, divided by the share of them on which the P4M U-Net has the Dice "
-            f"of the augmented U-Net on all, is {factor} (95 % interval; {factor.seeds} seeds; read off between "
-            f"{regimes} % of the data). Above 1, the P4M U-Net needs less."
+            f"of the augmented U-Net on all, is {factor} (95 % interval; {counted(factor.seeds, 'seed')}; read off "
+            f"between {regimes} % of the data). Above 1, the P4M U-Net needs less."
         )
     return f"{captions(study.tasks)}\n\n{markdown(lines)}\n\n{legend}\n"

@@ -35,8 +35,10 @@ def p_text(p: float) -> str:
 
 
 def few_seeds(seeds: pd.Series) -> str:
-    """What a legend adds where there are only few."""
-    return " So few seeds leave the interval too narrow, if anything." if seeds.max() < FEW_SEEDS else ""
+    """What a legend adds where some cells have only few."""
+    return (
+        f" Fewer than {FEW_SEEDS} seeds leave the interval too narrow, if anything." if seeds.min() < FEW_SEEDS else ""
+    )
 
 
 def captions(studies: Mapping[str, Sequence[dict]]) -> str:
