@@ -291,6 +291,32 @@ def test_maps_are_made_once_and_again_for_other_weights(tiny):
         assert maps.stat().st_mtime_ns > made
 
 
+@pytest.mark.parametrize(
+    ("there", "unet"),
+    [
+        (["unet-12.5-0", "unet-100-0", "unet-aug-12.5-0", "unet-aug-100-0"], "unet-aug-100-0"),
+        (["unet-12.5-0", "unet-100-0", "unet-aug-12.5-0"], "unet-100-0"),
+        (["unet-12.5-0", "unet-aug-12.5-0"], "unet-aug-12.5-0"),
+    ],
+)
+def test_the_maps_are_of_the_largest_regime_and_there_of_the_augmented_unet(there, unet, monkeypatch, tmp_path):
+    trials = [Trial(model, f, 0) for model in ("unet", "unet-aug", "p4m") for f in (0.125, 1.0)]
+    study = SimpleNamespace(
+        **{"root": tmp_path, "name": "any", "store": None, "task": None},
+        trials=lambda: trials,
+        seeds_here=lambda: [0],
+        has_weights=lambda trial: trial.name in there or trial.model == "p4m",
+        has_diverged=lambda trial: False,
+        checkpoint_path=lambda trial: Path(trial.name),
+        split=lambda trial: SimpleNamespace(test=[]),
+    )
+    made = {}
+    monkeypatch.setattr(grid, "are_maps_of", lambda path, store, **networks: False)
+    monkeypatch.setattr(grid, "save_stability_maps", lambda path, store, test, **networks: made.update(networks))
+    grid.save_maps(study, torch.device("cpu"))
+    assert (made["unet"].name, made["p4m"].name) == (unet, unet.replace("unet-aug", "p4m").replace("unet", "p4m"))
+
+
 def test_what_killed_runs_left_is_removed_and_what_others_need_is_not(tiny, fabric):
     done, other = tiny.trials()[:2]
     run_trial(tiny, done, fabric)

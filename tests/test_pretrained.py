@@ -32,11 +32,12 @@ from study.data.datasets.registry import find_data_set, prepare
 from study.data.patches.loading import PatchDataset, to_input
 from study.equivariance import equivariance_errors
 from study.errors import StudyError
-from study.experiments.maps import pretrained_maps
+from study.experiments.maps import pretrained_maps, save_pretrained_maps
 from study.experiments.model_card import model_card
 from study.experiments.packaging import TOLERANCE, package
 from study.experiments.presets import find_preset
 from study.experiments.records import Trial, read_record, write_record
+from study.experiments.saved_maps import load_stability_maps, maps_path
 from study.experiments.trials import Study, run_trial
 from study.experiments.unseen import own_store, unseen_patches
 from study.files import sha256_of
@@ -492,3 +493,17 @@ def test_the_maps_of_pretrained_networks_are_of_patients_that_neither_has_seen(t
     assert maps["p4m_deviation_max"].max() < 1e-5 < maps["unet_deviation"].max()
     assert str(maps["networks"]) == "unet-tiny and p4m-tiny"
     assert pretrained_maps("another", tiny / "data") is None
+
+
+def test_a_study_under_way_gets_the_maps_of_its_pretrained_networks_and_keeps_its_own(tiny, tmp_path):
+    path = maps_path(tmp_path, "tiny")
+    path.parent.mkdir(parents=True)
+    save_pretrained_maps(tmp_path, "tiny")
+    saved = load_stability_maps(path)
+    assert str(saved["networks"]) == "unet-tiny and p4m-tiny"
+    assert str(saved["fingerprint"]) == read_pretrained("p4m-tiny")["data"]["fingerprint"]
+    path.write_bytes(b"its own")
+    save_pretrained_maps(tmp_path, "tiny")
+    assert path.read_bytes() == b"its own"
+    save_pretrained_maps(tmp_path, "another")
+    assert not maps_path(tmp_path, "another").exists()

@@ -192,8 +192,12 @@ def figures(
         for path in draw_benchmarks(root):
             print(path)
         return
+    from study.experiments.maps import save_pretrained_maps
+
     check_study_name(name)
-    _show_figures(root, name or study_name(preset))
+    chosen = name or study_name(preset)
+    save_pretrained_maps(root, chosen)
+    _show_figures(root, chosen)
 
 
 def _show_figures(root: Path, name: str) -> None:

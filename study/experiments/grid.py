@@ -192,10 +192,13 @@ def run_trials(
 
 
 def save_maps(study: Study, device: torch.device) -> None:
-    """Make the maps of Fig. 2, from the networks of the largest regime and the lowest seed that has both."""
+    """Make the maps of Fig. 2, from the networks of the largest regime and the lowest seed that has both.
+
+    The U-Net is the augmented one, as in the paper, if it was trained there.
+    """
     fractions = sorted({trial.fraction for trial in study.trials()}, reverse=True)
-    for fraction, seed in product(fractions, study.seeds_here()):
-        pair = [Trial(model, fraction, seed) for model in ("unet", "p4m")]
+    for fraction, seed, model in product(fractions, study.seeds_here(), ("unet-aug", "unet")):
+        pair = [Trial(model, fraction, seed), Trial("p4m", fraction, seed)]
         if all(study.has_weights(trial) and not study.has_diverged(trial) for trial in pair):
             path = maps_path(study.root, study.name)
             unet, p4m = map(study.checkpoint_path, pair)

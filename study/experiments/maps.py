@@ -14,7 +14,7 @@ from torch.utils.data import DataLoader, default_collate
 from study.data.patches.loading import PatchDataset, to_input
 from study.data.patches.store import PatchStore
 from study.errors import StudyError
-from study.experiments.saved_maps import ARRAYS, load_stability_maps
+from study.experiments.saved_maps import ARRAYS, load_stability_maps, maps_path
 from study.experiments.unseen import own_store, unseen_patches
 from study.files import replacing
 from study.networks.checkpoint import load_checkpoint, load_model, rebuild
@@ -54,8 +54,7 @@ def save_stability_maps(
         "weights": np.array(_hash_weights(unet, p4m)),
         "fingerprint": np.array(store.fingerprint),
     }
-    with replacing(path) as temporary, temporary.open("wb") as file:
-        np.savez_compressed(file, **arrays)
+    _save(path, arrays)
 
 
 def stability_maps(
@@ -113,7 +112,8 @@ def pretrained_maps(study: str, folder: Path, candidates: int = 32) -> dict[str,
         candidates: largest number of patches.
 
     Returns:
-        The arrays of :func:`stability_maps`, and their ``networks``; None if the package lacks one.
+        The arrays of :func:`stability_maps`, their ``networks``, and the ``fingerprint`` of the data; None if the
+        package lacks one.
 
     Raises:
         StudyError: if a file of the package is damaged.
@@ -129,7 +129,25 @@ def pretrained_maps(study: str, folder: Path, candidates: int = 32) -> dict[str,
     unet, p4m = (rebuild(one, name) for name, one in trained.items())
     about = {"device": torch.device("cpu"), "task": task_of_checkpoint(trained[names[0]]) or FOREGROUND}
     maps = stability_maps(store, unseen, unet=unet, p4m=p4m, candidates=candidates, **about)
-    return maps | {"networks": np.array(" and ".join(names))}
+    return maps | {"networks": np.array(" and ".join(names)), "fingerprint": np.array(store.fingerprint)}
+
+
+def save_pretrained_maps(root: Path, study: str) -> None:
+    """Save :func:`pretrained_maps` of a study below ``root`` where it has no maps, as while its trials are under way.
+
+    Raises:
+        StudyError: if a file of the package is damaged.
+    """
+    path = maps_path(root, study)
+    if not path.is_file():
+        maps = pretrained_maps(study, root / "data", CANDIDATES)
+        if maps:
+            _save(path, maps)
+
+
+def _save(path: Path, maps: dict[str, np.ndarray]) -> None:
+    with replacing(path) as temporary, temporary.open("wb") as file:
+        np.savez_compressed(file, **maps)
 
 
 def are_maps_of(path: Path, store: PatchStore, *, unet: Path, p4m: Path) -> bool:
