@@ -497,6 +497,8 @@ def test_the_maps_of_pretrained_networks_are_of_patients_that_neither_has_seen(t
 
 def test_a_study_under_way_gets_the_maps_of_its_pretrained_networks_and_keeps_its_own(tiny, tmp_path):
     path = maps_path(tmp_path, "tiny")
+    save_pretrained_maps(tmp_path, "tiny")
+    assert not path.parent.exists()  # nothing has run
     path.parent.mkdir(parents=True)
     save_pretrained_maps(tmp_path, "tiny")
     saved = load_stability_maps(path)

@@ -192,10 +192,11 @@ def figures(
         for path in draw_benchmarks(root):
             print(path)
         return
-    from study.experiments.maps import save_pretrained_maps
-
     check_study_name(name)
     chosen = name or study_name(preset)
+
+    from study.experiments.maps import save_pretrained_maps
+
     save_pretrained_maps(root, chosen)
     _show_figures(root, chosen)
 

@@ -133,13 +133,13 @@ def pretrained_maps(study: str, folder: Path, candidates: int = 32) -> dict[str,
 
 
 def save_pretrained_maps(root: Path, study: str) -> None:
-    """Save :func:`pretrained_maps` of a study below ``root`` where it has no maps, as while its trials are under way.
+    """Save :func:`pretrained_maps` of a study that has results below ``root`` and no maps, as while its trials go on.
 
     Raises:
         StudyError: if a file of the package is damaged.
     """
     path = maps_path(root, study)
-    if not path.is_file():
+    if path.parent.is_dir() and not path.is_file():
         maps = pretrained_maps(study, root / "data", CANDIDATES)
         if maps:
             _save(path, maps)
