@@ -74,9 +74,8 @@ class Better:
     def _judged(self, found: Difference, level: float) -> Outcome:
         low, high = found.percentiles(level)
         interval = "" if np.isnan(low) else f" [{low:+.1f}, {high:+.1f}]"
-        verdict = self.verdict(*found.bounds(level)) if found.seeds >= FEW_SEEDS else UNDECIDED
         text = f"{found.estimate:+.1f}{interval}, {counted(found.seeds, 'seed')}"
-        return Outcome(text, verdict, found.estimate, low, high)
+        return Outcome(text, self.verdict(*found.bounds(level)), found.estimate, low, high)
 
 
 class AsGoodOnAQuarter(Better):

@@ -65,12 +65,9 @@ class Difference:
     cases: int
 
     def equivalent(self, margin: float) -> bool:
-        """Whether two one-sided tests (TOST, Schuirmann 1987) place it within ``margin`` points of zero, at 5 %.
-
-        Never with fewer than :data:`FEW_SEEDS` seeds.
-        """
+        """Whether two one-sided tests (TOST, Schuirmann 1987) place it within ``margin`` points of zero, at 5 %."""
         low, high = self.bounds(0.9)
-        return self.seeds >= FEW_SEEDS and -margin < low and high < margin
+        return -margin < low and high < margin
 
     def percentiles(self, level: float) -> tuple[float, float]:
         """The bootstrap's interval at 0.95 or 0.9."""
@@ -84,11 +81,11 @@ class Difference:
             level: 0.95 or 0.9.
 
         Returns:
-            NaN if there is one case alone, and everything for one seed.
+            Everything with fewer than :data:`FEW_SEEDS` seeds, which decide nothing; else NaN for one case alone.
         """
-        low, high = self.percentiles(level)
-        if self.seeds == 1:
+        if self.seeds < FEW_SEEDS:
             return -np.inf, np.inf
+        low, high = self.percentiles(level)
         reach = self.error * stats.t.ppf((1 + level) / 2, self.seeds - 1)
         return min(low, self.estimate - reach), max(high, self.estimate + reach)
 
